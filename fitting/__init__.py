@@ -1,0 +1,1 @@
+"""SMPL and SKEL body models and the fit from one to the other."""

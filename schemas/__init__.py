@@ -1,0 +1,46 @@
+"""Records that cross a boundary: their fields, Arrow schemas, validation and versions."""
+
+from schemas.camerahmr import CAMERAHMR, KEYPOINTS
+from schemas.errors import InputError
+from schemas.fields import (
+    Columns,
+    Field,
+    columns_to_table,
+    field_dtype,
+    field_shape,
+    record_name,
+    record_version,
+    sample_parts,
+    table_to_columns,
+    with_float_width,
+)
+from schemas.hmr_skel import HMR_SKEL, STAGES
+from schemas.stats import DATASET, ERROR_QUANTILES, QUANTILE_FIELDS, REJECT_REASONS, REJECTS, SHARD_STATS
+from schemas.validation import check_columns, check_schema, describe
+
+__all__ = [
+    "CAMERAHMR",
+    "DATASET",
+    "ERROR_QUANTILES",
+    "HMR_SKEL",
+    "KEYPOINTS",
+    "QUANTILE_FIELDS",
+    "REJECTS",
+    "REJECT_REASONS",
+    "SHARD_STATS",
+    "STAGES",
+    "Columns",
+    "Field",
+    "InputError",
+    "check_columns",
+    "check_schema",
+    "columns_to_table",
+    "describe",
+    "field_dtype",
+    "field_shape",
+    "record_name",
+    "record_version",
+    "sample_parts",
+    "table_to_columns",
+    "with_float_width",
+]

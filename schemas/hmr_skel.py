@@ -1,0 +1,62 @@
+"""A person in an HMR-SKEL shard (DESIGN section 6).
+
+Camera frame: x right, y down, z forward, metres, as SMPL labels in camera space have it. Image frame: pixels of the full image,
+origin at the outer corner of the top left pixel. Distances in the quality record are millimetres and compare SKEL's skin with the SMPL mesh.
+"""
+
+from schemas.camerahmr import KEYPOINTS
+from schemas.fields import Field, arrow_schema
+
+STAGES = ("start", "lower", "upper", "full")
+"""The fit before its first stage and after each of its stages."""
+
+IDENTITY_FIELDS = [
+    Field("key", "str", "name of the sample in its tar: data set, image, person"),
+    Field("dataset", "str", "name of the label file without -release.npz"),
+    Field("label_file", "str", "name of the label file"),
+    Field("label_row", "int64", "row in the label file"),
+    Field("imgname", "str", "image path as the label file spells it"),
+    Field("person", "int32", "how many rows of the same image come before this one in the label file"),
+    Field("image_source", "str", "where the pixels came from: tar and member, or file; empty without image"),
+    Field("gender", "str", "gender of the SMPL source; SKEL's gender is a property of the data set"),
+]
+
+GEOMETRY_FIELDS = [
+    Field("image_size", "int32", "width and height of the full image; -1 if unknown", (2,), "px", "image"),
+    Field("crop_size", "int32", "width and height of the stored image; 0 without image", (2,), "px", "crop"),
+    Field("box_center", "float32", "centre of the person's box", (2,), "px", "image", wide=True),
+    Field("box_size", "float32", "side of the square that holds the person's box", (), "px", "image", wide=True),
+    Field("cam_int", "float32", "camera matrix of the full image", (3, 3), "px", "image", "npz", wide=True),
+    Field("crop_affine", "float32", "full image -> stored image", (2, 3), "px", "image", "npz", wide=True),
+    Field("keypoints_2d", "float32", "keypoints and confidence", (KEYPOINTS, 3), "px", "image", "npz", wide=True),
+    Field("keypoints_3d", "float32", "keypoints and confidence", (KEYPOINTS, 4), "m", "camera", "npz", wide=True),
+]
+
+PARAMETER_FIELDS = [
+    Field("poses", "float32", "SKEL q", (46,), "rad", "camera", "npz"),
+    Field("betas", "float32", "SKEL shape", (10,), "standard deviations", "model", "npz"),
+    Field("trans", "float32", "SKEL translation", (3,), "m", "camera", "npz", wide=True),
+    Field("smpl_poses", "float32", "source: SMPL axis-angle", (72,), "rad", "camera", "npz"),
+    Field("smpl_betas", "float32", "source: SMPL shape", (10,), "standard deviations", "model", "npz"),
+    Field("smpl_trans", "float32", "source: SMPL translation", (3,), "m", "camera", "npz", wide=True),
+    Field("trans_source", "str", "label, keypoints (solved from the 2D keypoints) or none (zero: position unknown)"),
+]
+
+QUALITY_FIELDS = [
+    Field("converged", "bool", "the fit met its tolerance within its iterations"),
+    Field("iterations", "int32", "iterations of the solver over all stages"),
+    Field("vertex_error_mm", "float32", "mean vertex distance", (), "mm"),
+    Field("vertex_error_p95_mm", "float32", "95th percentile of the vertex distance", (), "mm"),
+    Field("max_vertex_error_mm", "float32", "largest vertex distance", (), "mm"),
+    Field("joint_error_mm", "float32", "mean distance of the anatomical joints", (), "mm"),
+    Field("stage_vertex_error_mm", "float32", "mean vertex distance: start, lower, upper, full", (4,), "mm"),
+    Field("stage_cost", "float32", "objective: start, lower, upper, full", (4,), "m^2"),
+    Field("limits_exceeded", "int32", "joint angles outside their limits"),
+    Field("worst_limit_excess", "float32", "how far the worst of them is outside", (), "rad"),
+    Field("limits_pressed", "int32", "joint angles that lie on a limit"),
+    Field("betas_change", "float32", "norm of the change of betas against the transferred ones", (), "standard deviations"),
+]
+
+HMR_SKEL_FIELDS = IDENTITY_FIELDS + GEOMETRY_FIELDS + PARAMETER_FIELDS + QUALITY_FIELDS
+
+HMR_SKEL = arrow_schema("hmr_skel", "1.0", HMR_SKEL_FIELDS)

@@ -1,0 +1,61 @@
+"""What a run says about itself: a shard's statistics, its rejected rows, the data set's manifest.
+
+Statistics and manifest are JSON documents; their Arrow schemas fix names and types, and a folder of shards reads as one table.
+"""
+
+from schemas.fields import Field, arrow_schema
+
+ERROR_QUANTILES = (0.5, 0.95, 0.99, 1.0)
+"""Quantiles over people that stats and manifest give for each distance."""
+
+QUANTILE_FIELDS = ("vertex_error_mm", "vertex_error_p95_mm", "max_vertex_error_mm", "joint_error_mm")
+"""Distances of which stats and manifest give mean and quantiles."""
+
+REJECTS_FIELDS = [
+    Field("label_file", "str", "name of the label file"),
+    Field("label_row", "int64", "row in the label file"),
+    Field("imgname", "str", "image path as the label file spells it", optional=True),
+    Field("reason", "str", "one of schemas.REJECT_REASONS"),
+    Field("detail", "str", "what exactly was found"),
+]
+
+REJECT_REASONS = (
+    "non_finite_pose",
+    "non_finite_shape",
+    "degenerate_box",
+    "bad_camera",
+    "missing_image",
+    "corrupt_image",
+    "unreadable_row",
+)
+"""Why a label row can be left out of the shards."""
+
+SHARD_STATS_FIELDS = [
+    Field("shard", "str", "name of the shard without ending"),
+    Field("spec_hash", "str", "sha256 of rows, inputs and options that determine the shard's bytes"),
+    Field("tar_sha256", "str", "sha256 of the tar"),
+    Field("parquet_sha256", "str", "sha256 of the Parquet file"),
+    Field("tar_bytes", "int64", "size of the tar", (), "bytes"),
+    Field("rows", "int64", "label rows that were planned for the shard"),
+    Field("samples", "int64", "people written"),
+    Field("converged", "int64", "people whose fit converged"),
+    Field("rejects", "str", "JSON object: reason -> rows"),
+    Field("errors", "str", "JSON object: distance -> mean and quantiles over people, mm"),
+    Field("versions", "str", "JSON object: package -> version"),
+]
+
+DATASET_FIELDS = [
+    Field("name", "str", "hmr-skel"),
+    Field("shards", "str", "JSON list of the shards' statistics, without versions"),
+    Field("rows", "int64", "label rows read"),
+    Field("samples", "int64", "people written"),
+    Field("converged", "int64", "people whose fit converged"),
+    Field("rejects", "str", "JSON object: reason -> rows"),
+    Field("errors", "str", "JSON object: distance -> mean and quantiles over people, mm"),
+    Field("options", "str", "JSON object: the resolved options of the run"),
+    Field("versions", "str", "JSON object: package -> version"),
+]
+
+REJECTS = arrow_schema("rejects", "1.0", REJECTS_FIELDS)
+SHARD_STATS = arrow_schema("shard_stats", "1.0", SHARD_STATS_FIELDS)
+DATASET = arrow_schema("dataset", "1.0", DATASET_FIELDS)
