@@ -1,4 +1,4 @@
-"""The error that a user's input can cause: it names file, row and field, and command lines end with exit code 2 on it."""
+"""The error that a user's input can cause: it names file, row and field; command lines end with exit code 2."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """One declaration per field, from which the Arrow schema and the npz, JSON and Parquet forms of a record follow.
 
-A record travels in column form: a dict of numpy arrays whose first dimension is the row. An Arrow field stores an array of
-shape (a, b) as a fixed-size list of a*b values, and keeps shape, unit, frame and meaning as metadata.
+A record travels in column form: a dict of numpy arrays whose first dimension is the row. An Arrow field stores an
+array of shape (a, b) as a fixed-size list of a*b values, and keeps shape, unit, frame and meaning as metadata.
 """
 
 from __future__ import annotations
@@ -25,14 +25,16 @@ _ARROW_TYPES = {
     "bool": pa.bool_(),
     "str": pa.string(),
 }
+_NUMPY_TYPES = {arrow: name for name, arrow in _ARROW_TYPES.items()}
 
 
 @dataclass(frozen=True)
 class Field:
     """One named quantity of a record.
 
-    `frame` is the coordinate frame ("camera", "image", "crop", "model"), `form` the part of a shard's sample that holds the
-    field ("npz" for arrays, "json" for identity and scalars), `wide` keeps a float at 32 bits when narrower ones are asked for.
+    `frame` is the coordinate frame ("camera", "image", "crop", "model"), `form` the part of a shard's sample that
+    holds the field ("npz" for arrays, "json" for identity and scalars), `wide` keeps a float at 32 bits when narrower
+    ones are asked for.
     """
 
     name: str
@@ -49,7 +51,8 @@ class Field:
         """The Arrow field, with everything but the value type as metadata."""
         value = _ARROW_TYPES[self.dtype]
         kind = pa.list_(value, math.prod(self.shape)) if self.shape else value
-        facts = {"doc": self.doc, "shape": json.dumps(self.shape), "unit": self.unit, "frame": self.frame, "form": self.form}
+        facts = {"doc": self.doc, "unit": self.unit, "frame": self.frame, "form": self.form}
+        facts["shape"] = json.dumps(self.shape)
         if self.wide:
             facts["wide"] = "true"
         return pa.field(self.name, kind, nullable=self.optional, metadata=facts)
@@ -76,13 +79,13 @@ def field_shape(field: pa.Field) -> tuple[int, ...]:
 def field_dtype(field: pa.Field) -> np.dtype:
     """numpy type of the field's values (object for strings)."""
     value = field.type.value_type if pa.types.is_fixed_size_list(field.type) else field.type
-    return np.dtype(object) if pa.types.is_string(value) else np.dtype(value.to_pandas_dtype())
+    return np.dtype(object) if pa.types.is_string(value) else np.dtype(_NUMPY_TYPES[value])
 
 
 def with_float_width(schema: pa.Schema, bits: int) -> pa.Schema:
     """The schema with its float fields stored in 16, 32 or 64 bits.
 
-    At 16 bits, fields declared `wide` (positions, pixels, camera: where half precision is centimetres or pixels) stay at 32.
+    At 16 bits, fields declared `wide` (positions, pixels, camera: half precision is centimetres there) stay at 32.
     """
     if bits not in (16, 32, 64):
         raise ValueError(f"float width is 16, 32 or 64 bits, not {bits}")

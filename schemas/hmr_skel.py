@@ -1,7 +1,8 @@
 """A person in an HMR-SKEL shard (DESIGN section 6).
 
-Camera frame: x right, y down, z forward, metres, as SMPL labels in camera space have it. Image frame: pixels of the full image,
-origin at the outer corner of the top left pixel. Distances in the quality record are millimetres and compare SKEL's skin with the SMPL mesh.
+Camera frame: x right, y down, z forward, metres, as SMPL labels in camera space have it. Image frame: pixels of the
+full image, origin at the outer corner of the top left pixel. Distances in the quality record are millimetres and
+compare SKEL's skin with the SMPL mesh.
 """
 
 from schemas.camerahmr import KEYPOINTS
@@ -54,7 +55,7 @@ QUALITY_FIELDS = [
     Field("limits_exceeded", "int32", "joint angles outside their limits"),
     Field("worst_limit_excess", "float32", "how far the worst of them is outside", (), "rad"),
     Field("limits_pressed", "int32", "joint angles that lie on a limit"),
-    Field("betas_change", "float32", "norm of the change of betas against the transferred ones", (), "standard deviations"),
+    Field("betas_change", "float32", "norm of betas minus transferred betas", (), "standard deviations"),
 ]
 
 HMR_SKEL_FIELDS = IDENTITY_FIELDS + GEOMETRY_FIELDS + PARAMETER_FIELDS + QUALITY_FIELDS

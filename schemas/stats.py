@@ -1,6 +1,7 @@
 """What a run says about itself: a shard's statistics, its rejected rows, the data set's manifest.
 
-Statistics and manifest are JSON documents; their Arrow schemas fix names and types, and a folder of shards reads as one table.
+Statistics and manifest are JSON documents; their Arrow schemas fix names and types. A field whose meaning begins with
+"JSON" is a nested value in the document and its text in a table.
 """
 
 from schemas.fields import Field, arrow_schema

@@ -65,7 +65,7 @@ def describe(field: pa.Field) -> str:
 
 
 def _castable(found: np.dtype, wanted: np.dtype) -> bool:
-    if wanted == object:
+    if wanted.kind == "O":
         return found.kind in "UOS"
     if wanted.kind == "f":
         return found.kind in "fiu"
