@@ -91,7 +91,8 @@ COORDINATE_OF_SLOT, AXIS_OF_SLOT = _slot_table()
 """(24, 3) coordinate that turns a slot (46 = none) and (24, 3, 3) its unit axis in the joint's frame."""
 
 JOINT_OF_COORDINATE, SLOT_OF_COORDINATE = (
-    np.array(column) for column in zip(*(np.argwhere(COORDINATE_OF_SLOT == k)[0] for k in range(COORDINATES)), strict=True)
+    np.array(column)
+    for column in zip(*(np.argwhere(k == COORDINATE_OF_SLOT)[0] for k in range(COORDINATES)), strict=True)
 )
 """(46,) joint and slot of each coordinate."""
 
@@ -262,7 +263,12 @@ def joint_offsets(joints: Tensor, parents: list[int], poses: Tensor) -> tuple[Te
 
 
 def rest_frames(
-    joints: Tensor, parents: list[int], per_joint_rot: Tensor, apose_rotations: Tensor, apose_offsets: Tensor, axes: Tensor
+    joints: Tensor,
+    parents: list[int],
+    per_joint_rot: Tensor,
+    apose_rotations: Tensor,
+    apose_offsets: Tensor,
+    axes: Tensor,
 ) -> RestFrames:
     """Bone frames and axes of a shape (steps 1-3).
 
