@@ -1,0 +1,82 @@
+"""The 44 keypoints of the label files, from an SMPL or a SKEL mesh (DESIGN section 5)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    import smplx
+
+OPENPOSE_NAMES = (
+    *("nose", "neck", "right_shoulder", "right_elbow", "right_wrist", "left_shoulder", "left_elbow", "left_wrist"),
+    *("mid_hip", "right_hip", "right_knee", "right_ankle", "left_hip", "left_knee", "left_ankle"),
+    *("right_eye", "left_eye", "right_ear", "left_ear"),
+    *("left_big_toe", "left_small_toe", "left_heel", "right_big_toe", "right_small_toe", "right_heel"),
+)
+"""The first 25 keypoints."""
+
+EXTRA_NAMES = (
+    *("right_ankle_lsp", "right_knee_lsp", "right_hip_lsp", "left_hip_lsp", "left_knee_lsp", "left_ankle_lsp"),
+    *("right_wrist_lsp", "right_elbow_lsp", "right_shoulder_lsp", "left_shoulder_lsp", "left_elbow_lsp"),
+    *("left_wrist_lsp", "neck_lsp", "head_top_lsp", "pelvis_mpii", "thorax_mpii"),
+    *("spine_h36m", "jaw_h36m", "head_h36m"),
+)
+"""The other 19, as the data sets LSP, MPII and Human3.6M define them."""
+
+KEYPOINT_NAMES = OPENPOSE_NAMES + EXTRA_NAMES
+"""All 44."""
+
+REGRESSED = 24
+"""Joints 0..23 are regressed from the mesh, 24..44 are vertices."""
+
+OPENPOSE_JOINTS = (24, 12, 17, 19, 21, 16, 18, 20, 0, 2, 5, 8, 1, 4, 7, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34)
+"""Index of each OpenPose keypoint among SMPL's 24 joints and 21 vertex joints."""
+
+
+def keypoints_44(
+    vertices: Tensor, joints: Tensor | None, vertex_joint_ids: Tensor, j19: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Keypoints (B, 44, 3) in the unit and frame of `vertices` (B, V, 3), and their confidence (44,): 1, or 0 for none.
+
+    `joints` are SMPL's 24 (B, 24, 3), `vertex_joint_ids` (21,) the vertices of smplx's VertexJointSelector, `j19`
+    (19, V) the regressor of the last 19. Keypoints that cannot be had because an argument is None lie at zero with
+    confidence 0. Differentiable.
+    """
+    batch = len(vertices)
+    extra = vertices[:, torch.as_tensor(vertex_joint_ids, device=vertices.device, dtype=torch.long)]
+    known = joints if joints is not None else vertices.new_zeros(batch, REGRESSED, 3)
+    openpose = torch.cat([known[:, :REGRESSED], extra], 1)[:, OPENPOSE_JOINTS]
+    others = regress(j19, vertices) if j19 is not None else vertices.new_zeros(batch, len(EXTRA_NAMES), 3)
+    confidence = vertices.new_ones(len(KEYPOINT_NAMES))
+    if joints is None:
+        confidence[: len(OPENPOSE_JOINTS)] = torch.tensor([float(j >= REGRESSED) for j in OPENPOSE_JOINTS])
+    if j19 is None:
+        confidence[len(OPENPOSE_JOINTS) :] = 0
+    return torch.cat([openpose, others], 1), confidence
+
+
+def smpl_keypoints(smpl: smplx.SMPL, output, j19: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """`keypoints_44` of a mesh that `smpl` made: `output` is what calling it gave, with vertices and joints."""
+    ids = smpl.vertex_joint_selector.extra_joints_idxs
+    return keypoints_44(output.vertices, output.joints[:, :REGRESSED], ids, j19)
+
+
+def skel_keypoints(
+    vertices: Tensor, vertex_joint_ids: Tensor, regressor: Tensor | None = None, j19: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """`keypoints_44` of a SKEL skin (B, V, 3).
+
+    SMPL's 24 joints are regressed from the skin by `regressor` (24, V), the array `J_regressor_SKEL_mix_MALE`;
+    `vertex_joint_ids` are those of the SMPL on the same topology.
+    """
+    joints = None if regressor is None else regress(regressor, vertices)
+    return keypoints_44(vertices, joints, vertex_joint_ids, j19)
+
+
+def regress(regressor: Tensor, vertices: Tensor) -> Tensor:
+    """Points (B, n, 3) as weighted sums of vertices (B, V, 3), with weights (n, V)."""
+    weights = torch.as_tensor(regressor, dtype=vertices.dtype, device=vertices.device)
+    return torch.einsum("nv,bvc->bnc", weights, vertices)
