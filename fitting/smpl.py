@@ -33,9 +33,9 @@ def load_smpl(
     transl=(B,3))` (axis-angle, radians, metres) for any B; `.vertices` (B,V,3) and `.joints` (B,45,3) are in the
     frame of `global_orient` and `transl`. `transl` may be left out, the others not.
 
-    The module computes in `dtype`; `.to()` moves it to another one, but only loading in float64 keeps the file's digits.
-    Near zero angles smplx is inexact by design, by about 1e-8 rad. Raises InputError for files that
-    are missing, damaged or of the wrong layout.
+    The module computes in `dtype`; `.to()` moves it to another one, but only loading in float64 keeps the file's
+    digits. smplx turns joints inexactly by design, by about 1e-8 rad. Raises InputError for files that are missing,
+    damaged or of the wrong layout.
     """
     return _module(smpl_arrays(path_or_dir, gender), gender, dtype)
 

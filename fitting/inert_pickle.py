@@ -1,0 +1,215 @@
+"""Pickles of arrays, read without running anything that they hold.
+
+A pickle can call any function that it names. Here every class and function that it names is replaced by an inert
+record of its arguments and its state; arrays are rebuilt from those records afterwards. Only numpy arrays,
+scipy.sparse matrices, chumpy arrays and builtin containers are known, and anything else is refused by name. That numpy
+itself never sees the records matters: its own unpickling trusts type flags that a hostile file can set.
+"""
+
+from __future__ import annotations
+
+import collections
+import io
+import math
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from schemas import InputError
+
+_ADMITTED = "numpy arrays, scipy.sparse matrices, chumpy arrays and plain Python values"
+_LARGEST = 2**28  # elements of one array; a claimed shape beyond it is damage or malice
+_CONTAINERS = {"set": set, "frozenset": frozenset, "list": list, "dict": dict, "tuple": tuple, "object": object}
+_NUMPY = re.compile(
+    r"numpy\.(ndarray|dtype|_?core\.multiarray\.(_reconstruct|scalar)|_?core\.numeric\._frombuffer"
+    r"|matrixlib\.defmatrix\.matrix)"
+)
+_SPARSE = re.compile(r"scipy\.sparse\._?(csc|csr|coo)\.(csc|csr|coo)_(matrix|array)")
+_CHUMPY = re.compile(r"chumpy(\.ch|\.reordering)?\.\w+")
+
+
+class Unrecoverable:
+    """The place of a value that a file holds only as an expression."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+
+
+class _Record:
+    """What a pickle says about one object: its class, the arguments of its construction, its state."""
+
+    source = ""
+
+    def __new__(cls, *args: Any, **_named: Any) -> _Record:
+        self = object.__new__(cls)
+        self.args, self.state = args, None
+        return self
+
+    def __init__(self, *_args: Any, **_named: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+
+class _Unpickler(pickle.Unpickler):
+    """Admits names by a fixed list and hands out inert records in the place of their classes and functions."""
+
+    def __init__(self, file: io.BufferedIOBase, path: Path) -> None:
+        super().__init__(file, encoding="latin1")
+        self._path = path
+        self._records: dict[str, type[_Record]] = {}
+
+    def find_class(self, module: str, name: str) -> Any:
+        full = f"{module}.{name}"
+        if module in ("builtins", "__builtin__") and name in _CONTAINERS:
+            return _CONTAINERS[name]
+        if full == "collections.OrderedDict":
+            return collections.OrderedDict
+        plain = full in ("copyreg._reconstructor", "copy_reg._reconstructor", "_codecs.encode")
+        empty = full in ("builtins.bytes", "__builtin__.bytes")
+        if not (plain or empty or any(known.fullmatch(full) for known in (_NUMPY, _SPARSE, _CHUMPY))):
+            raise InputError(f"the pickle refers to {full}, which is refused", file=self._path, expected=_ADMITTED)
+        if full not in self._records:
+            self._records[full] = type(name, (_Record,), {"source": full})
+        return self._records[full]
+
+    def persistent_load(self, pid: Any) -> Any:
+        raise InputError("the pickle refers to data outside it", file=self._path, expected=_ADMITTED)
+
+
+def read_pickle(path: Path) -> Any:
+    """What the pickle holds, as numpy arrays and plain Python values.
+
+    Raises InputError for a file that is truncated or damaged, or that refers to a class other than those admitted.
+    """
+    try:
+        with open(path, "rb") as file:
+            tree = _Unpickler(file, path).load()
+        return _Rebuilder().value(tree)
+    except InputError:
+        raise
+    except OSError as error:
+        raise InputError(f"cannot be opened ({error.strerror})", file=path) from error
+    except Exception as error:  # damaged pickles raise whatever their bytes happen to mean
+        problem = f"truncated or damaged pickle ({type(error).__name__}: {error})"
+        raise InputError(problem, file=path, expected=f"a pickle of {_ADMITTED}") from error
+
+
+class _Rebuilder:
+    """Turns records into numpy arrays. Objects that a pickle shares are rebuilt once."""
+
+    def __init__(self) -> None:
+        self._done: dict[int, Any] = {}
+        self._open: set[int] = set()
+
+    def value(self, item: Any) -> Any:
+        if not isinstance(item, (_Record, dict, list, tuple)):
+            return item
+        if id(item) in self._done:
+            return self._done[id(item)]
+        if id(item) in self._open:
+            raise ValueError("an object contains itself")
+        self._open.add(id(item))
+        if isinstance(item, _Record):
+            result = self._record(item)
+        elif isinstance(item, dict):
+            result = {self.value(key): self.value(element) for key, element in item.items()}
+        else:
+            result = [self.value(element) for element in item]
+            result = tuple(result) if isinstance(item, tuple) else result
+        self._open.remove(id(item))
+        self._done[id(item)] = result
+        return result
+
+    def _record(self, record: _Record) -> Any:
+        source, args, state = record.source, record.args, record.state
+        if source.endswith(("copyreg._reconstructor", "copy_reg._reconstructor")):
+            source, args = args[0].source, ()
+        name = source.rpartition(".")[2]
+        if name == "encode":
+            return str(args[0]).encode("latin1")
+        if name == "bytes":
+            return b""
+        if name == "_reconstruct":
+            _, shape, kind, fortran, data = state
+            return self._array(data, kind, shape, "F" if fortran else "C")
+        if name == "_frombuffer":
+            data, kind, shape, order = args
+            return self._array(data, kind, shape, order)
+        if name == "scalar":
+            return self._array(args[1], args[0], (), "C")[()]
+        if name == "dtype":
+            return _numpy_type(args[0], state)
+        if source.startswith("scipy."):
+            return _dense(name, self.value(state))
+        if source.startswith("chumpy."):
+            return self._chumpy(source, self.value(state))
+        raise ValueError(f"{source} without contents")
+
+    def _array(self, data: Any, kind: Any, shape: Any, order: str) -> np.ndarray:
+        kind, data = self.value(kind), self.value(data)
+        shape = tuple(int(n) for n in shape)
+        if kind.kind == "O":
+            if not isinstance(data, list):
+                raise ValueError("an array of objects without them")
+            array = np.empty(len(data), object)
+            for i, element in enumerate(data):
+                array[i] = element
+            return array.reshape(shape, order=order)
+        raw = data.encode("latin1") if isinstance(data, str) else data
+        if len(raw) != math.prod(shape) * kind.itemsize:
+            raise ValueError(f"{len(raw)} bytes for an array of shape {shape}")
+        return np.frombuffer(raw, kind).reshape(shape, order=order).copy()
+
+    def _chumpy(self, source: str, state: dict) -> Any:
+        name = source.rpartition(".")[2]
+        if name == "Ch" and isinstance(state.get("x"), np.ndarray):
+            return state["x"]
+        inner = state.get("a")
+        if isinstance(inner, np.ndarray):
+            if name == "Select":
+                picked = inner.ravel()[np.asarray(state["idxs"], dtype=np.int64)]
+                shape = state.get("preferred_shape")
+                return picked if shape is None else picked.reshape(tuple(shape))
+            if name == "transpose":
+                return np.transpose(inner, state.get("axes"))
+            if name == "reshape":
+                return inner.reshape(state["newshape"])
+        return Unrecoverable(source)
+
+
+def _numpy_type(text: Any, state: Any) -> np.dtype:
+    """A dtype from its short text such as 'f8' and the byte order of its state; nothing else is taken over."""
+    kind = np.dtype(text.decode("latin1") if isinstance(text, bytes) else str(text))
+    if kind.kind not in "biufcSUO":
+        raise ValueError(f"array of type {text!r}")
+    return kind.newbyteorder(state[1]) if state is not None and state[1] in ("<", ">") else kind
+
+
+def _dense(name: str, state: dict) -> np.ndarray:
+    """A scipy.sparse matrix as an array, from the attributes that the pickle stores."""
+    rows, columns = (int(n) for n in state.get("_shape", state.get("shape")))
+    data = np.asarray(state["data"])
+    if name.startswith("coo"):
+        row, column = state["coords"] if "coords" in state else (state["row"], state["col"])
+    else:
+        pointers = np.asarray(state["indptr"], dtype=np.int64)
+        major = np.repeat(np.arange(len(pointers) - 1), np.diff(pointers))
+        row, column = (state["indices"], major) if name.startswith("csc") else (major, state["indices"])
+    return scatter(data, row, column, rows, columns)
+
+
+def scatter(data: np.ndarray, row: np.ndarray, column: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """The dense (rows, columns) matrix of coordinate triplets; entries of the same place add up."""
+    if not 0 <= rows * columns <= _LARGEST:
+        raise ValueError(f"a sparse matrix of shape ({rows}, {columns})")
+    row, column = np.asarray(row, dtype=np.int64), np.asarray(column, dtype=np.int64)
+    if row.size and (min(row.min(), column.min()) < 0 or row.max() >= rows or column.max() >= columns):
+        raise ValueError("a sparse matrix with entries outside its shape")
+    matrix = np.zeros((rows, columns), dtype=data.dtype)
+    np.add.at(matrix, (row, column), data)
+    return matrix

@@ -1,0 +1,267 @@
+"""How the skeleton's transforms move with coordinates and betas: twists, and the Gauss-Newton system they give.
+
+A coordinate turns everything behind its joint: dG = [omega x | u] G for all joints of its subtree. The 3x4 operator
+[omega x | u] is its twist. Gradient and J^T J of the skinning objective follow from twists, wrenches (first moments of the
+residual) and second moments of the points, without touching a vertex (DESIGN section 4). With betas fixed and pose
+correctives held, that J^T J is exact.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fitting.kinematics import (
+    COORDINATES,
+    DOF_SLOTS,
+    FIXED_FRAME_JOINTS,
+    HUMERUS_L,
+    HUMERUS_R,
+    JOINT_OF_COORDINATE,
+    JOINTS,
+    LUMBAR,
+    PELVIS,
+    SCAPULA_ABDUCTION,
+    SCAPULA_ELEVATION,
+    SCAPULA_L,
+    SCAPULA_R,
+    SCAPULAE,
+    SLOT_OF_COORDINATE,
+    SPINE,
+    SPINE_BENDING,
+    SPINE_EXTENSION,
+    THORAX,
+    ULNA_L,
+    ULNA_R,
+    Posed,
+    RestFrames,
+    joint_offsets,
+    skew,
+)
+from fitting.skel import CORRECTIVE_SOURCE, SKEL
+
+
+@dataclass(frozen=True)
+class Twists:
+    """First derivative of the skeleton by its 46 coordinates."""
+
+    world: Tensor
+    """(B, 46, 3, 4) [omega x | u]: dG = twist @ G for the joints of the coordinate's subtree."""
+    local_axes: Tensor
+    """(B, 46, 3) axis about which the coordinate turns its joint against the parent."""
+
+
+def subtree_matrix(parents: list[int]) -> Tensor:
+    """(24, 24) float64, 1 where the column's joint is the row's or lies behind it."""
+    matrix = torch.eye(JOINTS, dtype=torch.float64)
+    for joint in range(JOINTS - 1, 0, -1):
+        matrix[parents[joint]] += matrix[joint]
+    return matrix
+
+
+def transforms_of(rest: RestFrames, posed: Posed) -> Tensor:
+    """(B, 24, 3, 4) what skinning applies to points at rest."""
+    shift = posed.joints - (posed.rotations @ rest.joints[..., None]).squeeze(-1)
+    return torch.cat([posed.rotations, shift[..., None]], -1)
+
+
+def homogeneous(transforms: Tensor) -> Tensor:
+    """(B, 24, 4, 4) from (B, 24, 3, 4)."""
+    last = transforms.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(*transforms.shape[:2], 1, 4)
+    return torch.cat([transforms, last], 2)
+
+
+def pose_twists(skel: SKEL, rest: RestFrames, posed: Posed, poses: Tensor) -> Twists:
+    """Twists of all coordinates at a pose (B, 46)."""
+    parents = skel.parents
+    above = posed.rotations[:, [max(p, 0) for p in parents]].clone()
+    above[:, PELVIS] = torch.eye(3, dtype=poses.dtype, device=poses.device)
+    r1, r2 = posed.slot_rotations[:, :, 1], posed.slot_rotations[:, :, 2]
+    n0, n1, n2 = rest.axes.unbind(2)
+    local = torch.stack([(r2 @ (r1 @ n0[..., None])), (r2 @ n1[..., None]), n2[..., None]], 2).squeeze(-1)
+    omega = (above[:, :, None] @ local[..., None]).squeeze(-1)
+    omega = omega[:, JOINT_OF_COORDINATE, SLOT_OF_COORDINATE]
+    u = torch.linalg.cross(posed.joints[:, JOINT_OF_COORDINATE], omega)
+    _, slopes = joint_offsets(rest.joints, parents, poses)
+    sliding = SPINE + SCAPULAE
+    slopes = (above[:, sliding, None] @ slopes[..., None]).squeeze(-1)
+    first, second = SPINE_BENDING + SCAPULA_ABDUCTION, SPINE_EXTENSION + SCAPULA_ELEVATION
+    u[:, first + second] = u[:, first + second] + torch.cat([slopes[:, :, 0], slopes[:, :, 1]], 1)
+    world = torch.cat([skew(omega), u[..., None]], -1)
+    return Twists(world, local[:, JOINT_OF_COORDINATE, SLOT_OF_COORDINATE])
+
+
+def pose_gradient(twists: Twists, subtree: Tensor, transforms: Tensor, wrench: Tensor) -> Tensor:
+    """(B, 46) half the gradient of the data term, from wrenches (B, 24, 3, 4) in the rest frame."""
+    world = wrench @ homogeneous(transforms).transpose(2, 3)
+    summed = (subtree @ world.flatten(2)).unflatten(2, (3, 4))
+    return (twists.world * summed[:, JOINT_OF_COORDINATE]).sum((2, 3))
+
+
+def pose_hessian(twists: Twists, subtree: Tensor, transforms: Tensor, moment: Tensor) -> Tensor:
+    """(B, 46, 46) J^T J of the data term by the coordinates, from second moments (B, 96, 96)."""
+    people = len(moment)
+    t4 = homogeneous(transforms)
+    blocks = moment.view(people, JOINTS, 4, JOINTS, 4)
+    # World moments G_m M_mn G_n^T, summed over both subtrees.
+    left = t4 @ blocks.reshape(people, JOINTS, 4, JOINTS * 4)
+    left = (subtree @ left.flatten(2)).view(people, JOINTS * 4, JOINTS, 4).transpose(1, 2)
+    right = left @ t4.transpose(2, 3)
+    summed = (subtree @ right.flatten(2)).view(people, JOINTS, JOINTS, 4, 4)
+    slots = _by_slot(twists.world)
+    # summed is indexed (right joint, left joint, left row, right column).
+    acted = summed.flatten(2, 3) @ slots.flatten(2, 3).transpose(2, 3)
+    acted = (
+        acted.view(people, JOINTS, JOINTS, 4, DOF_SLOTS, 3).permute(0, 2, 5, 3, 1, 4).reshape(people, JOINTS, 12, -1)
+    )
+    full = (slots.flatten(3) @ acted).flatten(1, 2)
+    valid = torch.as_tensor(JOINT_OF_COORDINATE * DOF_SLOTS + SLOT_OF_COORDINATE, device=full.device)
+    return full[:, valid[:, None], valid[None, :]]
+
+
+def _by_slot(values: Tensor) -> Tensor:
+    """(B, 46, ...) per coordinate -> (B, 24, 3, ...) per slot, zero where a slot is unused."""
+    slots = values.new_zeros(len(values), JOINTS, DOF_SLOTS, *values.shape[2:])
+    slots[:, JOINT_OF_COORDINATE, SLOT_OF_COORDINATE] = values
+    return slots
+
+
+def corrective_gradient(skel: SKEL, twists: Twists, posed: Posed, by_features: Tensor) -> Tensor:
+    """(B, 46) half the gradient through the pose correctives, from that by their features (B, 207)."""
+    spin = _local_spin(posed, by_features)
+    return (twists.local_axes * spin[:, JOINT_OF_COORDINATE]).sum(-1)
+
+
+def _local_spin(posed: Posed, by_features: Tensor) -> Tensor:
+    """(B, 24, 3) half the gradient by a small turn of each local rotation, through the correctives."""
+    by_rotation = torch.zeros_like(posed.local_rotations)
+    driven = [(n, j) for n, j in enumerate(CORRECTIVE_SOURCE) if j >= 0]
+    by_rotation[:, [j for _, j in driven]] = by_features.unflatten(1, (23, 3, 3))[:, [n for n, _ in driven]]
+    q = by_rotation @ posed.local_rotations.transpose(2, 3)
+    return torch.stack([q[..., 2, 1] - q[..., 1, 2], q[..., 0, 2] - q[..., 2, 0], q[..., 1, 0] - q[..., 0, 1]], -1)
+
+
+@dataclass(frozen=True)
+class ShapeMotion:
+    """First derivative of the skeleton by betas."""
+
+    transforms: Tensor
+    """(B, 10, 24, 3, 4) of what skinning applies."""
+    local_turns: Tensor
+    """(B, 10, 24, 3) axis times rate at which a joint's local rotation turns."""
+
+
+def shape_motion(
+    skel: SKEL, rest: RestFrames, posed: Posed, poses: Tensor, transforms: Tensor, subtree: Tensor
+) -> ShapeMotion:
+    """How the posed skeleton moves when betas change and the coordinates stay.
+
+    Three things move: joint centres, the frames in which joints turn (they follow the bones' directions), and the sliding
+    of spine and scapulae, which scales with the trunk.
+    """
+    parents = skel.parents
+    people = len(poses)
+    d_joints = skel.J_shapedirs.permute(2, 0, 1).expand(people, -1, -1, -1)
+    d_offsets = torch.cat([d_joints[:, :, :1], d_joints[:, :, 1:] - d_joints[:, :, parents[1:]]], 2)
+
+    frame_turns = _frame_turns(skel, rest, d_offsets)
+    local = posed.local_rotations[:, None]
+    local_turns = frame_turns - (local @ frame_turns[..., None]).squeeze(-1)
+
+    steps = d_offsets.clone()
+    slide, _ = joint_offsets(rest.joints, parents, poses)
+    steps[:, :, SPINE + SCAPULAE] = steps[:, :, SPINE + SCAPULAE] + slide[:, None] * _slide_growth(
+        parents, rest.joints, d_joints
+    )
+    above = posed.rotations[:, [max(p, 0) for p in parents]].clone()
+    above[:, PELVIS] = torch.eye(3, dtype=poses.dtype, device=poses.device)
+    omega = (above[:, None] @ local_turns[..., None]).squeeze(-1)
+    rates = (above[:, None] @ steps[..., None]).squeeze(-1)
+    u = rates + torch.linalg.cross(posed.joints[:, None].expand_as(omega), omega)
+    own = torch.cat([skew(omega), u[..., None]], -1)
+    # A joint moves with everything between the root and itself.
+    twist = (subtree.T @ own.flatten(3)).unflatten(3, (3, 4))
+    moved = twist @ homogeneous(transforms)[:, None]
+    drift = (posed.rotations[:, None] @ d_joints[..., None]).squeeze(-1)
+    moved[..., 3] = moved[..., 3] - drift
+    return ShapeMotion(moved, local_turns)
+
+
+def _frame_turns(skel: SKEL, rest: RestFrames, d_offsets: Tensor) -> Tensor:
+    """(B, 10, 24, 3) angular rate of the bone frames A_j as betas change."""
+    child = skel.children
+    onto, d_onto = rest.offsets[:, child].clone(), d_offsets[:, :, child].clone()
+    origin = skel.apose_offsets[child].clone()
+    for humerus, ulna in ((HUMERUS_R, ULNA_R), (HUMERUS_L, ULNA_L)):
+        onto[:, humerus] = onto[:, humerus] + rest.offsets[:, child[ulna]]
+        d_onto[:, :, humerus] = d_onto[:, :, humerus] + d_offsets[:, :, child[ulna]]
+        origin[humerus] = origin[humerus] + skel.apose_offsets[child[ulna]]
+    onto[:, THORAX], d_onto[:, :, THORAX] = rest.offsets[:, child[LUMBAR]], d_offsets[:, :, child[LUMBAR]]
+    o = torch.nn.functional.normalize((skel.per_joint_rot @ origin[..., None]).squeeze(-1), dim=-1)
+    length = onto.norm(dim=-1, keepdim=True)
+    b = onto / length
+    db = d_onto / length[:, None]
+    db = db - (db * b[:, None]).sum(-1, keepdim=True) * b[:, None]
+    # The smallest rotation onto b also spins about b while b moves, by the solid angle that it sweeps seen from o.
+    normal = torch.linalg.cross(o.expand_as(b), b) / (1 + (o * b).sum(-1, keepdim=True))
+    spin = -(normal[:, None] * db).sum(-1, keepdim=True)
+    turns = torch.linalg.cross(b[:, None].expand_as(db), db) + spin * b[:, None]
+    fixed = torch.zeros(JOINTS, 1, dtype=torch.bool, device=turns.device)
+    fixed[list(FIXED_FRAME_JOINTS)] = True
+    return torch.where(fixed, torch.zeros_like(turns), turns)
+
+
+def _slide_growth(parents: list[int], joints: Tensor, d_joints: Tensor) -> Tensor:
+    """(B, 10, 5, 3) relative growth of the sliding offsets per unit of beta."""
+    above = [parents[j] for j in SPINE]
+    growth = (d_joints[:, :, SPINE, 1] - d_joints[:, :, above, 1]) / (joints[:, SPINE, 1] - joints[:, above, 1])[
+        :, None
+    ]
+    spine = growth[..., None].expand(-1, -1, -1, 3)
+
+    def length_growth(a: int, b: int) -> Tensor:
+        apart = joints[:, a] - joints[:, b]
+        return ((d_joints[:, :, a] - d_joints[:, :, b]) * apart[:, None]).sum(-1) / apart.square().sum(-1)[:, None]
+
+    width, height = length_growth(SCAPULA_L, SCAPULA_R), length_growth(THORAX, LUMBAR)
+    scapula = torch.stack([width, height, width], -1)[:, :, None].expand(-1, -1, 2, -1)
+    return torch.cat([spine, scapula], 2)
+
+
+def shape_gradient(skel: SKEL, motion: ShapeMotion, posed: Posed, wrench: Tensor, by_features: Tensor) -> Tensor:
+    """(B, 10) half the gradient by betas through the skeleton (not through the points at rest)."""
+    through_bones = (motion.transforms * wrench[:, None]).sum((2, 3, 4))
+    return through_bones + (motion.local_turns * _local_spin(posed, by_features)[:, None]).sum((2, 3))
+
+
+def shape_hessian(
+    twists: Twists,
+    motion: ShapeMotion,
+    subtree: Tensor,
+    transforms: Tensor,
+    moment: Tensor,
+    shape_moments: Tensor,
+    shape_gram: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """J^T J by (betas, coordinates) (B, 10, 46) and by betas (B, 10, 10).
+
+    `moment` (B, 96, 96), `shape_moments` (B, 10, 96, 96), `shape_gram` (10, 10), see `fitting.objective.Moments`. Pose
+    correctives are left out, and the product of two shape directions counts as if skinning did not shear it: these blocks
+    steer the solver, its gradient is exact.
+    """
+    people, modes = motion.transforms.shape[:2]
+    flat = transforms.transpose(1, 2).reshape(people, 3, JOINTS * 4)
+    d = motion.transforms.transpose(2, 3).reshape(people, modes, 3, JOINTS * 4)
+    carried = shape_moments @ flat[:, None].transpose(2, 3)
+    z = moment[:, None] @ d.transpose(2, 3) + carried
+    world = homogeneous(transforms)[:, None] @ z.view(people, modes, JOINTS, 4, 3)
+    summed = (subtree @ world.flatten(3)).unflatten(3, (4, 3))
+    summed = summed[:, :, JOINT_OF_COORDINATE].transpose(3, 4)
+    cross = (twists.world[:, None] * summed).sum((3, 4))
+    own = torch.einsum("bick,bjkc->bij", d, z) + torch.einsum("bikc,bjck->bij", carried, d) + shape_gram
+    return cross, own
+
+
+assert COORDINATES == len(JOINT_OF_COORDINATE)

@@ -1,0 +1,133 @@
+"""Levenberg-Marquardt for many small problems at once, each with damping, bounds and convergence of its own.
+
+People share array operations, nothing else: no step length, no stopping rule. Whoever has converged leaves the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Quadratic:
+    """Value and model of B objectives at a point: cost(x + s) ~ cost + 2 gradient.s + s.hessian.s."""
+
+    cost: Tensor
+    """(B,)"""
+    gradient: Tensor
+    """(B, n) half the gradient."""
+    hessian: Tensor
+    """(B, n, n) J^T J."""
+
+
+Evaluate = Callable[[Tensor, Tensor], Quadratic]
+"""(points (B', n), indices (B',) of the people they belong to) -> their quadratic models."""
+
+
+@dataclass(frozen=True)
+class SolverOptions:
+    max_iterations: int = 20
+    step_tolerance: float = 1e-4
+    """A person has converged when no unknown moved by more than this (radians, or standard deviations of shape)..."""
+    cost_tolerance: float = 1e-5
+    """...or when a step lowered the cost by less than this fraction."""
+    damping: float = 1e-4
+    """First damping, relative to the diagonal of J^T J."""
+
+
+_DAMPING_DOWN, _DAMPING_UP = 0.1, 8.0
+_DAMPING_MIN, _DAMPING_MAX = 1e-8, 1e6
+
+
+@dataclass(frozen=True)
+class Solution:
+    x: Tensor
+    """(B, n)"""
+    cost: Tensor
+    """(B,)"""
+    iterations: Tensor
+    """(B,) steps tried."""
+    converged: Tensor
+    """(B,) bool"""
+
+
+def levenberg_marquardt(
+    evaluate: Evaluate, start: Tensor, lower: Tensor, upper: Tensor, options: SolverOptions
+) -> Solution:
+    """Minimise B objectives over boxes.
+
+    `start` (B, n) inside the bounds `lower` and `upper` (n,), which may be infinite. Unknowns at a bound that the gradient
+    pushes against are held; the others take a damped Gauss-Newton step, cut at the bounds. A step that does not lower the
+    cost is taken back and the damping grows.
+    """
+    people = len(start)
+    x = start.clone()
+    active = torch.arange(people, device=x.device)
+    model = evaluate(x, active)
+    cost = model.cost.clone()
+    iterations = torch.zeros(people, dtype=torch.int64, device=x.device)
+    converged = torch.zeros(people, dtype=torch.bool, device=x.device)
+    damping = torch.full_like(cost, options.damping)
+    current = x
+    for _ in range(options.max_iterations):
+        step = _bounded_step(model, current, damping, lower, upper)
+        trial = evaluate(current + step, active)
+        drop = model.cost - trial.cost
+        better = (drop >= 0) & trial.cost.isfinite()
+        moved = step.abs().amax(1)
+        iterations[active] += 1
+        # At the bottom rounding decides whether a tiny step helps, so a tiny step ends the search either way.
+        done = (moved < options.step_tolerance) | (better & (drop <= options.cost_tolerance * model.cost))
+        # A rejected step at full damping cannot be improved upon.
+        done |= ~better & (damping >= _DAMPING_MAX)
+        current = torch.where(better[:, None], current + step, current)
+        model = _where(better, trial, model)
+        damping = torch.where(better, damping * _DAMPING_DOWN, damping * _DAMPING_UP)
+        damping = damping.clamp(_DAMPING_MIN, _DAMPING_MAX)
+        x[active], cost[active] = current, model.cost
+        converged[active] = done & model.cost.isfinite()
+        left = (~done).nonzero().flatten()
+        if len(left) == 0:
+            break
+        if len(left) < len(active):
+            active, current, damping = active[left], current[left], damping[left]
+            model = Quadratic(model.cost[left], model.gradient[left], model.hessian[left])
+    return Solution(x, cost, iterations, converged)
+
+
+def _bounded_step(model: Quadratic, x: Tensor, damping: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
+    held = ((x <= lower) & (model.gradient > 0)) | ((x >= upper) & (model.gradient < 0))
+    step = _damped_solve(model, held, damping)
+    # Unknowns that the step carries beyond a bound stop there, and the others are solved for again, knowing that.
+    outside = (x + step < lower) | (x + step > upper)
+    if bool(outside.any()):
+        cut = torch.where(outside, torch.maximum(torch.minimum(x + step, upper), lower) - x, torch.zeros_like(x))
+        rest = Quadratic(model.cost, model.gradient + (model.hessian @ cut[..., None]).squeeze(-1), model.hessian)
+        step = _damped_solve(rest, held | outside, damping) + cut
+    return torch.maximum(torch.minimum(x + step, upper), lower) - x
+
+
+def _damped_solve(model: Quadratic, held: Tensor, damping: Tensor) -> Tensor:
+    free = (~held).to(model.hessian.dtype)
+    diagonal = model.hessian.diagonal(dim1=1, dim2=2)
+    floor = 1e-6 * diagonal.amax(1, keepdim=True)
+    scale = diagonal.clamp_min(1e-12) + floor
+    matrix = model.hessian * free[:, :, None] * free[:, None, :]
+    matrix = matrix + torch.diag_embed(damping[:, None] * scale * free + (1 - free))
+    factor, failed = torch.linalg.cholesky_ex(matrix)
+    step = torch.cholesky_solve((-model.gradient * free)[..., None], factor).squeeze(-1)
+    # Where rounding made the matrix indefinite, fall back to a short step down the scaled gradient.
+    descent = -model.gradient * free / scale * 0.1
+    return torch.where((failed == 0)[:, None] & step.isfinite(), step, descent)
+
+
+def _where(better: Tensor, new: Quadratic, old: Quadratic) -> Quadratic:
+    return Quadratic(
+        torch.where(better, new.cost, old.cost),
+        torch.where(better[:, None], new.gradient, old.gradient),
+        torch.where(better[:, None, None], new.hessian, old.hessian),
+    )

@@ -1,0 +1,166 @@
+"""The hierarchy of the fit: lower body, upper body, full body, with the root frozen (Li et al. 2025, section 3.1).
+
+The first two stages hold the pose correctives and work on moments alone; the full-body stage works on all points, with the
+exact gradient, and may also move betas.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from fitting import kinematics
+from fitting import linearisation as lin
+from fitting.kinematics import RestFrames
+from fitting.objective import Moments, Points, residual
+from fitting.skel import SKEL
+from fitting.solver import Quadratic
+
+BODY_COORDINATES = slice(3, 46)
+
+
+@dataclass(frozen=True)
+class Region:
+    """The points a stage sees, and the coordinates it moves."""
+
+    weights: Tensor
+    """(N,) of the points"""
+    coordinates: slice
+    moments: Moments
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One batch of people to fit. Everything is relative to a frame whose origin is the frozen translation."""
+
+    skel: SKEL
+    points: Points
+    subtree: Tensor
+    """(24, 24)"""
+    target: Tensor
+    """(B, N, 3) SMPL vertices and anatomical joints"""
+    pose_centre: Tensor
+    """(B, 46) centre of the pose prior"""
+    pose_prior: Tensor
+    """(46,) weight of the pose prior, m^2 per rad^2"""
+    limits: Tensor
+    """(46, 2) rad"""
+    limit_penalty: float
+    """m^2 per rad^2 beyond the limits; 0 where limits hold as bounds"""
+    betas_centre: Tensor
+    """(B, 10) transferred betas"""
+    betas_prior: float
+    """m^2 per squared standard deviation"""
+
+
+_Record = TypeVar("_Record")
+
+
+def take(record: _Record, index: Tensor) -> _Record:
+    """The rows `index` of every tensor of a dataclass."""
+    return type(record)(**{f.name: getattr(record, f.name)[index] for f in dataclasses.fields(record)})
+
+
+def pose_terms(problem: Problem, poses: Tensor, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Prior and limit penalty at poses (B', 46): cost (B',), half gradient (B', 46), half second derivative (B', 46)."""
+    away = poses - problem.pose_centre[index]
+    low, high = problem.limits.unbind(1)
+    excess = (poses - high).clamp_min(0) - (low - poses).clamp_min(0)
+    cost = (problem.pose_prior * away.square()).sum(1) + problem.limit_penalty * excess.square().sum(1)
+    gradient = problem.pose_prior * away + problem.limit_penalty * excess
+    curvature = problem.pose_prior + problem.limit_penalty * (excess != 0)
+    return cost, gradient, curvature
+
+
+class RegionObjective:
+    """A stage on moments: betas and pose correctives are held, so points never need to be touched again."""
+
+    def __init__(self, problem: Problem, region: Region, rest: RestFrames, betas: Tensor, poses: Tensor) -> None:
+        self.problem, self.region, self.rest, self.poses = problem, region, rest, poses
+        skel = problem.skel
+        posed = skel.pose(rest, poses)
+        self.transforms = lin.transforms_of(rest, posed)
+        at_rest = problem.points.at_rest(betas, skel.corrective_features(posed.local_rotations))
+        exact = residual(problem.points, region.weights, self.transforms, at_rest, problem.target)
+        self.cost, self.wrench, self.distances = exact.cost, exact.wrench, exact.distances
+        self.moment = region.moments(betas)
+
+    def start(self) -> Tensor:
+        return self.poses[:, self.region.coordinates]
+
+    def __call__(self, x: Tensor, index: Tensor) -> Quadratic:
+        problem, coordinates = self.problem, self.region.coordinates
+        poses = self.poses[index].clone()
+        poses[:, coordinates] = x
+        rest = take(self.rest, index)
+        posed = problem.skel.pose(rest, poses)
+        transforms = lin.transforms_of(rest, posed)
+        # Cost and wrench as differences from the start: the moments themselves are a million times larger.
+        change = transforms - self.transforms[index]
+        flat = change.transpose(1, 2).flatten(2)
+        moment = self.moment[index]
+        carried = (flat @ moment).unflatten(2, (24, 4)).transpose(1, 2)
+        wrench = self.wrench[index]
+        cost = self.cost[index] + (change * (2 * wrench + carried)).sum((1, 2, 3))
+        twists = lin.pose_twists(problem.skel, rest, posed, poses)
+        gradient = lin.pose_gradient(twists, problem.subtree, transforms, wrench + carried)
+        hessian = lin.pose_hessian(twists, problem.subtree, transforms, moment)
+        extra, slope, curvature = pose_terms(problem, poses, index)
+        hessian = hessian + torch.diag_embed(curvature)
+        return Quadratic(
+            cost + extra, (gradient + slope)[:, coordinates], hessian[:, coordinates, coordinates].contiguous()
+        )
+
+
+class FullObjective:
+    """The last stage: all points, exact cost and gradient, body coordinates and (optionally) betas as unknowns."""
+
+    def __init__(self, problem: Problem, region: Region, poses: Tensor, betas: Tensor, fit_betas: bool) -> None:
+        self.problem, self.region, self.poses, self.betas, self.fit_betas = problem, region, poses, betas, fit_betas
+
+    def start(self) -> Tensor:
+        body = self.poses[:, BODY_COORDINATES]
+        return torch.cat([body, self.betas], 1) if self.fit_betas else body.clone()
+
+    def unpack(self, x: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Poses (B', 46) and betas (B', 10) of unknowns (B', n)."""
+        body = kinematics.COORDINATES - BODY_COORDINATES.start
+        poses = torch.cat([self.poses[index, : BODY_COORDINATES.start], x[:, :body]], 1)
+        return poses, x[:, body:] if self.fit_betas else self.betas[index]
+
+    def __call__(self, x: Tensor, index: Tensor) -> Quadratic:
+        problem, points, skel = self.problem, self.problem.points, self.problem.skel
+        poses, betas = self.unpack(x, index)
+        rest = skel.rest_frames(skel.rest_joints(betas))
+        posed = skel.pose(rest, poses)
+        transforms = lin.transforms_of(rest, posed)
+        at_rest = points.at_rest(betas, skel.corrective_features(posed.local_rotations))
+        exact = residual(points, self.region.weights, transforms, at_rest, problem.target[index])
+        by_features = exact.unposed @ points.posedirs.T
+        twists = lin.pose_twists(skel, rest, posed, poses)
+        moment = self.region.moments(betas)
+        extra, slope, curvature = pose_terms(problem, poses, index)
+        gradient = lin.pose_gradient(twists, problem.subtree, transforms, exact.wrench) + slope
+        gradient = gradient + lin.corrective_gradient(skel, twists, posed, by_features)
+        hessian = lin.pose_hessian(twists, problem.subtree, transforms, moment) + torch.diag_embed(curvature)
+        gradient, hessian = gradient[:, BODY_COORDINATES], hessian[:, BODY_COORDINATES, BODY_COORDINATES]
+        cost = exact.cost + extra
+        if not self.fit_betas:
+            return Quadratic(cost, gradient, hessian.contiguous())
+        away = betas - problem.betas_centre[index]
+        motion = lin.shape_motion(skel, rest, posed, poses, transforms, problem.subtree)
+        by_betas = exact.unposed @ points.shapedirs.T + problem.betas_prior * away
+        by_betas = by_betas + lin.shape_gradient(skel, motion, posed, exact.wrench, by_features)
+        moments = self.region.moments
+        cross, own = lin.shape_hessian(
+            twists, motion, problem.subtree, transforms, moment, moments.with_shapes(betas), moments.shape_gram
+        )
+        cross = cross[:, :, BODY_COORDINATES]
+        own = own + problem.betas_prior * torch.eye(own.shape[-1], dtype=own.dtype, device=own.device)
+        hessian = torch.cat([torch.cat([hessian, cross.transpose(1, 2)], 2), torch.cat([cross, own], 2)], 1)
+        cost = cost + problem.betas_prior * away.square().sum(1)
+        return Quadratic(cost, torch.cat([gradient, by_betas], 1), hessian)
