@@ -1,6 +1,6 @@
 """The console script `hmr-skel`: finds the commands that installed packages offer and runs one of them.
 
-A command is an entry point of group `hmr_skel.commands` that names a function `main(argv: list[str], prog: str) -> int`.
+A command is an entry point of group `hmr_skel.commands` naming a function `main(argv: list[str], prog: str) -> int`.
 Its summary is the first line of the function's docstring, or else of its module's, read from the source so that
 `hmr-skel --help` imports no command.
 """
