@@ -41,18 +41,22 @@ SHARD_STATS_FIELDS = [
     Field("samples", "int64", "people written"),
     Field("converged", "int64", "people whose fit converged"),
     Field("rejects", "str", "JSON object: reason -> rows"),
-    Field("errors", "str", "JSON object: distance -> mean and quantiles over people, mm"),
+    Field("errors", "str", "JSON object: distance -> mean and quantiles (p50, ..., max) over people, mm"),
+    Field("stage_errors", "str", "JSON object: stage of the fit -> mean vertex distance over people, mm"),
     Field("versions", "str", "JSON object: package -> version"),
+    Field("rejected_rows", "str", "JSON list: the rows left out, each as a `rejects` record"),
 ]
 
 DATASET_FIELDS = [
     Field("name", "str", "hmr-skel"),
-    Field("shards", "str", "JSON list of the shards' statistics, without versions"),
+    Field("shards", "str", "JSON list of the shards' statistics, without versions and rejected rows"),
     Field("rows", "int64", "label rows read"),
     Field("samples", "int64", "people written"),
     Field("converged", "int64", "people whose fit converged"),
     Field("rejects", "str", "JSON object: reason -> rows"),
-    Field("errors", "str", "JSON object: distance -> mean and quantiles over people, mm"),
+    Field("errors", "str", "JSON object: distance -> mean and quantiles (p50, ..., max) over people, mm"),
+    Field("stage_errors", "str", "JSON object: stage of the fit -> mean vertex distance over people, mm"),
+    Field("inputs", "str", "JSON object: label file or body models -> sha256 of the content"),
     Field("options", "str", "JSON object: the resolved options of the run"),
     Field("versions", "str", "JSON object: package -> version"),
 ]

@@ -1,0 +1,159 @@
+"""The body models of a run: one fitter per process, and a hash of what it was made from."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from schemas import InputError
+
+DEMO = "demo"
+SMPL_GENDERS = ("neutral", "male", "female")
+
+
+class Bodies(Protocol):
+    """What the conversion needs of body models. `gender` is that of the SMPL source."""
+
+    def fit(
+        self, gender: str, poses: np.ndarray, betas: np.ndarray, trans: np.ndarray, progress: Callable[[int], object]
+    ) -> dict[str, np.ndarray]:
+        """Fields of fitting.SKELFit as arrays, for SMPL poses (B, 72), betas (B, 10), trans (B, 3)."""
+        ...
+
+    def keypoints(self, gender: str, poses: np.ndarray, betas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The 44 keypoints of the SMPL body at translation zero (B, 44, 3) m, and their confidence (44,)."""
+        ...
+
+
+@dataclass
+class LoadedBodies:
+    """SMPL of each gender as it is needed, SKEL, and fitters between them. Threads take turns on the device."""
+
+    body_models: str
+    gender: str
+    device: str
+    batch_size: int | None
+    limits: str
+    _fitters: dict[str, Any] = field(default_factory=dict, repr=False)
+    _skel: Any = field(default=None, repr=False)
+    _j19: Any = field(default=None, repr=False)
+    _lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
+
+    def load(self, gender: str = "neutral"):
+        """The fitter for SMPL of this gender. Raises InputError for missing or damaged body-model files."""
+        import torch
+
+        from fitting import SKEL, FitOptions, SKELFitter, load_smpl
+
+        with self._lock:
+            if self._skel is None:
+                self._skel = SKEL.load(self.body_models, gender=self.gender).to(self.device)
+                from fitting.model_files import keypoint_arrays
+
+                regressors = keypoint_arrays(self.body_models, self._skel.num_vertices)
+                if "SMPL_to_J19" in regressors:
+                    self._j19 = torch.as_tensor(regressors["SMPL_to_J19"], dtype=torch.float32, device=self.device)
+            if gender not in self._fitters:
+                smpl = load_smpl(self.body_models, gender=gender).to(self.device)
+                if len(smpl.v_template) != self._skel.num_vertices:
+                    raise InputError(
+                        f"SMPL has {len(smpl.v_template)} vertices, SKEL {self._skel.num_vertices}",
+                        file=self.body_models,
+                        expected="one topology",
+                    )
+                self._fitters[gender] = SKELFitter(smpl, self._skel, FitOptions(limits=self.limits))
+            return self._fitters[gender]
+
+    def fit(self, gender, poses, betas, trans, progress):
+        with self._lock:
+            found = self.load(gender).fit(poses, betas, trans, batch_size=self.batch_size, progress=progress)
+            return found.numpy()
+
+    def keypoints(self, gender, poses, betas):
+        import torch
+
+        from fitting.keypoints import smpl_keypoints
+
+        with self._lock, torch.no_grad():
+            smpl = self.load(gender).smpl
+            parts, confidence = [], np.zeros(44)
+            for first in range(0, len(poses), 64):
+                pose, shape = (torch.as_tensor(a[first : first + 64], device=self.device) for a in (poses, betas))
+                output = smpl(betas=shape, body_pose=pose[:, 3:], global_orient=pose[:, :3])
+                found, sure = smpl_keypoints(smpl, output, self._j19)
+                parts.append(found.cpu().numpy())
+                confidence = sure.cpu().numpy()
+            return np.concatenate(parts) if parts else np.zeros((0, 44, 3), np.float32), confidence
+
+
+_loaded: dict[tuple, LoadedBodies] = {}
+_loading = threading.Lock()
+
+
+def bodies_of_process(
+    body_models: str, gender: str, device: str, batch_size: int | None, limits: str, threads: int
+) -> LoadedBodies:
+    """The body models of this process, loaded once however many threads ask. `threads` bounds torch and OpenCV."""
+    key = (body_models, gender, device, batch_size, limits)
+    with _loading:
+        if key not in _loaded:
+            bound_threads(threads)
+            _loaded[key] = LoadedBodies(body_models, gender, device, batch_size, limits)
+        return _loaded[key]
+
+
+def bound_threads(threads: int) -> None:
+    """Threads that one worker may keep busy inside libraries. Images run in threads of their own, one library each."""
+    import cv2
+    import torch
+
+    cv2.setNumThreads(1)
+    torch.set_num_threads(max(1, threads))
+
+
+def resolve_device(device: str) -> str:
+    """`auto` is the first GPU if there is one."""
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        found = torch.device(device)
+        if found.type == "cuda" and not torch.cuda.is_available():
+            raise InputError("no GPU is available", field="device", expected="cpu or auto")
+    except RuntimeError:
+        raise InputError(f"{device!r} given", field="device", expected="auto, cpu, cuda or cuda:N") from None
+    return device
+
+
+def bodies_sha256(body_models: str, gender: str, vertices: int) -> str:
+    """sha256 over what the fit is made from: files of SMPL in every gender that is there and of SKEL, regressors.
+
+    `vertices` is the size of their mesh. Raises InputError if SMPL neutral or SKEL is missing.
+    """
+    from fitting.model_files import find_model_file, keypoint_arrays
+    from pipelines.planning import file_sha256
+
+    digest = hashlib.sha256()
+    if body_models == DEMO:
+        import fitting.demo_body
+
+        for path in sorted(Path(fitting.demo_body.__file__).parent.glob("*.npz")):
+            digest.update(file_sha256(str(path)).encode())
+        return digest.hexdigest()
+    for kind, wanted in (("smpl", SMPL_GENDERS), ("skel", (gender,))):
+        for name in wanted:
+            optional = kind == "smpl" and name != "neutral"
+            with contextlib.suppress(InputError) if optional else contextlib.nullcontext():
+                path = find_model_file(body_models, kind, name)
+                digest.update(f"{kind} {name} {file_sha256(str(path))}\n".encode())
+    for name, values in sorted(keypoint_arrays(body_models, vertices).items()):
+        digest.update(name.encode() + np.ascontiguousarray(values).tobytes())
+    return digest.hexdigest()

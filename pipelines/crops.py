@@ -1,0 +1,165 @@
+"""The stored image of a person: decoding, one affine warp, encoding.
+
+Pixel convention, as in schemas.hmr_skel: the origin is the outer corner of the top left pixel, so the centre of pixel
+(i, j) is at (i + 0.5, j + 0.5). A crop's 2x3 affine A maps a point of the full image to the crop: p' = A [x, y, 1].
+OpenCV puts the origin at the centre of that pixel; the half pixels between the two conventions are added here.
+
+What lies outside the image is black, as the field's trainers see it: repeated borders would invent content.
+EXIF orientation is ignored: labels are for pixels as they are stored.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from dataclasses import dataclass
+
+import numpy as np
+
+MAX_PIXELS = 100_000_000
+"""Images that claim more pixels than this are refused before they are decoded."""
+
+_FINEST_SAMPLING = 8
+_NOISE_ONLY = ("extraneous bytes before marker",)
+
+
+class ImageError(ValueError):
+    """The bytes are not an image that can be used."""
+
+
+@dataclass(frozen=True)
+class Crop:
+    """Encoded image; `affine` (2, 3) float64 maps the full image to it, px; sizes are (width, height)."""
+
+    data: bytes
+    affine: np.ndarray
+    crop_size: tuple[int, int]
+    image_size: tuple[int, int]
+
+
+def box_side(scale: np.ndarray) -> np.ndarray:
+    """Side of the square that holds the person's box, px: scale (..., 2) is width and height in 200 px."""
+    return 200.0 * np.max(scale, axis=-1)
+
+
+def crop_affine(center: np.ndarray, side: float, size: int) -> np.ndarray:
+    """Affine (2, 3) that maps the square of `side` px around `center` to a crop of size x size px."""
+    zoom = size / float(side)
+    shift = size / 2 - zoom * np.asarray(center, np.float64)
+    return np.array([[zoom, 0, shift[0]], [0, zoom, shift[1]]], np.float64)
+
+
+def image_size(data: bytes) -> tuple[int, int]:
+    """(width, height) from the header of a JPEG or PNG, without decoding. Raises ImageError."""
+    if data[:8] == b"\x89PNG\r\n\x1a\n" and data[12:16] == b"IHDR" and len(data) >= 24:
+        width, height = struct.unpack(">II", data[16:24])
+    elif data[:2] == b"\xff\xd8":
+        width, height = _jpeg_size(data)
+    else:
+        raise ImageError("neither JPEG nor PNG" if data else "no bytes")
+    if not 0 < width * height <= MAX_PIXELS:
+        raise ImageError(f"an image of {width} x {height} pixels")
+    return width, height
+
+
+def decode_image(data: bytes) -> np.ndarray:
+    """(height, width, 3) uint8, BGR, pixels as stored. Raises ImageError for what is damaged or too large."""
+    import cv2
+
+    width, height = image_size(data)
+    if data[:2] == b"\xff\xd8":
+        pixels = _decode_jpeg(data)
+    else:
+        flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+        try:
+            pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        except cv2.error as error:
+            raise ImageError("the PNG cannot be decoded") from error
+        if pixels is None:
+            raise ImageError("the PNG cannot be decoded")
+    if pixels.shape != (height, width, 3):
+        raise ImageError(f"decoded to {pixels.shape[1]} x {pixels.shape[0]}, the header says {width} x {height}")
+    return pixels
+
+
+def encode_jpeg(pixels: np.ndarray, quality: int) -> bytes:
+    """BGR pixels as baseline JPEG, chroma at half resolution. The same pixels give the same bytes."""
+    import simplejpeg
+
+    return simplejpeg.encode_jpeg(
+        np.ascontiguousarray(pixels), quality=quality, colorspace="BGR", colorsubsampling="420"
+    )
+
+
+def warp(pixels: np.ndarray, affine: np.ndarray, size: int) -> np.ndarray:
+    """The image under a scale-and-shift `affine`, size x size px, without aliasing; black outside.
+
+    A shrinking warp takes k x k samples, at most one source pixel apart, for each pixel of the crop and averages them.
+    """
+    import cv2
+
+    shrink = 1.0 / affine[0, 0]
+    if shrink > _FINEST_SAMPLING:  # far too many samples: average whole blocks first
+        height, width = pixels.shape[:2]
+        block = shrink / (_FINEST_SAMPLING / 2)
+        small = (max(1, round(width / block)), max(1, round(height / block)))
+        pixels = cv2.resize(pixels, small, interpolation=cv2.INTER_AREA)
+        affine = affine @ np.diag([width / small[0], height / small[1], 1.0])
+        shrink = 1.0 / min(affine[0, 0], affine[1, 1])
+    samples = max(1, math.ceil(shrink - 1e-9))
+    fine = samples * affine
+    matrix = fine.copy()
+    matrix[:, 2] += 0.5 * fine[:, :2].sum(axis=1) - 0.5
+    big = cv2.warpAffine(
+        pixels, matrix, (size * samples, size * samples), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT
+    )
+    return big if samples == 1 else cv2.resize(big, (size, size), interpolation=cv2.INTER_AREA)
+
+
+def person_crop(pixels: np.ndarray, center: np.ndarray, side: float, context: float, size: int, quality: int) -> Crop:
+    """The square of `context * side` px around `center`, resized to size x size px and encoded."""
+    affine = crop_affine(center, side * context, size)
+    height, width = pixels.shape[:2]
+    return Crop(encode_jpeg(warp(pixels, affine, size), quality), affine, (size, size), (width, height))
+
+
+def whole_frame(data: bytes, pixels: np.ndarray, quality: int) -> Crop:
+    """The whole image. A plain JPEG keeps its bytes; others, and those whose EXIF could turn them, are encoded anew."""
+    plain = data[:2] == b"\xff\xd8" and b"Exif\0\0" not in data[: 1 << 16] and b"Adobe" not in data[: 1 << 16]
+    height, width = pixels.shape[:2]
+    kept = data if plain else encode_jpeg(pixels, quality)
+    return Crop(kept, np.eye(3)[:2], (width, height), (width, height))
+
+
+def _decode_jpeg(data: bytes) -> np.ndarray:
+    import simplejpeg
+
+    try:
+        return simplejpeg.decode_jpeg(data, colorspace="BGR", strict=True)
+    except ValueError as error:
+        if not any(text in str(error) for text in _NOISE_ONLY):
+            raise ImageError(f"the JPEG cannot be decoded ({error})") from error
+    try:
+        return simplejpeg.decode_jpeg(data, colorspace="BGR", strict=False)
+    except ValueError as error:
+        raise ImageError(f"the JPEG cannot be decoded ({error})") from error
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int]:
+    """Width and height from the first frame header (SOF) of a JPEG."""
+    position = 2
+    while position + 9 <= len(data):
+        if data[position] != 0xFF:
+            raise ImageError("a JPEG whose header cannot be read")
+        marker = data[position + 1]
+        if marker == 0xFF:
+            position += 1
+            continue
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            height, width = struct.unpack(">HH", data[position + 5 : position + 9])
+            return width, height
+        if marker == 0x01 or 0xD0 <= marker <= 0xD8:
+            position += 2
+            continue
+        position += 2 + struct.unpack(">H", data[position + 2 : position + 4])[0]
+    raise ImageError("a JPEG that ends within its header")
