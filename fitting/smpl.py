@@ -58,7 +58,7 @@ def _module(arrays: dict[str, Any], gender: str, dtype: torch.dtype) -> smplx.SM
         shapedirs=arrays["shapedirs"][:, :, :BETAS],
         posedirs=arrays["posedirs"],
         J_regressor=arrays["J_regressor"],
-        kintree_table=np.stack([arrays["parents"], np.arange(len(arrays["parents"]))]),
+        kintree_table=arrays["kintree_table"],
         weights=arrays["weights"],
     )
     with contextlib.redirect_stdout(io.StringIO()):  # smplx prints a warning about ten betas, which are all we want
@@ -83,6 +83,10 @@ def _module(arrays: dict[str, Any], gender: str, dtype: torch.dtype) -> smplx.SM
         "lbs_weights": contents.weights,
     }.items():
         getattr(module, name).copy_(torch.from_numpy(np.ascontiguousarray(array)))
+    # smplx indexes Python lists with the elements of this tensor. On a GPU each would wait for the device, so the
+    # tensor stays on the CPU: a plain attribute, which `.to()` does not move.
+    del module.parents
+    module.parents = torch.from_numpy(arrays["parents"])
     return module
 
 
