@@ -268,7 +268,8 @@ def _float_array(value: Any, key: str, file: str | PathLike[str], shape: tuple[i
     if isinstance(value, Unrecoverable):
         raise InputError(f"holds an expression of the kind {value.kind}", file=file, field=key, expected="its values")
     try:
-        array = np.asarray(value, dtype=np.float64)
+        # The embedded body hands over scipy matrices, files come dense.
+        array = np.asarray(value.toarray() if hasattr(value, "toarray") else value, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise InputError("not an array of numbers", file=file, field=key, expected=wanted) from error
     fits = array.ndim == len(shape)
