@@ -138,7 +138,7 @@ class SKELFitter:
         joints[[SCAPULA_R, SCAPULA_L, HUMERUS_R, HUMERUS_L]] = options.shoulder_weight
         weights = torch.cat([torch.ones(skel.num_vertices) / skel.num_vertices, options.joint_weight / 24 * joints])
         weights = weights.to(reference)
-        moved_by = self.points.skinning
+        moved_by = self.points.skinning.T
         self.regions = {
             "lower": self._region(weights * (moved_by[:, 1:11].sum(1) > 0), kinematics.LOWER_BODY_COORDINATES),
             "upper": self._region(weights * (moved_by[:, 11:].sum(1) > 0), kinematics.UPPER_BODY_COORDINATES),
@@ -157,7 +157,7 @@ class SKELFitter:
         if self.device.type != "cuda":
             return _PEOPLE_ON_CPU
         free, _ = torch.cuda.mem_get_info(self.device)
-        return max(1, min(8192, int(0.5 * free / (_BYTES_PER_POINT * len(self.points.template)))))
+        return max(1, min(8192, int(0.5 * free / (_BYTES_PER_POINT * len(self.points)))))
 
     def fit(
         self,
@@ -261,7 +261,7 @@ class SKELFitter:
         # Trans relative to SMPL's: the fit runs near the origin, where float32 resolves nanometres.
         shift = root_translation(rotations[:, 0], smpl_root, rest.joints[:, 0], offset, torch.zeros_like(trans))
         target = mesh - shift[:, None]
-        target = torch.cat([target, skel.J_regressor @ target], 1)
+        target = torch.cat([target, skel.J_regressor @ target], 1).transpose(1, 2).contiguous()
         start = start_poses(rest, skel.parents, rotations, root, self.start_limits)
         problem = Problem(
             skel=skel,
@@ -306,8 +306,8 @@ class SKELFitter:
     ) -> SKELFit:
         out = self.skel(poses, betas)
         count = self.skel.num_vertices
-        vertex = 1000 * (out.vertices - problem.target[:, :count]).norm(dim=-1)
-        joint = 1000 * (out.joints - problem.target[:, count:]).norm(dim=-1)
+        vertex = 1000 * (out.vertices - problem.target[..., :count].transpose(1, 2)).norm(dim=-1)
+        joint = 1000 * (out.joints - problem.target[..., count:].transpose(1, 2)).norm(dim=-1)
         low, high = self.limits.unbind(1)
         excess = torch.maximum(poses - high, low - poses).clamp_min(0)
         missing = ~valid

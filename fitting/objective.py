@@ -13,38 +13,40 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fitting.skel import SKEL
+from fitting.skel import NUM_BETAS, SKEL
 
 
 @dataclass(frozen=True)
 class Points:
-    """SKEL's vertices and joint centres as one set of N skinned points."""
+    """SKEL's vertices and joint centres as one set of N skinned points.
 
-    template: Tensor
-    """(N, 3) m"""
-    shapedirs: Tensor
-    """(10, 3N)"""
-    posedirs: Tensor
-    """(207, 3N)"""
+    Coordinates come before points, (3, N): every operation then runs along memory.
+    """
+
+    directions: Tensor
+    """(1 + 10 + 207, 3N) template (m), shape directions, pose correctives."""
     skinning: Tensor
-    """(N, 24)"""
+    """(24, N)"""
 
     @classmethod
     def of(cls, skel: SKEL) -> Points:
-        joints = torch.eye(24, dtype=skel.weights.dtype, device=skel.weights.device)
-        shapedirs = torch.cat([skel.shapedirs, skel.J_shapedirs]).flatten(0, 1).T.contiguous()
-        still = skel.posedirs.new_zeros(len(skel.posedirs), 3 * 24)
-        return cls(
-            template=torch.cat([skel.v_template, skel.J_template]),
-            shapedirs=shapedirs,
-            posedirs=torch.cat([skel.posedirs, still], 1).contiguous(),
-            skinning=torch.cat([skel.weights, joints]),
-        )
+        eye = torch.eye(24, dtype=skel.weights.dtype, device=skel.weights.device)
+        still = skel.posedirs.new_zeros(len(skel.posedirs), 24, 3)
+        rows = [
+            torch.cat([skel.v_template, skel.J_template])[None],
+            torch.cat([skel.shapedirs, skel.J_shapedirs]).permute(2, 0, 1),
+            torch.cat([skel.posedirs.unflatten(1, (-1, 3)), still], 1),
+        ]
+        directions = torch.cat(rows).transpose(1, 2).flatten(1)
+        return cls(directions.contiguous(), torch.cat([skel.weights.T, eye], 1).contiguous())
+
+    def __len__(self) -> int:
+        return self.skinning.shape[1]
 
     def at_rest(self, betas: Tensor, features: Tensor) -> Tensor:
-        """(B, N, 3) points of a shape (B, 10) with the pose correctives of features (B, 207)."""
-        flat = torch.addmm(self.template.reshape(1, -1), betas, self.shapedirs)
-        return flat.addmm_(features, self.posedirs).unflatten(1, (-1, 3))
+        """(B, 3, N) points of a shape (B, 10) with the pose correctives of features (B, 207)."""
+        amounts = torch.cat([torch.ones_like(betas[:, :1]), betas, features], 1)
+        return (amounts @ self.directions).unflatten(1, (3, -1))
 
 
 @dataclass(frozen=True)
@@ -53,12 +55,14 @@ class Residual:
 
     cost: Tensor
     """(B,) sum of w |r|^2, m^2"""
-    wrench: Tensor
-    """(B, 24, 3, 4) per joint: sum of w * skinning weight * r [x; 1]^T, with x the point at rest."""
-    unposed: Tensor
-    """(B, 3N) w r turned back into the rest frame: the gradient (halved) by the rest points."""
     distances: Tensor
     """(B, N) |r|, m"""
+    wrench: Tensor
+    """(B, 24, 3, 4) per joint: sum of w * skinning weight * r [x; 1]^T, with x the point at rest."""
+    by_betas: Tensor
+    """(B, 10) half the gradient by betas through the points at rest."""
+    by_features: Tensor
+    """(B, 207) half the gradient by the features of the pose correctives."""
 
 
 def residual(
@@ -66,22 +70,23 @@ def residual(
 ) -> Residual:
     """Skin the points and compare.
 
-    `weights` (N,), `transforms` (B, 24, 3, 4), `at_rest` and `target` (B, N, 3). Without `gradient`, wrench and unposed
-    are empty.
+    `weights` (N,), `transforms` (B, 24, 3, 4), `at_rest` and `target` (B, 3, N). Without `gradient`, the last three
+    results are empty.
     """
-    people = len(transforms)
-    blended = (points.skinning @ transforms.flatten(2)).unflatten(2, (3, 4))
-    r = (blended[..., :3] @ at_rest[..., None]).squeeze(-1) + blended[..., 3] - target
-    squares = r.square().sum(-1)
+    blended = (transforms.flatten(2).transpose(1, 2) @ points.skinning).unflatten(1, (3, 4))
+    r = (blended[:, :, :3] * at_rest[:, None]).sum(2) + blended[:, :, 3] - target
+    squares = r.square().sum(1)
     cost = squares @ weights
     if not gradient:
         empty = r.new_zeros(0)
-        return Residual(cost, empty, empty, squares.sqrt())
-    weighted = r * weights[:, None]
-    unposed = (weighted[..., None, :] @ blended[..., :3]).flatten(1)
-    moment = torch.cat([weighted[..., None] * at_rest[..., None, :], weighted[..., None]], -1)
-    wrench = (points.skinning.T @ moment.flatten(2)).unflatten(2, (3, 4))
-    return Residual(cost, wrench.reshape(people, 24, 3, 4), unposed, squares.sqrt())
+        return Residual(cost, squares.sqrt(), empty, empty, empty)
+    weighted = r * weights
+    first = torch.cat([weighted[:, :, None] * at_rest[:, None], weighted[:, :, None]], 2)
+    wrench = (first.flatten(1, 2) @ points.skinning.T).transpose(1, 2).unflatten(2, (3, 4))
+    # Turned back into the rest frame, the residual is the gradient by the points at rest.
+    unposed = (blended[:, :, :3] * weighted[:, :, None]).sum(1).flatten(1)
+    by_directions = unposed @ points.directions[1:].T
+    return Residual(cost, squares.sqrt(), wrench, by_directions[:, :NUM_BETAS], by_directions[:, NUM_BETAS:])
 
 
 class Moments:
@@ -94,12 +99,10 @@ class Moments:
 
     def __init__(self, points: Points, weights: Tensor) -> None:
         seen = weights > 0
-        skinning = points.skinning[seen].double()
+        skinning = points.skinning.T[seen].double()
         weights = weights[seen].double()
-        count = len(points.template)
-        shapes = (
-            torch.cat([points.template.reshape(1, -1), points.shapedirs]).unflatten(1, (count, 3))[:, seen].double()
-        )
+        dtype = points.directions.dtype
+        shapes = points.directions[: 1 + NUM_BETAS].unflatten(1, (3, -1)).transpose(1, 2)[:, seen].double()
         one = torch.zeros(*shapes.shape[:2], 1, dtype=torch.float64, device=shapes.device)
         one[0] = 1
         homogeneous = torch.cat([shapes, one], 2)
@@ -107,10 +110,10 @@ class Moments:
         y = (skinning[None, :, :, None] * homogeneous[:, :, None, :]).flatten(2)
         scaled = y * weights[None, :, None]
         table = torch.stack([scaled[a].T @ y[b] for a in range(len(y)) for b in range(len(y))])
-        self._table = table.unflatten(0, (len(y), len(y))).to(points.template.dtype).contiguous()
+        self._table = table.unflatten(0, (len(y), len(y))).to(dtype).contiguous()
         self._size = size
         self.shape_gram = (shapes[1:].flatten(1) * weights.repeat_interleave(3)) @ shapes[1:].flatten(1).T
-        self.shape_gram = self.shape_gram.to(points.template.dtype)
+        self.shape_gram = self.shape_gram.to(dtype)
 
     def __call__(self, betas: Tensor) -> Tensor:
         """(B, 96, 96) second moment of the points of a shape (B, 10)."""

@@ -192,9 +192,11 @@ class SKEL(nn.Module):
 
 def skin(weights: Tensor, rotations: Tensor, shift: Tensor, points: Tensor) -> Tensor:
     """Linear blend skinning: (B, N, 3) points moved by weights (N, J) of rotations (B, J, 3, 3) and shifts (B, J, 3)."""
-    transforms = torch.cat([rotations, shift[..., None]], -1).flatten(2)
-    blended = (weights @ transforms).unflatten(2, (3, 4))
-    return (blended[..., :3] @ points[..., None]).squeeze(-1) + blended[..., 3]
+    transforms = torch.cat([rotations, shift[..., None]], -1).flatten(2).transpose(1, 2)
+    # Coordinates before points: elementwise work along memory is several times faster than tiny matrix products.
+    blended = (transforms @ weights.T).unflatten(1, (3, 4))
+    moved = (blended[:, :, :3] * points.transpose(1, 2)[:, None]).sum(2) + blended[:, :, 3]
+    return moved.transpose(1, 2)
 
 
 def dense(matrix) -> np.ndarray:

@@ -42,7 +42,7 @@ class Problem:
     subtree: Tensor
     """(24, 24)"""
     target: Tensor
-    """(B, N, 3) SMPL vertices and anatomical joints"""
+    """(B, 3, N) SMPL vertices and anatomical joints"""
     pose_centre: Tensor
     """(B, 46) centre of the pose prior"""
     pose_prior: Tensor
@@ -140,12 +140,11 @@ class FullObjective:
         transforms = lin.transforms_of(rest, posed)
         at_rest = points.at_rest(betas, skel.corrective_features(posed.local_rotations))
         exact = residual(points, self.region.weights, transforms, at_rest, problem.target[index])
-        by_features = exact.unposed @ points.posedirs.T
         twists = lin.pose_twists(skel, rest, posed, poses)
         moment = self.region.moments(betas)
         extra, slope, curvature = pose_terms(problem, poses, index)
         gradient = lin.pose_gradient(twists, problem.subtree, transforms, exact.wrench) + slope
-        gradient = gradient + lin.corrective_gradient(skel, twists, posed, by_features)
+        gradient = gradient + lin.corrective_gradient(skel, twists, posed, exact.by_features)
         hessian = lin.pose_hessian(twists, problem.subtree, transforms, moment) + torch.diag_embed(curvature)
         gradient, hessian = gradient[:, BODY_COORDINATES], hessian[:, BODY_COORDINATES, BODY_COORDINATES]
         cost = exact.cost + extra
@@ -153,8 +152,8 @@ class FullObjective:
             return Quadratic(cost, gradient, hessian.contiguous())
         away = betas - problem.betas_centre[index]
         motion = lin.shape_motion(skel, rest, posed, poses, transforms, problem.subtree)
-        by_betas = exact.unposed @ points.shapedirs.T + problem.betas_prior * away
-        by_betas = by_betas + lin.shape_gradient(skel, motion, posed, exact.wrench, by_features)
+        by_betas = exact.by_betas + problem.betas_prior * away
+        by_betas = by_betas + lin.shape_gradient(skel, motion, posed, exact.wrench, exact.by_features)
         moments = self.region.moments
         cross, own = lin.shape_hessian(
             twists, motion, problem.subtree, transforms, moment, moments.with_shapes(betas), moments.shape_gram

@@ -28,7 +28,8 @@ def problem(skel) -> Problem:
 
     points = Points.of(skel)
     centre = random(PEOPLE, 10)
-    target = points.template + random(PEOPLE, len(points.template), 3, scale=0.05)
+    template = points.directions[0].unflatten(0, (3, -1))
+    target = template + random(PEOPLE, 3, len(points), scale=0.05)
     return Problem(
         skel=skel,
         points=points,
@@ -46,7 +47,7 @@ def problem(skel) -> Problem:
 @pytest.fixture(scope="module")
 def region(problem) -> Region:
     generator = torch.Generator().manual_seed(1)
-    count = len(problem.points.template)
+    count = len(problem.points)
     weights = torch.rand(count, generator=generator, dtype=torch.float64) / count
     return Region(weights, slice(3, 46), Moments(problem.points, weights))
 
@@ -61,6 +62,12 @@ def betas() -> torch.Tensor:
     return torch.randn(PEOPLE, 10, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
 
 
+def without_correctives(points: Points) -> Points:
+    directions = points.directions.clone()
+    directions[11:] = 0
+    return dataclasses.replace(points, directions=directions)
+
+
 def weighted_residuals(problem, region, poses, betas, at_rest=None):
     """All residuals of one person, in the plainest way: forward pass, difference, root of the weight."""
     skel, points = problem.skel, problem.points
@@ -69,9 +76,9 @@ def weighted_residuals(problem, region, poses, betas, at_rest=None):
     if at_rest is None:
         at_rest = points.at_rest(betas, skel.corrective_features(posed.local_rotations))
     transforms = lin.transforms_of(rest, posed)
-    blended = torch.einsum("nj,bjrc->bnrc", points.skinning, transforms)
-    skinned = torch.einsum("bnrc,bnc->bnr", blended[..., :3], at_rest) + blended[..., 3]
-    return (skinned - problem.target[: len(poses)]) * region.weights.sqrt()[:, None]
+    blended = torch.einsum("jn,bjrc->brcn", points.skinning, transforms)
+    skinned = torch.einsum("brcn,bcn->brn", blended[:, :, :3], at_rest) + blended[:, :, 3]
+    return (skinned - problem.target[: len(poses)]) * region.weights.sqrt()
 
 
 def true_cost(problem, region, poses, betas):
@@ -115,7 +122,7 @@ def test_pose_hessian_is_jtj_with_correctives_held(problem, region, poses, betas
 
 
 def test_region_objective_is_exact_with_correctives_held(problem, skel, region, poses, betas):
-    still = dataclasses.replace(problem.points, posedirs=torch.zeros_like(problem.points.posedirs))
+    still = without_correctives(problem.points)
     held = dataclasses.replace(problem, points=still, betas_prior=0.0)
     lower = Region(region.weights, slice(3, 17), region.moments)
     rest = skel.rest_frames(skel.rest_joints(betas))
@@ -149,7 +156,7 @@ def test_shape_motion_matches_autograd(problem, skel, poses, betas):
 def test_full_hessian_is_close_to_jtj(problem, region, poses, betas):
     """Pose-by-betas blocks leave correctives out and do not count shear: they steer, so a few per cent are enough."""
     objective = FullObjective(problem, region, poses, betas, fit_betas=True)
-    still = dataclasses.replace(problem.points, posedirs=torch.zeros_like(problem.points.posedirs))
+    still = without_correctives(problem.points)
     held = dataclasses.replace(problem, points=still)
     found = objective(objective.start(), torch.arange(PEOPLE)).hessian
 
