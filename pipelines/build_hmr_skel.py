@@ -1,0 +1,250 @@
+"""CameraHMR labels and 4DHumans images to HMR-SKEL shards, as an Apache Beam job.
+
+    beam run pipelines/build_hmr_skel.py --runner=DirectRunner --annotations 'labels/*.npz' --images images/ \
+        --body-models body_models/ --output hmr_skel/
+
+    label files, image index --> shard specs --> convert: read, fit, crop, write --> statistics --> dataset.json
+
+Specs and statistics travel between the steps, pixels never do: a spec names rows and byte ranges, and the worker that
+gets it reads, fits and writes. A shard that is already there, made from the same spec and undamaged, is kept.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipelines.bodies import bodies_of_process, bodies_sha256, resolve_device
+from pipelines.cli import guarded, set_up_logging
+from pipelines.conversion import ConversionSettings, convert_shard
+from pipelines.images import open_images
+from pipelines.options import BuildOptions, cores, package_versions, parse_options, settings_hash
+from pipelines.planning import RowSelection, ShardSpec, file_sha256, find_label_files, plan_shards
+from pipelines.progress import FOLDER, ProgressBar, ShardProgress, print_summary
+from pipelines.shards import finished_shard, remove_stale_shards, withdraw_dataset, write_dataset
+from schemas import InputError
+
+# Importing Beam warns that Google's clients are not installed; nobody here needs them.
+logging.getLogger().addFilter(lambda record: not str(record.msg).startswith("apitools not found"))
+import apache_beam as beam  # noqa: E402
+
+if TYPE_CHECKING:
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+log = logging.getLogger(__name__)
+
+PROG = "build_hmr_skel"
+_FAILED = "failed.txt"
+
+
+@dataclass(frozen=True)
+class BodySettings:
+    """What a worker loads its body models from; the arguments of `bodies_of_process`."""
+
+    body_models: str
+    gender: str
+    device: str
+    batch_size: int | None
+    limits: str
+    threads: int
+
+
+class ConvertShard(beam.DoFn):
+    """ShardSpec -> the shard's statistics; or, if the input is at fault, {"shard": .., "error": ..}."""
+
+    def __init__(self, settings: ConversionSettings, bodies: BodySettings) -> None:
+        self.settings = settings
+        self.bodies = bodies
+
+    def process(self, spec: ShardSpec) -> Iterator[dict[str, Any]]:
+        progress = ShardProgress(Path(self.settings.output), spec.name)
+        try:
+            stats = convert_shard(spec, self.settings, bodies_of_process(**vars(self.bodies)), progress)
+        except InputError as error:
+            yield {"shard": spec.name, "error": str(error)}
+            return
+        progress.write()
+        yield {key: value for key, value in stats.items() if key not in ("rejected_rows", "versions")}
+
+
+class WriteDataset(beam.DoFn):
+    """All statistics -> rejects.parquet and dataset.json, unless a shard failed."""
+
+    def __init__(self, output: str, options: dict[str, Any], inputs: dict[str, str]) -> None:
+        self.output = output
+        self.options = options
+        self.inputs = inputs
+
+    def process(self, shards: list[dict[str, Any]]) -> Iterator[str]:
+        errors = {stats["error"]: None for stats in shards if "error" in stats}
+        directory = Path(self.output)
+        if errors:
+            (directory / FOLDER / _FAILED).write_text("\n".join(sorted(errors)))
+            return
+        write_dataset(directory, [s["shard"] for s in shards], self.options, package_versions(), self.inputs)
+        yield str(directory / "dataset.json")
+
+
+def build(
+    pipeline: beam.Pipeline,
+    specs: Iterable[ShardSpec],
+    convert: ConvertShard,
+    write: WriteDataset,
+) -> beam.PCollection[str]:
+    """The job as its diagram has it; gives the path of dataset.json."""
+    return (
+        pipeline
+        | "Plan" >> beam.Create(specs, reshuffle=False)
+        | "Spread over workers" >> beam.Reshuffle()
+        | "Read, fit, crop, write" >> beam.ParDo(convert)
+        | "Gather statistics" >> beam.CombineGlobally(beam.combiners.ToListCombineFn())
+        | "Write dataset.json" >> beam.ParDo(write)
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the job with these arguments; the exit code is 0, 2 for what is wrong with the input, 1 otherwise."""
+    set_up_logging(0)
+    return guarded(lambda: run(sys.argv[1:] if argv is None else argv), PROG)
+
+
+def run(argv: list[str]) -> int:
+    """`main` without the handling of errors: raises InputError, or SystemExit(2) for arguments unknown to all."""
+    started = time.monotonic()
+    options, rest = parse_options(argv)
+    if not options.annotations:
+        options = _with_demo_data(options)
+    options.output = options.output or "hmr_skel"
+    options.device = resolve_device(options.device)
+    pipeline_options, workers, processes = _beam_options(rest)
+    directory = Path(os.path.abspath(options.output))
+    _prepare(directory)
+
+    with_images = options.images.lower() != "none"
+    labels = find_label_files(options.annotations, with_images=with_images, datasets=options.subset)
+    threads = options.threads or max(1, cores() // processes)
+    bodies = BodySettings(
+        body_models=options.body_models,
+        gender=options.gender,
+        device=options.device,
+        batch_size=options.batch_size or None,
+        limits=options.limits,
+        threads=threads,
+    )
+    fitter = bodies_of_process(**vars(bodies)).load()  # a body model that is missing or damaged shows here
+    body_hash = bodies_sha256(options.body_models, options.gender, fitter.skel.num_vertices)
+    selection = RowSelection.parse(options.rows, options.every)
+    specs = list(
+        plan_shards(
+            labels,
+            open_images(options.images),
+            options.samples_per_shard,
+            selection,
+            settings_hash(options, body_hash),
+        )
+    )
+    people = sum(len(spec) for spec in specs)
+    if not people:
+        raise InputError("no rows are selected", field="--rows", expected="at least one label row")
+    withdraw_dataset(directory)
+    _save_options(directory, options)
+    inputs = {file.name: file_sha256(file.path) for file in labels} | {"body_models": body_hash}
+    settings = ConversionSettings(
+        output=str(directory),
+        crop=options.crop,
+        crop_size=options.crop_size,
+        context=options.context,
+        jpeg_quality=options.jpeg_quality,
+        float_width=options.float_width,
+        image_threads=max(2, min(threads, 16) // max(1, workers // processes)),
+        versions=package_versions(),
+    )
+    kept = sum(finished_shard(directory, spec) is not None for spec in specs)
+    with ProgressBar(directory, people, options.quiet):
+        pipeline = beam.Pipeline(runner=_runner(pipeline_options), options=pipeline_options)
+        build(pipeline, specs, ConvertShard(settings, bodies), WriteDataset(str(directory), options.recorded(), inputs))
+        pipeline.run().wait_until_finish()
+        failed = directory / FOLDER / _FAILED
+        if failed.exists():
+            raise InputError(failed.read_text().splitlines()[0])
+    remove_stale_shards(directory, [spec.name for spec in specs])
+    if not options.quiet:
+        import json
+
+        manifest = json.loads((directory / "dataset.json").read_text())
+        print_summary(manifest, Path(options.output), time.monotonic() - started, kept)
+    return 0
+
+
+def _with_demo_data(options: BuildOptions) -> BuildOptions:
+    from pipelines.demo_data import demo_inputs
+
+    if options.images and options.images.lower() != "none":
+        raise InputError("missing", field="--annotations", expected="the label files that belong to --images")
+    paths = demo_inputs(Path("demo") / "input")
+    options.annotations = [paths.annotations]
+    options.images = options.images or paths.images
+    options.output = options.output or str(Path("demo") / "hmr_skel")
+    return options
+
+
+def _prepare(directory: Path) -> None:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        probe = directory / f".probe.tmp-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        problem = f"cannot be written to: {error.strerror or error}"
+        raise InputError(problem, file=directory, field="--output", expected="a folder") from error
+
+
+def _save_options(directory: Path, options: BuildOptions) -> None:
+    import yaml
+
+    (directory / "options.yaml").write_text(yaml.safe_dump(options.recorded(), sort_keys=False))
+
+
+def _beam_options(rest: list[str]) -> tuple[PipelineOptions, int, int]:
+    """Beam's options, and how many workers and worker processes share this machine's cores."""
+    from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
+
+    options = PipelineOptions(rest)
+    direct = options.view_as(DirectOptions)
+    workers = direct.direct_num_workers or cores()
+    mode = direct.direct_running_mode
+    if mode == "in_memory":
+        workers = 1
+    return options, workers, workers if mode == "multi_processing" else 1
+
+
+def _runner(options: PipelineOptions) -> Any:
+    """The runner that was asked for. `DirectRunner` is Beam's local Python runner, whose running modes it then has.
+
+    Left to itself, Beam's DirectRunner first downloads a program for another runner (Prism) and tries that.
+    """
+    from apache_beam.options.pipeline_options import StandardOptions
+
+    name = options.view_as(StandardOptions).runner
+    if name not in (None, "DirectRunner", "SwitchingDirectRunner"):
+        return name
+    from apache_beam.portability.api import beam_provision_api_pb2
+    from apache_beam.runners.portability.fn_api_runner import fn_runner
+    from apache_beam.runners.portability.portable_runner import JobServiceHandle
+
+    encoded = JobServiceHandle.encode_pipeline_options(options.get_all_options())
+    provision = beam_provision_api_pb2.ProvisionInfo(pipeline_options=encoded)
+    return fn_runner.FnApiRunner(provision_info=fn_runner.ExtendedProvisionInfo(provision))
+
+
+if __name__ == "__main__":
+    # Workers in other processes find the functions under this name, not under __main__.
+    from pipelines.build_hmr_skel import main as main_of_module
+
+    sys.exit(main_of_module())

@@ -1,0 +1,119 @@
+"""What a person sees of a run: a bar while it works, a table at its end.
+
+Workers may be other processes, so each shard's progress is a small file in a folder that the driver polls.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+FOLDER = ".progress"
+_WRITE_EVERY = 0.2
+_POLL_EVERY = 0.25
+
+
+class ShardProgress:
+    """Counts the people of one shard that are done; call it with how many more."""
+
+    def __init__(self, directory: Path, shard: str) -> None:
+        self.path = directory / FOLDER / shard
+        self.people = 0
+        self._written = 0.0
+
+    def __call__(self, people: int) -> None:
+        self.people += people
+        now = time.monotonic()
+        if now - self._written >= _WRITE_EVERY:
+            self._written = now
+            self.write()
+
+    def write(self) -> None:
+        """Progress is for the eye: a folder that is gone must not stop the work."""
+        with contextlib.suppress(OSError):
+            self.path.write_text(str(self.people))
+
+
+class ProgressBar:
+    """A context in which a thread shows people done, people per second and remaining time."""
+
+    def __init__(self, directory: Path, total: int, quiet: bool = False) -> None:
+        self.folder = directory / FOLDER
+        self.total = total
+        self.quiet = quiet
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="progress", daemon=True)
+
+    def __enter__(self) -> ProgressBar:
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _watch(self) -> None:
+        from tqdm import tqdm
+
+        seen: dict[str, tuple[int, int]] = {}
+        with tqdm(total=self.total, unit=" people", desc="HMR-SKEL", disable=self.quiet or None, smoothing=0.1) as bar:
+            last = False
+            while not last:
+                last = self._stop.wait(_POLL_EVERY)
+                bar.update(min(self._done(seen), self.total) - bar.n)
+
+    def _done(self, seen: dict[str, tuple[int, int]]) -> int:
+        """Sum over shards; only files that changed since the last look are read."""
+        try:
+            with os.scandir(self.folder) as entries:
+                for entry in entries:
+                    changed = entry.stat().st_mtime_ns
+                    if seen.get(entry.name, (0, -1))[1] != changed:
+                        text = Path(entry.path).read_text()
+                        if text.isdigit():
+                            seen[entry.name] = int(text), changed
+        except OSError:
+            pass
+        return sum(people for people, _ in seen.values())
+
+
+def print_summary(manifest: dict[str, Any], directory: Path, seconds: float, kept_shards: int) -> None:
+    """The closing table of a run, from dataset.json."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title="HMR-SKEL", show_header=False, title_justify="left")
+    table.add_column(justify="left")
+    table.add_column(justify="right")
+    table.add_row("people in", f"{manifest['rows']:,}")
+    table.add_row("written", f"{manifest['samples']:,}")
+    for reason, count in manifest["rejects"].items():
+        table.add_row(f"rejected: {reason}", f"{count:,}")
+    table.add_row("fits that did not converge (flagged)", f"{manifest['samples'] - manifest['converged']:,}")
+    table.add_row("shards", f"{len(manifest['shards']):,}" + (f" ({kept_shards:,} kept)" if kept_shards else ""))
+    table.add_row("rate", f"{manifest['rows'] / max(seconds, 1e-9):,.1f} people/s over {seconds:,.1f} s")
+    table.add_row("output", str(directory))
+    console = Console()
+    console.print(table)
+    if not manifest["samples"]:
+        return
+    errors = Table(title="distance between SKEL and SMPL, mm, over people", title_justify="left")
+    errors.add_column("")
+    for name in next(iter(manifest["errors"].values())):
+        errors.add_column(name, justify="right")
+    for name, numbers in manifest["errors"].items():
+        errors.add_row(name.removesuffix("_mm"), *(f"{number:.2f}" for number in numbers.values()))
+    console.print(errors)
+    stages = Table(title="mean vertex distance by stage of the fit, mm", title_justify="left")
+    for name in manifest["stage_errors"]:
+        stages.add_column(name, justify="right")
+    stages.add_row(*(f"{number:.2f}" for number in manifest["stage_errors"].values()))
+    console.print(stages)
