@@ -248,10 +248,11 @@ def _show_sample(shard: Shard, sample: dict, as_json: bool, out) -> None:
 
     table = Table("field", "type", "value", title=f"{sample['key']} in {shard.tar}", title_justify="left")
     for name, value in sample.items():
-        text = np.array2string(value, precision=4, suppress_small=True, threshold=10_000, max_line_width=96)
+        text = str(_plain(value))
+        if isinstance(value, np.ndarray):
+            text = np.array2string(value, precision=4, suppress_small=True, threshold=10_000, max_line_width=96)
         known = HMR_SKEL.get_field_index(name) >= 0
-        described = describe(HMR_SKEL.field(name)) if known else ""
-        table.add_row(name, described, text if isinstance(value, np.ndarray) else str(_plain(value)))
+        table.add_row(name, describe(HMR_SKEL.field(name)) if known else "", text)
     for ending, size in sizes.items():
         table.add_row(f".{ending}", "member of the tar", f"{size:,} bytes")
     out.print(table)

@@ -177,19 +177,21 @@ def body_of(shards: Sequence[Shard], body_models: str | None) -> SKEL:
     if manifest.is_file():
         options = read_document(manifest).get("options") or {}
     where = body_models or options.get("body_models") or "demo"
-    return SKEL.load(where, gender=options.get("skel_gender") or "male")
+    return SKEL.load(where, gender=options.get("gender") or "male")
 
 
 def tiles_of(samples: Sequence[tuple[Shard, dict]], skel: SKEL) -> list[Tile]:
-    """Samples with all their fields (`shard_reading.read_rows`), posed and with their images read from the tars."""
+    """Samples with all their fields (`shard_reading.read_rows`), posed and with their images read from the tars.
+
+    Where camera, position or box are unknown the body is shown from the front, and the caption says so.
+    """
     import torch
 
     def tensor(name: str) -> torch.Tensor:
         return torch.from_numpy(np.stack([sample[name] for _, sample in samples]).astype(np.float32))
 
-    trans = tensor("trans")
     with torch.no_grad():
-        body = skel(tensor("poses"), tensor("betas"), trans, skeleton_mesh=True)
+        body = skel(tensor("poses"), tensor("betas"), tensor("trans"), skeleton_mesh=True)
     keys: dict[Shard, list[str]] = {}
     for shard, sample in samples:
         if any(sample["crop_size"]):
@@ -198,34 +200,39 @@ def tiles_of(samples: Sequence[tuple[Shard, dict]], skel: SKEL) -> list[Tile]:
     tiles = []
     for i, (shard, sample) in enumerate(samples):
         skin, bones = body.vertices[i].numpy(), body.skeleton_vertices[i].numpy()
-        caption = f"{sample['key']}  {sample['vertex_error_mm']:.1f} mm"
-        if sample["trans_source"] == "none":  # the label says where the body is in the image, not in the room
-            shift = _before_camera(skin, sample)
-            skin, bones, caption = skin + shift, bones + shift, f"{caption}  position unknown"
-        if not sample["converged"]:
-            caption += "  not converged"
+        camera, center, size, shift, remark = _placed(skin, sample)
         parts = members.get(shard, {}).get(sample["key"], {})
         image = next((decode_image(parts[ending]) for ending in IMAGE_ENDINGS if ending in parts), None)
+        if not sample["converged"]:
+            remark += "  not converged"
         tiles.append(
             Tile(
-                caption=caption,
+                caption=f"{sample['key']}  {sample['vertex_error_mm']:.1f} mm{remark}",
                 image=image,
-                cam_int=sample["cam_int"],
+                cam_int=camera,
                 crop_affine=sample["crop_affine"],
-                box_center=sample["box_center"],
-                box_size=sample["box_size"],
-                vertices=skin,
-                skeleton_vertices=bones,
+                box_center=center,
+                box_size=size,
+                vertices=skin + shift,
+                skeleton_vertices=bones + shift,
                 warning=not sample["converged"],
             )
         )
     return tiles
 
 
-def _before_camera(vertices: np.ndarray, sample: dict) -> np.ndarray:
-    """A shift that brings a body to where its box is in the image, as far away as makes it fill the box."""
-    camera = np.asarray(sample["cam_int"], np.float64)
+def _placed(vertices: np.ndarray, sample: dict) -> tuple[np.ndarray, np.ndarray, float, np.ndarray, str]:
+    """Camera (3,3), box centre (2,), box size, shift (3,) of the body and a remark; made up where the sample has none."""
+    camera, center = np.asarray(sample["cam_int"], np.float64), np.asarray(sample["box_center"], np.float64)
+    size = float(sample["box_size"])
+    if camera[0, 0] > 0 and size > 0 and sample["trans_source"] != "none":
+        return camera, center, size, np.zeros(3), ""
+    remark = "  position unknown" if sample["trans_source"] == "none" else "  box unknown"
+    if not camera[0, 0] > 0:
+        camera, size, remark = np.diag([1000.0, 1000.0, 1.0]), 0.0, "  camera unknown"
+    if not size > 0:
+        center, size = camera[:2, 2], camera[1, 1] / 4
     low, high = vertices.min(axis=0), vertices.max(axis=0)
-    depth = camera[1, 1] * (high - low)[:2].max() / max(float(sample["box_size"]), 1.0)
-    x, y = (np.asarray(sample["box_center"], np.float64) - camera[:2, 2]) / camera[[0, 1], [0, 1]] * depth
-    return np.array([x, y, depth]) - (low + high) / 2
+    depth = camera[1, 1] * (high - low)[:2].max() / size
+    x, y = (center - camera[:2, 2]) / camera[[0, 1], [0, 1]] * depth
+    return camera, center, size, np.array([x, y, depth]) - (low + high) / 2, remark

@@ -153,7 +153,7 @@ def _read_part(file: Path, schema: pa.Schema) -> pa.Table:
                     problem = "the column is missing"
                     raise InputError(problem, file=file, field=name, expected=describe(HMR_SKEL.field(name)))
             table = stored.read(columns=schema.names, use_threads=False).select(schema.names)
-        return table.cast(schema)
+        return table if table.schema.equals(schema) else table.cast(schema)  # a cast costs as much as the opening
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OSError) as error:
         raise InputError(f"cannot be read: {error}", file=file, expected="a Parquet file of HMR_SKEL rows") from error
 
