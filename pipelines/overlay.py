@@ -222,7 +222,7 @@ def tiles_of(samples: Sequence[tuple[Shard, dict]], skel: SKEL) -> list[Tile]:
 
 
 def _placed(vertices: np.ndarray, sample: dict) -> tuple[np.ndarray, np.ndarray, float, np.ndarray, str]:
-    """Camera (3,3), box centre (2,), box size, shift (3,) of the body and a remark; made up where the sample has none."""
+    """Camera (3,3), box centre (2,), box size, shift (3,) of the body, and a remark where the sample lacks them."""
     camera, center = np.asarray(sample["cam_int"], np.float64), np.asarray(sample["box_center"], np.float64)
     size = float(sample["box_size"])
     if camera[0, 0] > 0 and size > 0 and sample["trans_source"] != "none":

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 REJECTS_FILE = "rejects.parquet"
 DATASET_FILE = "dataset.json"
 SHARD_ENDINGS = (".tar", ".parquet", ".json")
+REPEATED_TEXT = ("dataset", "label_file", "trans_source")
 IMAGE_ENDINGS = ("jpg", "jpeg", "png", "webp")
 
 
@@ -110,8 +111,8 @@ def read_document(file: Path) -> dict:
 def read_columns(shards: Sequence[Shard], names: Sequence[str]) -> pa.Table:
     """These columns of all shards as one table with full-width floats; no other column is touched.
 
-    `dataset` comes as a dictionary. Shards with other float widths can be mixed. Raises InputError for a file that is
-    not Parquet or lacks a column.
+    Text that repeats (REPEATED_TEXT) comes as a dictionary. Shards with other float widths can be mixed. Raises
+    InputError for a file that is not Parquet or lacks a column.
     """
     return concatenated(read_parts(shards, names))
 
@@ -130,9 +131,8 @@ def read_parts(shards: Sequence[Shard], names: Sequence[str]) -> list[pa.Table]:
     from schemas import HMR_SKEL
 
     fields = [HMR_SKEL.field(name) for name in names]
-    if "dataset" in names:
-        fields[names.index("dataset")] = pa.field("dataset", pa.dictionary(pa.int32(), pa.string()))
-    schema = pa.schema([pa.field(field.name, field.type) for field in fields])
+    repeated = pa.dictionary(pa.int32(), pa.string())
+    schema = pa.schema([pa.field(f.name, repeated if f.name in REPEATED_TEXT else f.type) for f in fields])
     workers = min(8, os.cpu_count() or 1, len(shards))
     with ThreadPoolExecutor(workers) as pool:  # a thousand small files: opening them is what takes the time
         return list(pool.map(lambda shard: _read_part(shard.parquet, schema), shards))
@@ -144,7 +144,7 @@ def _read_part(file: Path, schema: pa.Schema) -> pa.Table:
 
     from schemas import HMR_SKEL, InputError, describe
 
-    dictionaries = [name for name in ("dataset",) if name in schema.names]
+    dictionaries = [name for name in REPEATED_TEXT if name in schema.names]
     try:
         with pq.ParquetFile(file, pre_buffer=False, memory_map=True, read_dictionary=dictionaries) as stored:
             names = stored.schema_arrow.names
