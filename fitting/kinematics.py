@@ -1,7 +1,8 @@
 """SKEL's kinematic tree: axes of its 46 coordinates, frames of its bones, and the chain from angles to joint positions.
 
-Source: SKEL 1.1.1 (Keller et al., SIGGRAPH Asia 2023) as written out in DESIGN section 3, steps 1-5. Every coordinate turns one
-joint about an axis that is fixed in that joint's frame; where the published table has a flip, the axis carries the sign.
+Source: SKEL 1.1.1 (Keller et al., SIGGRAPH Asia 2023) as written out in DESIGN section 3, steps 1-5. Every coordinate
+turns one joint about an axis that is fixed in that joint's frame; where the published table has a flip, the axis
+carries the sign.
 """
 
 from __future__ import annotations
@@ -39,6 +40,9 @@ UPPER_BODY_COORDINATES = slice(17, 46)
 FIXED_FRAME_JOINTS = (PELVIS, TOES_R, TOES_L, HEAD, HAND_R, HAND_L)
 """Joints whose frame does not turn with the shape (step 2)."""
 
+FOREARMS = ((ULNA_R, RADIUS_R), (ULNA_L, RADIUS_L))
+"""The ulna's frame and length follow the whole forearm, not the short way to the radius (steps 2 and 7)."""
+
 SMPL_JOINT_OF = (0, 2, 5, 8, 8, 11, 1, 4, 7, 7, 10, 3, 6, 15, 14, 17, 19, 0, 21, 13, 16, 18, 0, 20)
 """SMPL joint whose pose correctives a SKEL joint drives; where two name the same one, the later drives it (step 5)."""
 
@@ -67,7 +71,7 @@ JOINT_AXES: tuple[tuple[np.ndarray, ...], ...] = (
     *((_Z, -_X, -_Y), (-_Z,), (_TALUS,), (_CALCN_L,), (_TOES_L,)),
     *((_X, _Z, _Y), (_X, _Z, _Y), (_X, _Z, _Y)),
     *((_Y, -_Z, -_X), (_X, _Y, _Z), (_ULNA,), (_RADIUS,), (_X, -_Z)),
-    *((_Y, _Z, _X), (_X, _Y, _Z), (_ULNA * [-1, -1, 1],), (-_RADIUS * [1, 1, 1],), (-_X, -_Z)),
+    *((_Y, _Z, _X), (_X, _Y, _Z), (_ULNA * [-1, -1, 1],), (_RADIUS * [-1, -1, 1],), (-_X, -_Z)),
 )
 """Signed axes of each joint's coordinates in the order in which they are applied."""
 
@@ -123,7 +127,7 @@ def _limits() -> np.ndarray:
 
 
 JOINT_LIMITS = _limits()
-"""(46, 2) lower and upper limit, radians, of the BSM model as the field uses them (DESIGN section 3); the root has none."""
+"""(46, 2) lower and upper limit, rad, of the BSM model as the field uses them (DESIGN section 3); the root has none."""
 
 
 @dataclass(frozen=True)
@@ -278,9 +282,9 @@ def rest_frames(
     offsets = torch.cat([joints[:, :1], joints[:, 1:] - joints[:, parents[1:]]], 1)
     child = children_of(parents)
     onto, origin = offsets[:, child].clone(), apose_offsets[child].clone()
-    for humerus, ulna in ((HUMERUS_R, ULNA_R), (HUMERUS_L, ULNA_L)):
-        onto[:, humerus] = offsets[:, child[humerus]] + offsets[:, child[ulna]]
-        origin[humerus] = apose_offsets[child[humerus]] + apose_offsets[child[ulna]]
+    for ulna, radius in FOREARMS:
+        onto[:, ulna] = offsets[:, child[ulna]] + offsets[:, child[radius]]
+        origin[ulna] = apose_offsets[child[ulna]] + apose_offsets[child[radius]]
     onto[:, THORAX] = offsets[:, child[LUMBAR]]
     turned = (per_joint_rot @ origin[..., None]).squeeze(-1)
     free = [j for j in range(JOINTS) if j not in FIXED_FRAME_JOINTS]

@@ -1,9 +1,9 @@
 """How the skeleton's transforms move with coordinates and betas: twists, and the Gauss-Newton system they give.
 
 A coordinate turns everything behind its joint: dG = [omega x | u] G for all joints of its subtree. The 3x4 operator
-[omega x | u] is its twist. Gradient and J^T J of the skinning objective follow from twists, wrenches (first moments of the
-residual) and second moments of the points, without touching a vertex (DESIGN section 4). With betas fixed and pose
-correctives held, that J^T J is exact.
+[omega x | u] is its twist. Gradient and J^T J of the skinning objective follow from twists, wrenches (first moments
+of the residual) and second moments of the points, without touching a vertex (DESIGN section 4). With betas fixed and
+pose correctives held, that J^T J is exact.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ from fitting.kinematics import (
     COORDINATES,
     DOF_SLOTS,
     FIXED_FRAME_JOINTS,
-    HUMERUS_L,
-    HUMERUS_R,
+    FOREARMS,
     JOINT_OF_COORDINATE,
     JOINTS,
     LUMBAR,
@@ -33,8 +32,6 @@ from fitting.kinematics import (
     SPINE_BENDING,
     SPINE_EXTENSION,
     THORAX,
-    ULNA_L,
-    ULNA_R,
     Posed,
     RestFrames,
     joint_offsets,
@@ -158,8 +155,8 @@ def shape_motion(
 ) -> ShapeMotion:
     """How the posed skeleton moves when betas change and the coordinates stay.
 
-    Three things move: joint centres, the frames in which joints turn (they follow the bones' directions), and the sliding
-    of spine and scapulae, which scales with the trunk.
+    Three things move: joint centres, the frames in which joints turn (they follow the bones' directions), and the
+    sliding of spine and scapulae, which scales with the trunk.
     """
     parents = skel.parents
     people = len(poses)
@@ -191,13 +188,13 @@ def shape_motion(
 
 def _frame_turns(skel: SKEL, rest: RestFrames, d_offsets: Tensor) -> Tensor:
     """(B, 10, 24, 3) angular rate of the bone frames A_j as betas change."""
-    child = skel.children
+    child = skel.first_child
     onto, d_onto = rest.offsets[:, child].clone(), d_offsets[:, :, child].clone()
     origin = skel.apose_offsets[child].clone()
-    for humerus, ulna in ((HUMERUS_R, ULNA_R), (HUMERUS_L, ULNA_L)):
-        onto[:, humerus] = onto[:, humerus] + rest.offsets[:, child[ulna]]
-        d_onto[:, :, humerus] = d_onto[:, :, humerus] + d_offsets[:, :, child[ulna]]
-        origin[humerus] = origin[humerus] + skel.apose_offsets[child[ulna]]
+    for ulna, radius in FOREARMS:
+        onto[:, ulna] = onto[:, ulna] + rest.offsets[:, child[radius]]
+        d_onto[:, :, ulna] = d_onto[:, :, ulna] + d_offsets[:, :, child[radius]]
+        origin[ulna] = origin[ulna] + skel.apose_offsets[child[radius]]
     onto[:, THORAX], d_onto[:, :, THORAX] = rest.offsets[:, child[LUMBAR]], d_offsets[:, :, child[LUMBAR]]
     o = torch.nn.functional.normalize((skel.per_joint_rot @ origin[..., None]).squeeze(-1), dim=-1)
     length = onto.norm(dim=-1, keepdim=True)
@@ -247,9 +244,9 @@ def shape_hessian(
 ) -> tuple[Tensor, Tensor]:
     """J^T J by (betas, coordinates) (B, 10, 46) and by betas (B, 10, 10).
 
-    `moment` (B, 96, 96), `shape_moments` (B, 10, 96, 96), `shape_gram` (10, 10), see `fitting.objective.Moments`. Pose
-    correctives are left out, and the product of two shape directions counts as if skinning did not shear it: these blocks
-    steer the solver, its gradient is exact.
+    `moment` (B, 96, 96), `shape_moments` (B, 10, 96, 96), `shape_gram` (10, 10), see `fitting.objective.Moments`.
+    Pose correctives are left out, and the product of two shape directions counts as if skinning did not shear it:
+    these blocks steer the solver, its gradient is exact.
     """
     people, modes = motion.transforms.shape[:2]
     flat = transforms.transpose(1, 2).reshape(people, 3, JOINTS * 4)
@@ -264,4 +261,4 @@ def shape_hessian(
     return cross, own
 
 
-assert COORDINATES == len(JOINT_OF_COORDINATE)
+assert len(JOINT_OF_COORDINATE) == COORDINATES

@@ -1,9 +1,9 @@
 """What the fit minimises, and its exact value and gradient.
 
-Per person: sum over points p of w_p |S_p - T_p|^2 + sum over coordinates of prior (q - q_start)^2, plus the same for betas
-around their transferred value. Points are the V skin vertices (weights 1/V, times a factor) followed by the 24 anatomical
-joint centres, which SKEL carries rigidly with its bones: a joint is a point with all its skinning weight on itself, so one
-code path serves both.
+Per person: sum over points p of w_p |S_p - T_p|^2 + sum over coordinates of prior (q - q_start)^2, plus the same for
+betas around their transferred value. Points are the V skin vertices (weights 1/V, times a factor) followed by the 24
+anatomical joint centres, which SKEL carries rigidly with its bones: a joint is a point with all its skinning weight
+on itself, so one code path serves both.
 """
 
 from __future__ import annotations

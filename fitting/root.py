@@ -1,6 +1,7 @@
 """The frozen root: SKEL's pelvis turned and placed exactly as SMPL's.
 
-The two models turn the trunk about different points, so equal pose of the trunk needs another translation (DESIGN section 4).
+The two models turn the trunk about different points, so equal pose of the trunk needs another translation (DESIGN
+section 4).
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ _GIMBAL_LOCK = 1e-9
 def root_angles(global_orient: Tensor, basis: Tensor) -> Tensor:
     """(B, 3) pelvis tilt, list and rotation that turn SKEL's pelvis by `global_orient` (B, 3, 3).
 
-    `basis` (3, 3) is A_0 Ra_0^T, the frame in which the pelvis angles turn. Angles are z, x, y Euler angles, in (-pi, pi].
-    Works in float64 inside, so that orientations near the singularity keep float32's accuracy.
+    `basis` (3, 3) is A_0 Ra_0^T, the frame in which the pelvis angles turn. Angles are z, x, y Euler angles, in (-pi,
+    pi]. Works in float64 inside, so that orientations near the singularity keep float32's accuracy.
     """
     basis = basis.double()
     turned = basis.T @ global_orient.double() @ basis
@@ -35,8 +36,8 @@ def root_translation(
 ) -> Tensor:
     """(B, 3) SKEL translation with which both trunks coincide.
 
-    `global_orient` (B, 3, 3); rest positions of both root joints (B, 3); `offset` (B, 3) from SKEL's rest shape to SMPL's,
-    see `fitting.transfer`; `smpl_trans` (B, 3). Metres.
+    `global_orient` (B, 3, 3); rest positions of both root joints (B, 3); `offset` (B, 3) from SKEL's rest shape to
+    SMPL's, see `fitting.transfer`; `smpl_trans` (B, 3). Metres.
     """
     apart = smpl_root - skel_root
     return smpl_trans + apart - (global_orient @ (apart - offset)[..., None]).squeeze(-1)

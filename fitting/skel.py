@@ -1,7 +1,7 @@
 """SKEL 1.1.1 as a torch module: skin, joints and bone mesh from pose, shape and translation.
 
-Source: SKEL (Keller et al., SIGGRAPH Asia 2023) as written out in DESIGN section 3. Metres and radians, at any batch size,
-on any device, in float32 or float64, differentiable everywhere.
+Source: SKEL (Keller et al., SIGGRAPH Asia 2023) as written out in DESIGN section 3. Metres and radians, at any batch
+size, on any device, in float32 or float64, differentiable everywhere.
 """
 
 from __future__ import annotations
@@ -18,13 +18,9 @@ from fitting.kinematics import (
     HAND_L,
     HAND_R,
     HEAD,
-    HUMERUS_L,
-    HUMERUS_R,
     LUMBAR,
     SMPL_JOINT_OF,
     THORAX,
-    ULNA_L,
-    ULNA_R,
     Posed,
     RestFrames,
 )
@@ -32,7 +28,7 @@ from fitting.kinematics import (
 NUM_BETAS = 10
 
 SMPL_LANDMARKS = (410, 384, 414, 384, 196, 3708, 6179, 6137, 5670, 5906, 3027, 3495, 3506)
-"""Skin vertices, on SMPL's topology, between which the bone mesh is measured (step 7): head x, y, z; hand x, y; thorax x."""
+"""Skin vertices of SMPL between which the bone mesh is measured (step 7): head x, y, z; hand x, y; thorax x."""
 
 _X, _Y, _Z = range(3)
 _BONE_MEASURES = (
@@ -95,7 +91,7 @@ class SKEL(nn.Module):
         self.landmarks = [int(v) for v in np.ravel(arrays.get("landmarks", SMPL_LANDMARKS))]
         self.gender = str(arrays.get("gender", "male"))
         self.parents = _parents(arrays["osim_kintree_table"])
-        self.children = kinematics.children_of(self.parents)
+        self.first_child = kinematics.children_of(self.parents)
 
     @classmethod
     def load(cls, path_or_dir: str | PathLike[str], gender: str = "male", dtype: torch.dtype = torch.float32) -> SKEL:
@@ -162,10 +158,11 @@ class SKEL(nn.Module):
 
     def bone_scale(self, rest: RestFrames, shaped: Tensor) -> Tensor:
         """(B, 24, 3) stretch of each bone along its own axes (step 7), for the rest skin (B, V, 3)."""
-        child = self.children
+        child = self.first_child
         own = rest.offsets[:, child].norm(dim=-1) / self.apose_offsets[child].norm(dim=-1)
         scale = torch.where(torch.tensor(child, device=own.device) == 0, torch.ones_like(own), own)
-        scale[:, HUMERUS_R], scale[:, HUMERUS_L] = scale[:, ULNA_R].clone(), scale[:, ULNA_L].clone()
+        for ulna, radius in kinematics.FOREARMS:
+            scale[:, ulna] = scale[:, radius].clone()
         scale[:, THORAX] = scale[:, LUMBAR].clone()
         scale[:, LUMBAR] = rest.offsets[:, LUMBAR, _Y].abs() / self.apose_offsets[LUMBAR, _Y].abs()
         scale = scale[..., None].repeat(1, 1, 3)
@@ -191,7 +188,7 @@ class SKEL(nn.Module):
 
 
 def skin(weights: Tensor, rotations: Tensor, shift: Tensor, points: Tensor) -> Tensor:
-    """Linear blend skinning: (B, N, 3) points moved by weights (N, J) of rotations (B, J, 3, 3) and shifts (B, J, 3)."""
+    """Linear blend skinning: (B, N, 3) points, weights (N, J), rotations (B, J, 3, 3) and shifts (B, J, 3)."""
     transforms = torch.cat([rotations, shift[..., None]], -1).flatten(2).transpose(1, 2)
     # Coordinates before points: elementwise work along memory is several times faster than tiny matrix products.
     blended = (transforms @ weights.T).unflatten(1, (3, 4))

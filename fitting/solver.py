@@ -60,9 +60,9 @@ def levenberg_marquardt(
 ) -> Solution:
     """Minimise B objectives over boxes.
 
-    `start` (B, n) inside the bounds `lower` and `upper` (n,), which may be infinite. Unknowns at a bound that the gradient
-    pushes against are held; the others take a damped Gauss-Newton step, cut at the bounds. A step that does not lower the
-    cost is taken back and the damping grows.
+    `start` (B, n) inside the bounds `lower` and `upper` (n,), which may be infinite. Unknowns at a bound that the
+    gradient pushes against are held; the others take a damped Gauss-Newton step, cut at the bounds. A step that does
+    not lower the cost is taken back and the damping grows.
     """
     people = len(start)
     x = start.clone()

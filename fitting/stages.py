@@ -1,7 +1,7 @@
 """The hierarchy of the fit: lower body, upper body, full body, with the root frozen (Li et al. 2025, section 3.1).
 
-The first two stages hold the pose correctives and work on moments alone; the full-body stage works on all points, with the
-exact gradient, and may also move betas.
+The first two stages hold the pose correctives and work on moments alone; the full-body stage works on all points,
+with the exact gradient, and may also move betas.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def take(record: _Record, index: Tensor) -> _Record:
 
 
 def pose_terms(problem: Problem, poses: Tensor, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Prior and limit penalty at poses (B', 46): cost (B',), half gradient (B', 46), half second derivative (B', 46)."""
+    """Prior and limit penalty at poses (B, 46): cost (B,), half gradient (B, 46), half second derivative (B, 46)."""
     away = poses - problem.pose_centre[index]
     low, high = problem.limits.unbind(1)
     excess = (poses - high).clamp_min(0) - (low - poses).clamp_min(0)

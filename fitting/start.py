@@ -1,7 +1,8 @@
 """Where the fit starts: SMPL's joint rotations, decomposed onto SKEL's axes and moved inside the joint limits.
 
-Joints are handled from the root outwards; each takes as much as it can of the difference between the global rotation of its
-SMPL counterpart and what its ancestors have already turned. What a hinge cannot take is left to the joints after it.
+Joints are handled from the root outwards; each takes as much as it can of the difference between the global rotation
+of its SMPL counterpart and what its ancestors have already turned. What a hinge cannot take is left to the joints
+after it.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ def start_poses(rest: RestFrames, parents: list[int], smpl_rotations: Tensor, ro
 
 
 def _euler_angles(axes: Tensor, rotation: Tensor) -> Tensor:
-    """(B, 3) angles about three orthonormal axes (B, 3, 3), outermost first, whose product is the rotation (B, 3, 3)."""
+    """(B, 3) angles about orthonormal axes (B, 3, 3), outermost first, whose product is a rotation (B, 3, 3)."""
     basis = axes.flip(1).transpose(1, 2)
     hand = torch.linalg.det(basis)
     r = basis.transpose(1, 2) @ rotation @ basis

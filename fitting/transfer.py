@@ -1,8 +1,8 @@
 """Shape transfer: the betas with which SKEL has the rest shape of a given SMPL model and betas.
 
-Every SMPL file has a shape space of its own (neutral, male, female), SKEL's is that of its gender. The best betas in the
-least-squares sense over the vertices are an affine function of the given ones, solved once. The two templates may also
-lie at different places; that offset is solved for as well and goes into the translation.
+Every SMPL file has a shape space of its own (neutral, male, female), SKEL's is that of its gender. The best betas in
+the least-squares sense over the vertices are an affine function of the given ones, solved once. The two templates may
+also lie at different places; that offset is solved for as well and goes into the translation.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ def check_columns(
         if not _castable(values.dtype, wanted):
             raise InputError(f"values of type {values.dtype}", file=file, field=field.name, expected=describe(field))
         if finite and wanted.kind == "f":
-            bad = np.flatnonzero(~np.isfinite(values.reshape(rows, -1)).all(axis=1))
+            bad = np.flatnonzero(~np.isfinite(values).all(axis=tuple(range(1, values.ndim))))
             if len(bad):
                 raise InputError("not a finite number", file=file, row=bad[0], field=field.name)
 
