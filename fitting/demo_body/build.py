@@ -22,11 +22,12 @@ from pathlib import Path
 
 import numpy as np
 
-from . import storage
+from . import posing, storage
 from .bones import build_bones
 from .correctives import build_correctives
 from .joints import (
     SKEL_JOINTS,
+    SKEL_PARENTS,
     SKEL_PLACES,
     SMPL_JOINTS,
     SMPL_PLACES,
@@ -87,7 +88,7 @@ def build(source: Source) -> dict[str, np.ndarray]:
     frames = skel_frames(skel_joints)
     marks = skel_landmarks(source, template, anny, mirror)
     keypoints = keypoint_regressors(source, bodies, mirror, smpl_rows, skel_rows)
-    bones = build_bones(skel_joints, frames["per_joint_rot"])
+    bones = build_bones(template, skin.faces, skel_joints, _bone_heads(source), _zero_shape(frames, skel_joints))
     return {
         "template": template,
         "shapedirs": shapedirs,
@@ -104,10 +105,23 @@ def build(source: Source) -> dict[str, np.ndarray]:
         "landmarks": marks,
         "bone_v": bones["v"],
         "bone_f": bones["f"],
-        "bone_rigid": np.eye(24)[bones["owner"]],
-        "bone_weights": bones.get("weights", np.eye(24)[bones["owner"]]),
+        "bone_rigid": bones["rigid"],
+        "bone_weights": bones["weights"],
         **frames,
     }
+
+
+def _bone_heads(source: Source) -> dict[str, np.ndarray]:
+    """Template positions of Anny's left bone heads, named without the side (`eye`, `finger2-1`, ...)."""
+    mean = source.heads.mean(0)
+    return {name[:-2]: mean[i] for i, name in enumerate(source.bones) if name.endswith(".L")}
+
+
+def _zero_shape(frames: dict[str, np.ndarray], joints: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Bone frames and uniform bone scales at zero shape, as the model computes them."""
+    parents = np.stack([SKEL_PARENTS, np.arange(24)])
+    own, _, scale = posing.bone_frames(frames | {"osim_kintree_table": parents}, joints)
+    return own, scale
 
 
 def main() -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from .joints import HIPS, SKEL_JOINTS, SMPL_JOINTS, Place, fit_regressor, joint_targets, mirror_joints
+from .joints import HIPS, SKEL_JOINTS, SMPL_JOINTS, Place, fit_regressor, joint_targets
 from .source import Source
 
 # Rows of SMPL_to_J19: what each keypoint is. Limb joints take the anatomical centres, as annotators click them.
-LIMBS19 = ("talus_r tibia_r femur_r femur_l tibia_l talus_l hand_r ulna_r humerus_r humerus_l ulna_l hand_l").split()
+LIMBS19 = ["talus_r", "tibia_r", "femur_r", "femur_l", "tibia_l", "talus_l", "hand_r", "ulna_r", "humerus_r", "humerus_l", "ulna_l", "hand_l"]
 MIDLINE19: dict[str, Place] = {
     "neck": ({"neck01": 1}, (0, 0.0, -0.002)),
     "head_top": ({"head": 1}, (0, 0.15, 0.0)),
