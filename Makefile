@@ -1,0 +1,31 @@
+# make demo: set up and convert the demo data on the embedded body.   make test: run the tests.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: setup demo test lint bench clean
+
+setup: $(VENV)/.installed
+
+$(VENV)/.installed: setup.cfg pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[test]'
+	touch $@
+
+demo: setup
+	$(BIN)/beam run pipelines/build_hmr_skel.py --runner=DirectRunner
+	$(BIN)/hmr-skel inspect demo/hmr_skel --verify --contact-sheet demo/contact_sheet.png
+
+# One thread per test process: two processes with two threads each fight over two cores.
+test: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --durations=10
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+bench: setup
+	$(BIN)/python -m tests.benchmarks.fit
+
+clean:
+	rm -rf $(VENV) demo build *.egg-info
