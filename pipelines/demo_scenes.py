@@ -17,7 +17,7 @@ from fitting.keypoints import smpl_keypoints
 from pipelines.demo_looks import BodyMap, Wearer, map_body, random_outfit
 from pipelines.demo_poses import draw_poses, skel_rotations, smpl_pose
 from pipelines.demo_scenery import PLACES, random_place, srgb
-from pipelines.rendering import Hit, Scene, cast, develop, project, render, vertex_normals
+from pipelines.rendering import Hit, Scene, Tracer, cast_at, develop, project, render, vertex_normals
 
 SIZES = ((640, 480), (800, 600), (720, 480), (480, 640), (600, 800), (640, 640))
 """Widths and heights of the pictures."""
@@ -170,11 +170,11 @@ def take_photo(studio: Studio, cast_: Cast, people: np.ndarray, rng: np.random.G
             colour[owner[faces] == len(seen) + n] = paint
         return colour
 
-    scene = Scene(scene_vertices, scene_faces, reflectance, place, light)
-    radiance = render(scene, camera.cam_int, camera.size, rng)
+    mesh = Tracer(scene_vertices, scene_faces)
+    radiance = render(Scene(mesh, reflectance, place, light), camera.cam_int, camera.size, rng)
     image = develop(radiance, rng, exposure=_exposure(radiance, rng), noise=rng.uniform(0.004, 0.018))
 
-    hit = cast(scene_vertices, scene_faces, camera.cam_int, camera.size)
+    hit = cast_at(mesh, camera.cam_int, camera.size)
     masks = np.where(hit.face >= 0, owner[hit.face], -1)
     masks[masks >= len(seen)] = -1
     return _labelled(image, camera, poses, cast_, people, trans, keypoints, hit, masks)
@@ -183,7 +183,7 @@ def take_photo(studio: Studio, cast_: Cast, people: np.ndarray, rng: np.random.G
 def _exposure(radiance: np.ndarray, rng: np.random.Generator) -> float:
     """As a camera's automatic: the picture's middle tones come out mid-grey, more or less."""
     bright = np.log(np.maximum(radiance.mean(axis=-1), 1e-3)).mean()
-    return float(0.26 / np.exp(bright) * rng.uniform(0.85, 1.2))
+    return float(0.23 / np.exp(bright) * rng.uniform(0.85, 1.2))
 
 
 def _labelled(image, camera: Camera, poses, cast_: Cast, people, trans, keypoints, hit: Hit, masks) -> Photo:

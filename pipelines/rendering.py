@@ -34,7 +34,7 @@ class Hit:
 
 
 class Tracer:
-    """A mesh that answers ray queries. `vertices` (V,3), `faces` (F,3); any frame, metres."""
+    """A mesh that answers ray queries. `vertices` (V,3), `faces` (F,3); any frame, metres. `normals` (V,3): smooth."""
 
     def __init__(self, vertices: np.ndarray, faces: np.ndarray) -> None:
         from embreex.mesh_construction import TriangleMesh
@@ -42,6 +42,7 @@ class Tracer:
 
         self.vertices = np.asarray(vertices, dtype=np.float64)
         self.faces = np.asarray(faces, dtype=np.int64)
+        self.normals = vertex_normals(self.vertices, self.faces)
         # embree works in float32: a local origin keeps its resolution far from the frame's zero
         self._origin = self.vertices.mean(axis=0) if len(self.vertices) else np.zeros(3)
         self._scene = EmbreeScene()
@@ -101,16 +102,20 @@ def cast(
     `size`: width and height of the stored image, pixels. `affine` (2,3): full image -> stored image; None if it is the
     full image. Rays go only through the pixels that the mesh can cover.
     """
+    return cast_at(Tracer(vertices, faces), cam_int, size, affine)
+
+
+def cast_at(tracer: Tracer, cam_int: np.ndarray, size: tuple[int, int], affine: np.ndarray | None = None) -> Hit:
+    """`cast` at a mesh that is ready for rays; its vertices are in the camera frame."""
     width, height = size
-    pixels_to_rays = np.linalg.inv(_stored_camera(cam_int, affine))
-    tracer = Tracer(vertices, faces)
-    left, top, right, bottom = _covered_box(tracer.vertices, np.linalg.inv(pixels_to_rays), size)
+    camera = _stored_camera(cam_int, affine)
+    left, top, right, bottom = _covered_box(tracer.vertices, camera, size)
     depth = np.full((height, width), np.inf)
     normal, weights = np.zeros((height, width, 3)), np.zeros((height, width, 3))
     face = np.full((height, width), -1)
     if left >= right or top >= bottom or not len(tracer.faces):
         return Hit(depth, normal, face, weights)
-    directions = pixel_rays(pixels_to_rays, np.arange(left, right) + 0.5, np.arange(top, bottom) + 0.5)
+    directions = pixel_rays(np.linalg.inv(camera), np.arange(left, right) + 0.5, np.arange(top, bottom) + 0.5)
     found = tracer.first(np.zeros(3), directions)
     hit = np.flatnonzero(found >= 0)
     rows, columns = top + hit // (right - left), left + hit % (right - left)
@@ -118,9 +123,7 @@ def cast(
     face[rows, columns] = found[hit]
     weights[rows, columns] = hit_weights
     depth[rows, columns] = tracer.interpolate(found[hit], hit_weights, tracer.vertices)[:, 2]
-    normal[rows, columns] = _unit(
-        tracer.interpolate(found[hit], hit_weights, vertex_normals(tracer.vertices, tracer.faces))
-    )
+    normal[rows, columns] = _unit(tracer.interpolate(found[hit], hit_weights, tracer.normals))
     return Hit(depth, normal, face, weights)
 
 
@@ -191,8 +194,7 @@ class Scene:
     `surroundings(directions (n,3))` -> Surface for rays from the camera.
     """
 
-    vertices: np.ndarray
-    faces: np.ndarray
+    mesh: Tracer
     reflectance: Callable[[np.ndarray, np.ndarray], np.ndarray]
     surroundings: Callable[[np.ndarray], Surface]
     light: Light
@@ -202,12 +204,11 @@ def render(
     scene: Scene, cam_int: np.ndarray, size: tuple[int, int], rng: np.random.Generator, samples: int = 2
 ) -> np.ndarray:
     """Linear RGB radiance (h,w,3) float of the scene, `samples` x `samples` rays per pixel where meshes are."""
-    tracer = Tracer(scene.vertices, scene.faces)
-    normals = vertex_normals(tracer.vertices, tracer.faces)
-    openness = _vertex_openness(tracer, normals, scene.light.up, rng)
+    tracer = scene.mesh
+    openness = _vertex_openness(tracer, scene.light.up, rng)
     to_rays = np.linalg.inv(np.asarray(cam_int, dtype=np.float64))
 
-    image = _shade_surroundings(scene, tracer, to_rays, size, rng)
+    image = _shade_surroundings(scene, to_rays, size, rng)
     left, top, right, bottom = _covered_box(tracer.vertices, np.asarray(cam_int, dtype=np.float64), size)
     if left >= right or top >= bottom:
         return image
@@ -217,7 +218,7 @@ def render(
     directions = pixel_rays(to_rays, x, y)
     found = tracer.first(np.zeros(3), directions)
     hit = np.flatnonzero(found >= 0)
-    colour = _shade_mesh(scene, tracer, normals, openness, found[hit], directions[hit], rng)
+    colour = _shade_mesh(scene, openness, found[hit], directions[hit], rng)
     # mean over a pixel's samples; those that miss the meshes show what lies behind
     pixel = (hit // len(x)) // samples * (right - left) + (hit % len(x)) // samples
     count = (right - left) * (bottom - top)
@@ -234,19 +235,18 @@ def develop(radiance: np.ndarray, rng: np.random.Generator, exposure: float = 1.
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
     light = radiance * exposure * (1.0 - 0.12 * (x * x + y * y))[..., None]
     # photons arrive one by one (noise grows with the root of the signal), electronics add a constant part
-    light = light + rng.normal(size=light.shape) * noise * (0.2 + np.sqrt(np.maximum(light, 0.0)))
+    light = light + rng.standard_normal(light.shape, dtype=np.float32) * noise * (0.2 + np.sqrt(np.maximum(light, 0.0)))
     light = np.maximum(light, 0.0)
     light = np.where(light < 0.6, light, 0.6 + 0.4 * (1.0 - np.exp(-(light - 0.6) / 0.4)))
     gamma = np.where(light <= 0.0031308, 12.92 * light, 1.055 * np.maximum(light, 1e-9) ** (1 / 2.4) - 0.055)
     return np.clip(np.rint(gamma * 255.0), 0, 255).astype(np.uint8)
 
 
-def _vertex_openness(
-    tracer: Tracer, normals: np.ndarray, up: np.ndarray, rng: np.random.Generator, rays: int = 12
-) -> np.ndarray:
+def _vertex_openness(tracer: Tracer, up: np.ndarray, rng: np.random.Generator, rays: int = 12) -> np.ndarray:
     """Shares (V,2) of the cosine-weighted hemisphere of each vertex that see the sky and the ground."""
     count = len(tracer.vertices)
     sky, ground = np.zeros(count), np.zeros(count)
+    normals = tracer.normals
     starts = tracer.vertices + normals * SURFACE_OFFSET * 2
     for _ in range(rays):
         directions = _cosine_directions(normals, rng)
@@ -266,16 +266,15 @@ def _vertex_openness(
 
 def _shade_mesh(
     scene: Scene,
-    tracer: Tracer,
-    normals: np.ndarray,
     openness: np.ndarray,
     faces: np.ndarray,
     directions: np.ndarray,
     rng: np.random.Generator,
 ) -> np.ndarray:
+    tracer = scene.mesh
     weights = tracer.corner_weights(faces, np.zeros(3), directions)
     points = tracer.interpolate(faces, weights, tracer.vertices)
-    smooth = _unit(tracer.interpolate(faces, weights, normals))
+    smooth = _unit(tracer.interpolate(faces, weights, tracer.normals))
     corners = tracer.vertices[tracer.faces[faces]]
     flat = _unit(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]))
     light = scene.light
@@ -296,12 +295,13 @@ def _shade_mesh(
 
 
 def _shade_surroundings(
-    scene: Scene, tracer: Tracer, to_rays: np.ndarray, size: tuple[int, int], rng: np.random.Generator, rays: int = 4
+    scene: Scene, to_rays: np.ndarray, size: tuple[int, int], rng: np.random.Generator, rays: int = 4
 ) -> np.ndarray:
     """Radiance (h,w,3) of what lies behind the meshes, with the shadows that they cast on it."""
     import cv2
 
     width, height = size
+    tracer = scene.mesh
     directions = pixel_rays(to_rays, np.arange(width) + 0.5, np.arange(height) + 0.5)
     surface = scene.surroundings(directions)
     colour = surface.colour.copy()
@@ -333,9 +333,9 @@ def _shade_surroundings(
 
 
 def _sun_directions(light: Light, count: int, rng: np.random.Generator) -> np.ndarray:
-    return _unit(light.direction + rng.normal(size=(count, 3)) * light.softness)
+    return _unit(light.direction + rng.standard_normal((count, 3), dtype=np.float32) * light.softness)
 
 
 def _cosine_directions(normals: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     # a uniform point on the unit sphere that touches the surface is cosine-distributed as a direction
-    return _unit(normals + _unit(rng.normal(size=normals.shape)) * 0.999)
+    return _unit(normals + _unit(rng.standard_normal(normals.shape, dtype=np.float32)) * 0.999)
