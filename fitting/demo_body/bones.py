@@ -27,6 +27,7 @@ from .solids import (
 )
 
 COVER = 0.006  # metres of soft tissue over every bone of the template
+TRUNK_COVER = 0.011  # more over ribs and spine: their scale follows the spine's length, not the trunk's girth
 
 
 @dataclass
@@ -101,9 +102,10 @@ def build_bones(
         parts.append(Part(mirrored(part.mesh), twins[part.owner], other, part.share))
     vertices, triangles, rigid, weights, used = [], [], [], [], 0
     frames, scale = to_local
+    trunk = (index["thorax"], index["lumbar_body"])
     for part in parts:
         v, f = part.mesh
-        v = skin.covered(v, COVER)
+        v = skin.covered(v, TRUNK_COVER if part.owner in trunk else COVER)
         own, pose = np.zeros((len(v), 24)), np.zeros((len(v), 24))
         own[:, part.owner] = 1
         share = part.share if part.other >= 0 else np.zeros(len(v))
@@ -173,13 +175,13 @@ def _leg(at: dict, heads: dict, index: dict) -> list[Part]:
         [[heel[0] - 0.001, sole + 0.02, heel[2] - 0.016], [heel[0], sole + 0.025, heel[2] + 0.005],
          [heel[0], sole + 0.028, heel[2] + 0.032], [heel[0] + 0.007, sole + 0.026, heel[2] + 0.06]],
         [0.013, 0.021, 0.018, 0.012], 7), calcn))
-    middle = heads["toe2-1"] * 0.45 + ankle * 0.55
-    for dx, dy, dz, r in ((-0.012, 0.002, -0.004, 0.013), (-0.02, 0.002, 0.016, 0.011), (-0.006, 0.003, 0.018, 0.009),
-                          (0.006, 0.001, 0.018, 0.009), (0.018, -0.006, 0.008, 0.012)):
+    middle = heads["toe2-1"] * 0.38 + ankle * 0.62
+    for dx, dy, dz, r in ((-0.011, 0.002, -0.005, 0.0145), (-0.019, 0.001, 0.017, 0.012), (-0.004, 0.004, 0.017, 0.0105),
+                          (0.009, 0.002, 0.015, 0.0105), (0.02, -0.008, 0.001, 0.0145)):
         parts.append(Part(ball(middle + [dx, dy, dz], (r, r, 1.1 * r), 4, 7), calcn))
     for k in range(1, 6):
         knuckle = heads[f"toe{k}-1"]
-        base = middle + [(-0.02, -0.008, 0.003, 0.014, 0.023)[k - 1], (0, 0.001, 0, -0.004, -0.008)[k - 1], 0.028]
+        base = middle + [(-0.02, -0.008, 0.003, 0.014, 0.023)[k - 1], (0, 0.001, 0, -0.004, -0.008)[k - 1], 0.027]
         thick = 0.0085 if k == 1 else 0.0055
         start = knuckle - [0, 0.001, 0.014 if k == 1 else 0.012]
         parts.append(Part(_path([base, (base + start) / 2 + [0, 0.002, 0], start],
@@ -241,8 +243,8 @@ def _scapula(at: dict, index: dict, skin: Skin) -> list[Part]:
     edge = np.array([0.066, ac[1] - 0.055, -0.052])
     shape = union(
         [
-            plate(upper, edge, socket, 0.0045),
-            plate(edge, lower, socket, 0.0045),
+            plate(upper, edge, socket, 0.0055),
+            plate(edge, lower, socket, 0.0055),
             rod([edge + [0.004, 0.004, -0.006], (edge + ac) / 2 + [0, 0.004, -0.014], ac + [0.006, 0.006, -0.012],
                  ac + [0.022, 0.008, 0.008]], [0.005, 0.007, 0.0075, 0.008]),
             rod([socket, socket + [-0.012, 0.0, -0.004]], [0.0135, 0.009]),
@@ -331,7 +333,7 @@ def _ribs(at: dict, index: dict) -> list[Part]:
             end, stop = tip + [0.03 + 0.018 * (k - 7), -0.014 * (k - 6), -0.008 * (k - 7)], 1.0
         else:
             end, stop = tip + [0.06, -0.075, -0.03], (0.62, 0.42)[k - 10]
-        angle = np.linspace(0.06, stop, 15) * np.pi
+        angle = np.linspace(0.06, stop, 13) * np.pi
         forward = (1 - np.cos(angle)) / 2
         x = 0.012 + HALF_WIDTH[k] * np.sin(angle) ** 0.85 + (end[0] - 0.012) * forward**3
         x = np.minimum(x, HALF_WIDTH[k] + 0.004)
@@ -339,7 +341,7 @@ def _ribs(at: dict, index: dict) -> list[Part]:
         fall = c[1] - DROP[k] * np.sin(np.minimum(angle, 0.78 * np.pi) / 0.78 / 2) ** 1.3
         rise = np.clip((angle / np.pi - 0.7) / 0.3, 0, 1)
         y = fall + (end[1] - (c[1] - DROP[k])) * rise * rise * (3 - 2 * rise) if k < 10 else fall
-        parts.append(Part(tube(np.stack([x, y, z], 1), np.full(15, 0.0046), 6, flat=1.35, up=(0, 1, 0)), thorax))
+        parts.append(Part(tube(np.stack([x, y, z], 1), np.full(13, 0.0046), 5, flat=1.35, up=(0, 1, 0)), thorax))
     # The sternum is modelled whole; the caller mirrors left parts, so only its left half is needed: split by halves.
     whole = parts[0].mesh[0]
     whole[:, 0] = np.maximum(whole[:, 0], 0)
@@ -389,7 +391,7 @@ def _pelvis(at: dict, index: dict, skin: Skin) -> list[Part]:
         d = np.minimum(np.maximum(half(folded), -hollow(folded)), sacrum(folded))
         return np.maximum(d, cover(folded))
 
-    mesh = surface(shape, [-0.16, hip[1] - 0.12, -0.12], [0.16, hip[1] + 0.17, 0.12], 0.0078, symmetric=True)
+    mesh = surface(shape, [-0.16, hip[1] - 0.12, -0.12], [0.16, hip[1] + 0.17, 0.12], 0.0092, symmetric=True)
     return [Part(mesh, index["pelvis"])]
 
 
@@ -421,7 +423,7 @@ def _skull(at: dict, index: dict, skin: Skin, heads: dict) -> list[Part]:
         ],
         0.008,
     )
-    thin, thick = skin.under(0.0075), skin.under(0.008)
+    thin, thick = skin.under(0.009), skin.under(0.009)
 
     def skull(q: np.ndarray) -> np.ndarray:
         folded = q.copy()
@@ -436,6 +438,6 @@ def _skull(at: dict, index: dict, skin: Skin, heads: dict) -> list[Part]:
 
     low, high = p(-0.09, -0.12, -0.19), p(0.09, 0.13, 0.06)
     return [
-        Part(surface(skull, low, high, 0.0068, symmetric=True), index["head"]),
-        Part(surface(mandible, low, high, 0.0062, symmetric=True), index["head"]),
+        Part(surface(skull, low, high, 0.008, symmetric=True), index["head"]),
+        Part(surface(mandible, low, high, 0.0074, symmetric=True), index["head"]),
     ]

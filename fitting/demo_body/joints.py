@@ -44,9 +44,9 @@ SKEL_PLACES: dict[str, Place] = {
     "talus_l": ({"foot.L": 1}, (-0.001, -0.006, 0.004)),
     "calcn_l": ({"foot.L": 1}, (0.003, -0.042, -0.03)),
     "toes_l": (TOES, (0.003, 0.004, -0.022)),
-    "lumbar_body": (HIPS, (0, 0.15, -0.035)),
-    "thorax": (HIPS, (0, 0.30, -0.045)),
-    "head": ({"neck03": 1}, (0, -0.005, 0.0)),
+    "lumbar_body": ({"spine04": 0.2, "spine03": 0.8}, (0, -0.004, -0.007)),
+    "thorax": ({"spine04": 0.126, "spine03": 0.504, "neck01": 0.37}, (0, 0.0, -0.014)),
+    "head": ({"neck03": 0.5, "head": 0.5}, (0, 0.0, -0.002)),
     "scapula_l": ({"upperarm01.L": 1}, (-0.028, 0.03, -0.014)),
     "humerus_l": ({"upperarm01.L": 1}, (0.009, -0.006, 0)),
     "ulna_l": ({"lowerarm01.L": 1}, (-0.004, -0.006, -0.003)),
@@ -109,7 +109,7 @@ def fit_regressor(bodies: np.ndarray, mirror: np.ndarray, targets: np.ndarray, t
         a = columns.transpose(0, 2, 1).reshape(-1, len(chosen))
         b = targets[:, j].reshape(-1)
         heavy = 50.0 * np.sqrt(len(bodies))
-        even = 0.02 * np.sqrt(len(bodies))  # spreads the weights: a regressor of three vertices would be jumpy
+        even = 0.008 * np.sqrt(len(bodies))  # spreads the weights: a regressor of three vertices would be jumpy
         a = np.concatenate([a, heavy * np.ones((1, len(chosen))), even * np.eye(len(chosen))])
         b = np.concatenate([b, [heavy], np.zeros(len(chosen))])
         w, _ = nnls(a, b)
@@ -124,8 +124,8 @@ def fit_regressor(bodies: np.ndarray, mirror: np.ndarray, targets: np.ndarray, t
     return rows
 
 
-def _surrounding(vertices: np.ndarray, point: np.ndarray, directions: int = 90) -> np.ndarray:
-    """Vertices around a point inside the body, one or two for each of many directions."""
+def _surrounding(vertices: np.ndarray, point: np.ndarray, directions: int = 240) -> np.ndarray:
+    """Vertices around a point inside the body: the nearest in each of many directions and some of all near it."""
     k = np.arange(directions) + 0.5
     height, turn = 1 - 2 * k / directions, np.pi * (1 + 5**0.5) * k
     flat = np.sqrt(1 - height**2)
@@ -136,4 +136,6 @@ def _surrounding(vertices: np.ndarray, point: np.ndarray, directions: int = 90) 
     score = distance * (1 + 8 * (1 - cosine))
     score[cosine < 0.85] = np.inf
     found = score.argmin(1)
-    return np.unique(found[np.isfinite(score.min(1))])
+    found = np.unique(found[np.isfinite(score.min(1))])
+    near = np.flatnonzero(distance < 1.5 * np.median(distance[found]))
+    return np.union1d(found, near[:: 1 + len(near) // 300])

@@ -94,6 +94,7 @@ def skel_landmarks(source: Source, v: np.ndarray, anny: np.ndarray, mirror: np.n
 
     brow = nearest([0, eye[1] + 0.03, eye[2] + 0.05], middle)
     nape = nearest([0, eye[1] - 0.01, skull[2] - 0.15], middle)
+    neck = nearest([0, heads[source.bone("neck03")][1] + 0.01, skull[2] - 0.1], middle)
     top = int(np.where(middle, v[:, 1], -9).argmax())
     temple = int(np.where((np.abs(v[:, 1] - eye[1] - 0.05) < 0.02) & (np.abs(v[:, 0]) < 0.12), v[:, 0], -9).argmax())
     wrist, knuckle = heads[source.bone("wrist.L")], heads[source.bone("finger3-1.L")]
@@ -104,15 +105,16 @@ def skel_landmarks(source: Source, v: np.ndarray, anny: np.ndarray, mirror: np.n
     middle_tip = [i for i, b in enumerate(source.bones) if b.startswith("finger3") and b.endswith(".L")]
     fingertip = int(np.where(anny[:, middle_tip].sum(1) > 0.5, v[:, 0], -9).argmax())
     wrist_side = nearest(wrist + [0, 0.05, 0], np.ones(len(v), bool))
-    chest = heads[source.bone("spine01")]
-    spine = nearest(chest + [0, 0, -0.2], middle)
-    front_low, front_high = nearest(chest + [0, -0.06, 0.2], middle), nearest(chest + [0, 0.02, 0.2], middle)
+    # High on the chest, where little flesh covers the bones.
+    collar = heads[source.bone("clavicle.L")]
+    spine = nearest([0, collar[1] - 0.05, -0.2], middle)
+    front_low, front_high = nearest([0, collar[1] - 0.06, 0.2], middle), nearest([0, collar[1] - 0.02, 0.2], middle)
     return np.array(
         [
             brow,
             nape,
             top,
-            nape,
+            neck,
             temple,
             mirror[temple],
             back_of_hand,
