@@ -30,6 +30,7 @@ import pickle
 import shutil
 import sys
 import tarfile
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -149,18 +150,24 @@ def _write_all(root: Path, options: DemoOptions, workers: int | None, progress: 
         data_set.finish()
 
 
-def _photos(jobs: list[tuple], workers: int | None):
+def _photos(jobs: list[tuple], workers: int | None) -> Iterator[Photo]:
     """Pictures in order, rendered in other processes if that pays."""
     from concurrent.futures import ProcessPoolExecutor
+    from concurrent.futures.process import BrokenProcessPool
     from multiprocessing import get_context
 
     count = min(workers or min(os.cpu_count() or 1, 4), len(jobs) // 4)
-    if count <= 1:
-        yield from map(_photo, jobs)
-        return
-    # a fresh interpreter: a copy of this one may hold locks of threads that it does not have
-    with ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
-        yield from pool.map(_photo, jobs)
+    done = 0
+    if count > 1:
+        try:
+            # fresh interpreters: a copy of this one may hold locks of threads that it does not have
+            with ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_one_thread) as pool:
+                for photo in pool.map(_photo, jobs):
+                    yield photo
+                    done += 1
+        except BrokenProcessPool:  # little memory, or a script that starts again when a worker imports it
+            log.warning("rendering in one process: the worker processes ended")
+    yield from map(_photo, jobs[done:])
 
 
 def _one_thread() -> None:

@@ -301,34 +301,37 @@ def _shade_surroundings(
     import cv2
 
     width, height = size
-    tracer = scene.mesh
     directions = pixel_rays(to_rays, np.arange(width) + 0.5, np.arange(height) + 0.5)
     surface = scene.surroundings(directions)
-    colour = surface.colour.copy()
-    solid = np.flatnonzero(np.isfinite(surface.distance))
-    if not len(solid):
-        return colour.reshape(height, width, 3)
-    light = scene.light
-    normal = surface.normal[solid]
-    cosine = np.maximum(normal @ light.direction, 0.0)
-    sunlit, openness = np.ones(len(directions)), np.ones(len(directions))
-    if len(tracer.faces):
-        points = directions[solid] * surface.distance[solid, None] + normal * SURFACE_OFFSET
-        centre = (tracer.vertices.min(axis=0) + tracer.vertices.max(axis=0)) / 2
-        radius = np.linalg.norm(tracer.vertices - centre, axis=1).max()
+    colour, light, mesh = surface.colour.copy(), scene.light, scene.mesh
+    solid = np.isfinite(surface.distance)
+    cosine = np.maximum(surface.normal @ light.direction, 0.0)
+    sunlit = np.ones((height, width), np.float32)
+    openness = np.ones((height, width), np.float32)
+    if len(mesh.faces):
+        points = directions * np.where(solid, surface.distance, 0.0)[:, None] + surface.normal * SURFACE_OFFSET
+        centre = (mesh.vertices.min(axis=0) + mesh.vertices.max(axis=0)) / 2
+        radius = np.linalg.norm(mesh.vertices - centre, axis=1).max()
         to_centre = centre - points
-        miss = np.linalg.norm(to_centre - (to_centre @ light.direction)[:, None] * light.direction, axis=1)
-        shaded = np.flatnonzero((cosine > 0) & (miss < radius + 0.5))
-        near = np.flatnonzero(np.linalg.norm(to_centre, axis=1) < radius + 1.0)
+        along = to_centre @ light.direction
+        square = np.einsum("ni,ni->n", to_centre, to_centre)
+        shaded = np.flatnonzero(solid & (cosine > 0) & (square - along**2 < (radius + 0.5) ** 2))
         for _ in range(rays):
             to_sun = _sun_directions(light, len(shaded), rng)
-            sunlit[solid[shaded]] -= tracer.blocked(points[shaded], to_sun) / rays
-            free = _cosine_directions(normal[near], rng)
-            openness[solid[near]] -= tracer.blocked(points[near], free) / rays
-        # few rays per pixel, so neighbours lend theirs; skylight changes more slowly than the sun's shadows
-        sunlit = cv2.GaussianBlur(sunlit.reshape(height, width), (0, 0), 0.8 + 12 * light.softness).ravel()
-        openness = cv2.GaussianBlur(openness.reshape(height, width), (0, 0), 3.0).ravel()
-    colour[solid] *= (cosine * sunlit[solid])[:, None] * light.sun + openness[solid, None] * light.sky
+            sunlit.reshape(-1)[shaded] -= mesh.blocked(points[shaded], to_sun) / rays
+        # skylight changes so slowly that a quarter of the pixels tell enough
+        sparse = np.zeros((height, width), bool)
+        sparse[::2, ::2] = True
+        near = np.flatnonzero(solid & sparse.ravel() & (square < (radius + 1.0) ** 2))
+        for _ in range(rays):
+            free = _cosine_directions(surface.normal[near], rng)
+            openness.reshape(-1)[near] -= mesh.blocked(points[near], free) / rays
+        openness = cv2.resize(openness[::2, ::2], size, interpolation=cv2.INTER_LINEAR)
+        # few rays per pixel, so neighbours lend theirs
+        sunlit = cv2.GaussianBlur(sunlit, (0, 0), 0.8 + 12 * light.softness)
+        openness = cv2.GaussianBlur(openness, (0, 0), 3.5)
+    irradiance = (cosine * sunlit.ravel())[:, None] * light.sun + openness.reshape(-1, 1) * light.sky
+    colour *= np.where(solid[:, None], irradiance, 1.0)
     return colour.reshape(height, width, 3)
 
 
