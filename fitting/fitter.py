@@ -19,7 +19,7 @@ from fitting.objective import Moments, Points, residual
 from fitting.root import root_angles, root_translation
 from fitting.skel import SKEL
 from fitting.solver import SolverOptions, levenberg_marquardt
-from fitting.stages import FullObjective, Problem, Region, RegionObjective
+from fitting.stages import BODY_COORDINATES, FullObjective, Problem, Region, RegionObjective
 from fitting.start import start_poses
 from fitting.transfer import shape_transfer
 
@@ -97,6 +97,10 @@ class SKELFit:
         return {f.name: getattr(self, f.name).cpu().numpy() for f in dataclasses.fields(self)}
 
 
+LEGS = slice(kinematics.FEMUR_R, kinematics.LUMBAR)
+TRUNK = slice(kinematics.LUMBAR, kinematics.JOINTS)
+"""Joints of the lower-body and of the upper-body stage."""
+
 _ON_LIMIT = 1e-4
 """A coordinate closer to its limit than this (rad) counts as lying on it."""
 
@@ -140,17 +144,17 @@ class SKELFitter:
         weights = weights.to(reference)
         moved_by = self.points.skinning.T
         self.regions = {
-            "lower": self._region(weights * (moved_by[:, 1:11].sum(1) > 0), kinematics.LOWER_BODY_COORDINATES),
-            "upper": self._region(weights * (moved_by[:, 11:].sum(1) > 0), kinematics.UPPER_BODY_COORDINATES),
-            "full": self._region(weights, slice(3, 46)),
+            "lower": self._region(weights * (moved_by[:, LEGS].sum(1) > 0), LEGS, kinematics.LOWER_BODY_COORDINATES),
+            "upper": self._region(weights * (moved_by[:, TRUNK].sum(1) > 0), TRUNK, kinematics.UPPER_BODY_COORDINATES),
+            "full": self._region(weights, slice(1, kinematics.JOINTS), BODY_COORDINATES),
         }
         self.limits = torch.as_tensor(JOINT_LIMITS).to(reference)
         free = torch.full_like(self.limits, torch.inf) * torch.tensor([-1.0, 1.0]).to(reference)
         self.bounds = self.limits if options.limits == "bounds" else free
         self.start_limits = free if options.limits == "none" else self.limits
 
-    def _region(self, weights: Tensor, coordinates: slice) -> Region:
-        return Region(weights, coordinates, Moments(self.points, weights))
+    def _region(self, weights: Tensor, joints: slice, coordinates: slice) -> Region:
+        return Region(weights, joints, coordinates, Moments(self.points, weights))
 
     def default_batch_size(self) -> int:
         """People that are fitted at a time where the caller does not say."""
@@ -203,21 +207,19 @@ class SKELFitter:
             cost_tolerance=10 * self.options.cost_tolerance,
         )
         fitted_betas = problem.betas_centre
+        everything = self.regions["full"].weights
+        count = self.skel.num_vertices
         rest = self.skel.rest_frames(self.skel.rest_joints(fitted_betas))
         current = start
         for name in ("lower", "upper"):
-            distances, cost = self._compare(problem, current, fitted_betas)
-            stage_error.append(distances.mean(1))
-            stage_cost.append(cost)
             objective = RegionObjective(problem, self.regions[name], rest, fitted_betas, current)
+            stage_error.append(objective.distances[:, :count].mean(1))
+            stage_cost.append(objective.distances.square() @ everything)
             bounds = self.bounds[objective.region.coordinates]
             solution = levenberg_marquardt(objective, objective.start(), bounds[:, 0], bounds[:, 1], options)
             current = current.clone()
             current[:, objective.region.coordinates] = solution.x
             iterations += solution.iterations
-        distances, cost = self._compare(problem, current, fitted_betas)
-        stage_error.append(distances.mean(1))
-        stage_cost.append(cost)
 
         full = FullObjective(problem, self.regions["full"], current, fitted_betas, self.options.fit_betas)
         begin = full.start()
@@ -231,21 +233,39 @@ class SKELFitter:
         )
         solution = levenberg_marquardt(full, begin, bounds[:, 0], bounds[:, 1], options)
         iterations += solution.iterations
+        stage_error.append(full.first_distances[:, :count].mean(1))
+        stage_cost.append(full.first_distances.square() @ everything)
         everyone = torch.arange(len(poses), device=self.device)
         fitted_poses, fitted_betas = full.unpack(solution.x, everyone)
-        distances, cost = self._compare(problem, fitted_poses, fitted_betas)
-        stage_error.append(distances.mean(1))
-        stage_cost.append(cost)
-        return self._report(
-            problem,
-            fitted_poses,
-            fitted_betas,
-            skel_trans,
-            stage_error,
-            stage_cost,
-            iterations,
-            solution.converged,
-            valid,
+        distances = self._distances(problem, fitted_poses, fitted_betas)
+        stage_error.append(distances[:, :count].mean(1))
+        stage_cost.append(distances.square() @ everything)
+        vertex, joint = 1000 * distances[:, :count], 1000 * distances[:, count:]
+        low, high = self.limits.unbind(1)
+        excess = torch.maximum(fitted_poses - high, low - fitted_poses).clamp_min(0)
+        on_limit = (fitted_poses > high - _ON_LIMIT) | (fitted_poses < low + _ON_LIMIT)
+        missing = ~valid
+
+        def blank(values: Tensor) -> Tensor:
+            return values.masked_fill(missing.view(-1, *[1] * (values.ndim - 1)), torch.nan)
+
+        return SKELFit(
+            poses=blank(fitted_poses),
+            betas=blank(fitted_betas),
+            trans=blank(skel_trans),
+            vertex_error_mm=blank(vertex.mean(1)),
+            vertex_error_p95_mm=blank(vertex.quantile(0.95, dim=1)),
+            max_vertex_error_mm=blank(vertex.amax(1)),
+            joint_error_mm=blank(joint.mean(1)),
+            stage_vertex_error_mm=blank(1000 * torch.stack(stage_error, 1)),
+            stage_cost=blank(torch.stack(stage_cost, 1)),
+            iterations=iterations * valid,
+            converged=solution.converged & valid,
+            limits_exceeded=(excess > _ON_LIMIT).sum(1) * valid,
+            worst_limit_excess=blank(excess.amax(1)),
+            limits_pressed=on_limit & valid[:, None],
+            betas_change=blank((fitted_betas - problem.betas_centre).norm(dim=1)),
+            valid=valid,
         )
 
     def _problem(self, poses: Tensor, betas: Tensor, trans: Tensor) -> tuple[Problem, Tensor, Tensor]:
@@ -277,59 +297,11 @@ class SKELFitter:
         )
         return problem, start, trans + shift
 
-    def _compare(self, problem: Problem, poses: Tensor, betas: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, N) distances and (B,) cost over all points."""
+    def _distances(self, problem: Problem, poses: Tensor, betas: Tensor) -> Tensor:
+        """(B, N) distance of each point from its target, m."""
         rest = self.skel.rest_frames(self.skel.rest_joints(betas))
         posed = self.skel.pose(rest, poses)
         at_rest = self.points.at_rest(betas, self.skel.corrective_features(posed.local_rotations))
-        found = residual(
-            self.points,
-            self.regions["full"].weights,
-            transforms_of(rest, posed),
-            at_rest,
-            problem.target,
-            gradient=False,
-        )
-        return found.distances[:, : self.skel.num_vertices], found.cost
-
-    def _report(
-        self,
-        problem: Problem,
-        poses: Tensor,
-        betas: Tensor,
-        trans: Tensor,
-        stage_error: list[Tensor],
-        stage_cost: list[Tensor],
-        iterations: Tensor,
-        converged: Tensor,
-        valid: Tensor,
-    ) -> SKELFit:
-        out = self.skel(poses, betas)
-        count = self.skel.num_vertices
-        vertex = 1000 * (out.vertices - problem.target[..., :count].transpose(1, 2)).norm(dim=-1)
-        joint = 1000 * (out.joints - problem.target[..., count:].transpose(1, 2)).norm(dim=-1)
-        low, high = self.limits.unbind(1)
-        excess = torch.maximum(poses - high, low - poses).clamp_min(0)
-        missing = ~valid
-
-        def blank(values: Tensor) -> Tensor:
-            return values.masked_fill(missing.view(-1, *[1] * (values.ndim - 1)), torch.nan)
-
-        return SKELFit(
-            poses=blank(poses),
-            betas=blank(betas),
-            trans=blank(trans),
-            vertex_error_mm=blank(vertex.mean(1)),
-            vertex_error_p95_mm=blank(vertex.quantile(0.95, dim=1)),
-            max_vertex_error_mm=blank(vertex.amax(1)),
-            joint_error_mm=blank(joint.mean(1)),
-            stage_vertex_error_mm=blank(1000 * torch.stack(stage_error, 1)),
-            stage_cost=blank(torch.stack(stage_cost, 1)),
-            iterations=iterations * valid,
-            converged=converged & valid,
-            limits_exceeded=(excess > _ON_LIMIT).sum(1) * valid,
-            worst_limit_excess=blank(excess.amax(1)),
-            limits_pressed=((poses > high - _ON_LIMIT) | (poses < low + _ON_LIMIT)) & valid[:, None],
-            betas_change=blank((betas - problem.betas_centre).norm(dim=1)),
-            valid=valid,
-        )
+        weights = self.regions["full"].weights
+        found = residual(self.points, weights, transforms_of(rest, posed), at_rest, problem.target, gradient=False)
+        return found.distances

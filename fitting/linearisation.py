@@ -97,25 +97,30 @@ def pose_gradient(twists: Twists, subtree: Tensor, transforms: Tensor, wrench: T
     return (twists.world * summed[:, JOINT_OF_COORDINATE]).sum((2, 3))
 
 
-def pose_hessian(twists: Twists, subtree: Tensor, transforms: Tensor, moment: Tensor) -> Tensor:
-    """(B, 46, 46) J^T J of the data term by the coordinates, from second moments (B, 96, 96)."""
-    people = len(moment)
-    t4 = homogeneous(transforms)
-    blocks = moment.view(people, JOINTS, 4, JOINTS, 4)
+def pose_hessian(
+    twists: Twists, subtree: Tensor, transforms: Tensor, moment: Tensor, joints: slice = slice(0, JOINTS)
+) -> Tensor:
+    """(B, n, n) J^T J of the data term by the n coordinates of some joints, from second moments (B, 96, 96).
+
+    `joints` is a run of joints that nothing but they hang on (the legs, the upper body, all but the root, all).
+    """
+    people, count = len(moment), len(range(JOINTS)[joints])
+    t4 = homogeneous(transforms[:, joints])
+    blocks = moment.view(people, JOINTS, 4, JOINTS, 4)[:, joints, :, joints]
+    below = subtree[joints, joints]
     # World moments G_m M_mn G_n^T, summed over both subtrees.
-    left = t4 @ blocks.reshape(people, JOINTS, 4, JOINTS * 4)
-    left = (subtree @ left.flatten(2)).view(people, JOINTS * 4, JOINTS, 4).transpose(1, 2)
+    left = t4 @ blocks.reshape(people, count, 4, count * 4)
+    left = (below @ left.flatten(2)).view(people, count * 4, count, 4).transpose(1, 2)
     right = left @ t4.transpose(2, 3)
-    summed = (subtree @ right.flatten(2)).view(people, JOINTS, JOINTS, 4, 4)
-    slots = _by_slot(twists.world)
+    summed = (below @ right.flatten(2)).view(people, count, count, 4, 4)
+    slots = _by_slot(twists.world)[:, joints]
     # summed is indexed (right joint, left joint, left row, right column).
     acted = summed.flatten(2, 3) @ slots.flatten(2, 3).transpose(2, 3)
-    acted = (
-        acted.view(people, JOINTS, JOINTS, 4, DOF_SLOTS, 3).permute(0, 2, 5, 3, 1, 4).reshape(people, JOINTS, 12, -1)
-    )
+    acted = acted.view(people, count, count, 4, DOF_SLOTS, 3).permute(0, 2, 5, 3, 1, 4).reshape(people, count, 12, -1)
     full = (slots.flatten(3) @ acted).flatten(1, 2)
-    valid = torch.as_tensor(JOINT_OF_COORDINATE * DOF_SLOTS + SLOT_OF_COORDINATE, device=full.device)
-    return full[:, valid[:, None], valid[None, :]]
+    inside = [k for k in range(COORDINATES) if JOINT_OF_COORDINATE[k] in range(JOINTS)[joints]]
+    place = (JOINT_OF_COORDINATE[inside] - (joints.start or 0)) * DOF_SLOTS + SLOT_OF_COORDINATE[inside]
+    return full[:, place[:, None], place[None, :]]
 
 
 def _by_slot(values: Tensor) -> Tensor:

@@ -49,6 +49,10 @@ class Points:
         return (amounts @ self.directions).unflatten(1, (3, -1))
 
 
+_PEOPLE_IN_CACHE = 16
+"""On a CPU, so many people's points are worked on at a time: their arrays (about 5 MB) stay in its caches."""
+
+
 @dataclass(frozen=True)
 class Residual:
     """Exact state of the data term of B people at one pose and shape."""
@@ -73,20 +77,29 @@ def residual(
     `weights` (N,), `transforms` (B, 24, 3, 4), `at_rest` and `target` (B, 3, N). Without `gradient`, the last three
     results are empty.
     """
-    blended = (transforms.flatten(2).transpose(1, 2) @ points.skinning).unflatten(1, (3, 4))
-    r = (blended[:, :, :3] * at_rest[:, None]).sum(2) + blended[:, :, 3] - target
-    squares = r.square().sum(1)
-    cost = squares @ weights
+    people = len(transforms)
+    squares = at_rest.new_empty(people, len(points))
+    wrench = at_rest.new_empty(people, 24, 3, 4) if gradient else at_rest.new_empty(0)
+    unposed = at_rest.new_empty(people, 3 * len(points)) if gradient else at_rest.new_empty(0)
+    at_a_time = people if at_rest.is_cuda else _PEOPLE_IN_CACHE
+    for first in range(0, people, at_a_time):
+        some = slice(first, first + at_a_time)
+        x = at_rest[some]
+        blended = (transforms[some].flatten(2).transpose(1, 2) @ points.skinning).unflatten(1, (3, 4))
+        turning = blended[:, :, :3]
+        r = (turning * x[:, None]).sum(2).add_(blended[:, :, 3]).sub_(target[some])
+        squares[some] = r.square().sum(1)
+        if gradient:
+            r *= weights
+            moment = torch.cat([r[:, :, None] * x[:, None], r[:, :, None]], 2).flatten(1, 2)
+            wrench[some] = (moment @ points.skinning.T).transpose(1, 2).unflatten(2, (3, 4))
+            # Turned back into the rest frame, the residual is the gradient by the points at rest.
+            unposed[some] = (turning * r[:, :, None]).sum(1).flatten(1)
     if not gradient:
-        empty = r.new_zeros(0)
-        return Residual(cost, squares.sqrt(), empty, empty, empty)
-    weighted = r * weights
-    first = torch.cat([weighted[:, :, None] * at_rest[:, None], weighted[:, :, None]], 2)
-    wrench = (first.flatten(1, 2) @ points.skinning.T).transpose(1, 2).unflatten(2, (3, 4))
-    # Turned back into the rest frame, the residual is the gradient by the points at rest.
-    unposed = (blended[:, :, :3] * weighted[:, :, None]).sum(1).flatten(1)
+        return Residual(squares @ weights, squares.sqrt_(), wrench, unposed, unposed)
     by_directions = unposed @ points.directions[1:].T
-    return Residual(cost, squares.sqrt(), wrench, by_directions[:, :NUM_BETAS], by_directions[:, NUM_BETAS:])
+    cost = squares @ weights
+    return Residual(cost, squares.sqrt_(), wrench, by_directions[:, :NUM_BETAS], by_directions[:, NUM_BETAS:])
 
 
 class Moments:

@@ -29,7 +29,9 @@ class Region:
 
     weights: Tensor
     """(N,) of the points"""
+    joints: slice
     coordinates: slice
+    """All coordinates of these joints."""
     moments: Moments
 
 
@@ -108,12 +110,10 @@ class RegionObjective:
         cost = self.cost[index] + (change * (2 * wrench + carried)).sum((1, 2, 3))
         twists = lin.pose_twists(problem.skel, rest, posed, poses)
         gradient = lin.pose_gradient(twists, problem.subtree, transforms, wrench + carried)
-        hessian = lin.pose_hessian(twists, problem.subtree, transforms, moment)
+        hessian = lin.pose_hessian(twists, problem.subtree, transforms, moment, self.region.joints)
         extra, slope, curvature = pose_terms(problem, poses, index)
-        hessian = hessian + torch.diag_embed(curvature)
-        return Quadratic(
-            cost + extra, (gradient + slope)[:, coordinates], hessian[:, coordinates, coordinates].contiguous()
-        )
+        hessian = hessian + torch.diag_embed(curvature[:, coordinates])
+        return Quadratic(cost + extra, (gradient + slope)[:, coordinates], hessian)
 
 
 class FullObjective:
@@ -121,6 +121,8 @@ class FullObjective:
 
     def __init__(self, problem: Problem, region: Region, poses: Tensor, betas: Tensor, fit_betas: bool) -> None:
         self.problem, self.region, self.poses, self.betas, self.fit_betas = problem, region, poses, betas, fit_betas
+        self.first_distances: Tensor | None = None
+        """(B, N) distances at the start, known once the solver has evaluated it."""
 
     def start(self) -> Tensor:
         body = self.poses[:, BODY_COORDINATES]
@@ -140,16 +142,19 @@ class FullObjective:
         transforms = lin.transforms_of(rest, posed)
         at_rest = points.at_rest(betas, skel.corrective_features(posed.local_rotations))
         exact = residual(points, self.region.weights, transforms, at_rest, problem.target[index])
+        if self.first_distances is None:
+            self.first_distances = exact.distances
         twists = lin.pose_twists(skel, rest, posed, poses)
         moment = self.region.moments(betas)
         extra, slope, curvature = pose_terms(problem, poses, index)
         gradient = lin.pose_gradient(twists, problem.subtree, transforms, exact.wrench) + slope
         gradient = gradient + lin.corrective_gradient(skel, twists, posed, exact.by_features)
-        hessian = lin.pose_hessian(twists, problem.subtree, transforms, moment) + torch.diag_embed(curvature)
-        gradient, hessian = gradient[:, BODY_COORDINATES], hessian[:, BODY_COORDINATES, BODY_COORDINATES]
+        hessian = lin.pose_hessian(twists, problem.subtree, transforms, moment, self.region.joints)
+        hessian = hessian + torch.diag_embed(curvature[:, BODY_COORDINATES])
+        gradient = gradient[:, BODY_COORDINATES]
         cost = exact.cost + extra
         if not self.fit_betas:
-            return Quadratic(cost, gradient, hessian.contiguous())
+            return Quadratic(cost, gradient, hessian)
         away = betas - problem.betas_centre[index]
         motion = lin.shape_motion(skel, rest, posed, poses, transforms, problem.subtree)
         by_betas = exact.by_betas + problem.betas_prior * away
