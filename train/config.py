@@ -1,0 +1,146 @@
+"""What the network is made of and what it is trained on, as options; the paper's variants are settings of these.
+
+Imports nothing heavy, so that command lines can show their options at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal
+
+from schemas import InputError
+
+
+@dataclass(frozen=True)
+class BackboneSize:
+    """A ViTPose encoder. Source: Xu et al., NeurIPS 2022; `tiny` is this project's own, for tests and CPUs."""
+
+    depth: int
+    dim: int
+    heads: int
+    stochastic_depth: float
+
+
+BACKBONES = {
+    "tiny": BackboneSize(4, 192, 3, 0.0),
+    "s": BackboneSize(12, 384, 12, 0.1),
+    "b": BackboneSize(12, 768, 12, 0.3),
+    "l": BackboneSize(24, 1024, 16, 0.5),
+    "h": BackboneSize(32, 1280, 16, 0.55),
+}
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """The network. The defaults are SKEL-CF as published."""
+
+    backbone: Literal["tiny", "s", "b", "l", "h"] = "h"
+    """size of the ViTPose encoder"""
+    architecture: Literal["skel-cf", "hsmr"] = "skel-cf"
+    """coarse-to-fine decoder, or HSMR's single-query decoder"""
+    camera: bool = True
+    """tell the decoder where the box lies in the photograph; without, the camera is a fixed one per crop"""
+    coarse: bool = True
+    """start the refinement from the coarse heads; without, from the mean parameters"""
+    refinement_layers: int = 6
+    """refinement steps; 0 = coarse heads alone"""
+    looped: bool = False
+    """one layer's weights for all refinement steps"""
+    heads: int = 8
+    """attention heads of the decoder"""
+    head_dim: int = 64
+    """channels per attention head of the decoder"""
+    mlp_dim: int = 1024
+    """hidden channels of the decoder's layers"""
+    hidden_dim: int = 256
+    """hidden channels of the three parameter heads (skel-cf)"""
+    query_dim: int = 1024
+    """channels of the single query (hsmr)"""
+    stochastic_depth: float | None = None
+    """rate of skipped residual branches at the encoder's last block; default: the size's own"""
+    checkpoint_activations: bool = False
+    """compute the encoder's blocks again in the backward pass instead of keeping their activations"""
+
+    def __post_init__(self) -> None:
+        _one_of("backbone", self.backbone, BACKBONES)
+        _one_of("architecture", self.architecture, ("skel-cf", "hsmr"))
+        if self.refinement_layers < 0:
+            raise InputError(f"{self.refinement_layers} refinement layers", field="refinement_layers", expected=">= 0")
+        if not self.coarse and self.refinement_layers == 0:
+            raise InputError("neither coarse heads nor refinement", field="coarse", expected="one of the two")
+
+    @property
+    def size(self) -> BackboneSize:
+        return BACKBONES[self.backbone]
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights of the loss (DESIGN section 7)."""
+
+    joints_3d: float = 0.05
+    """pelvis-relative 3D keypoints, m"""
+    joints_2d: float = 0.05
+    """2D keypoints in crop coordinates from -0.5 to 0.5"""
+    betas: float = 0.0005
+    """shape"""
+    body_rotations: float = 0.001
+    """rotation matrices of the 23 joints below the pelvis"""
+    root_rotation: float = 0.002
+    """rotation matrix of the pelvis"""
+    refinement: float = 0.1
+    """the intermediate layers together"""
+    layer_supervision: Literal["rotations", "full"] = "rotations"
+    """what the intermediate layers are held to: rotation matrices, or everything that the final one is"""
+
+    def __post_init__(self) -> None:
+        _one_of("layer_supervision", self.layer_supervision, ("rotations", "full"))
+
+
+_NETWORK_VARIANTS: dict[str, dict[str, Any]] = {
+    "skel-cf": {},
+    "no-camera": {"camera": False},
+    "no-coarse": {"coarse": False},
+    "no-refinement": {"refinement_layers": 0},
+    "full-supervision": {},
+    "looped": {"looped": True},
+    "hsmr": {"architecture": "hsmr", "camera": False, "coarse": False},
+}
+
+VARIANTS = tuple(_NETWORK_VARIANTS)
+"""The paper's ablations and its baseline."""
+
+
+def variant(
+    name: str, network: NetworkConfig | None = None, loss: LossConfig | None = None
+) -> tuple[NetworkConfig, LossConfig]:
+    """The settings of a variant, on top of given ones. Raises InputError for an unknown name."""
+    _one_of("variant", name, VARIANTS)
+    network = replace(network or NetworkConfig(), **_NETWORK_VARIANTS[name])
+    loss = loss or LossConfig()
+    return network, replace(loss, layer_supervision="full") if name == "full-supervision" else loss
+
+
+def config_to_dict(config: NetworkConfig) -> dict[str, Any]:
+    """Plain values for a checkpoint."""
+    return asdict(config)
+
+
+def config_from_dict(values: dict[str, Any], file: Any = None) -> NetworkConfig:
+    """The configuration that a checkpoint of this project holds. Raises InputError for unknown or unfit settings."""
+    known = {f.name for f in fields(NetworkConfig)}
+    unknown = sorted(str(key) for key in set(values) - known)
+    if unknown:
+        problem = f"unknown settings {', '.join(unknown)}"
+        raise InputError(problem, file=file, field="config", expected=f"some of {', '.join(sorted(known))}")
+    try:
+        return NetworkConfig(**values)
+    except TypeError as error:
+        raise InputError(f"unfit settings ({error})", file=file, field="config") from error
+
+
+def _one_of(field: str, value: Any, allowed: Iterable[str]) -> None:
+    allowed = tuple(allowed)
+    if value not in allowed:
+        raise InputError(f"{value!r}", field=field, expected=" or ".join(allowed))

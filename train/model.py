@@ -1,0 +1,65 @@
+"""SKEL-CF: SKEL parameters of one person from one image crop."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from train.config import NetworkConfig
+from train.decoder import CoarseToFine, Estimate, SingleQuery
+from train.vit import ViT
+
+IMAGE = 256
+"""Side of the input crop, px."""
+COLUMNS = slice(32, 224)
+"""Columns of the crop that the encoder sees."""
+IMAGE_MEAN, IMAGE_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Of ImageNet, RGB; images come as (x / 255 - mean) / std."""
+
+
+class Output(NamedTuple):
+    """Every stage of the network's estimate."""
+
+    coarse: Estimate | None
+    """Of the coarse heads; None in the variants that have none."""
+    layers: tuple[Estimate, ...]
+    """After each refinement layer; empty in the variant without."""
+
+    @property
+    def final(self) -> Estimate:
+        """The last of them."""
+        return self.layers[-1] if self.layers else self.coarse
+
+
+class SKELCF(nn.Module):
+    """The network of DESIGN section 7 in the variant that `config` says; SKEL-CF with ViT-H without one.
+
+    Source: Li, Jin et al., SKEL-CF, ECCV 2026 (arXiv 2511.20157). Parameters have the names of the released checkpoints.
+    """
+
+    def __init__(self, config: NetworkConfig | None = None) -> None:
+        super().__init__()
+        self.config = config or NetworkConfig()
+        self.backbone = ViT(
+            self.config.size,
+            stochastic_depth=self.config.stochastic_depth,
+            checkpoint_activations=self.config.checkpoint_activations,
+        )
+        # Each architecture's decoder has its own name in the released files.
+        name, decoder = ("head", SingleQuery) if self.config.architecture == "hsmr" else ("decoder", CoarseToFine)
+        self.add_module(name, decoder(self.config))
+
+    def forward(self, image: Tensor, bbox: Tensor) -> Output:
+        """Estimates of B people.
+
+        `image` (B, 3, 256, 256) RGB, normalised by IMAGE_MEAN and IMAGE_STD; `bbox` (B, 3) the bounding-box cue of
+        train.camera.bbox_cue, ignored by variants without camera.
+        """
+        tokens = self.backbone(image[..., COLUMNS])
+        decode = self.head if self.config.architecture == "hsmr" else self.decoder
+        return Output(*decode(tokens, bbox))
+
+    @property
+    def parameters_count(self) -> int:
+        return sum(p.numel() for p in self.parameters())
