@@ -85,7 +85,11 @@ def main(argv: list[str], prog: str = "hmr-skel inspect") -> int:
             verdict.show(console())
         status = 0 if verdict.passed else 1
     if options.contact_sheet is not None:
-        draw_contact_sheet(shards, options)
+        people = draw_contact_sheet(shards, options)
+        if not options.json:
+            console().print(
+                f"contact sheet of {people} people: {options.contact_sheet}", highlight=False, soft_wrap=True
+            )
     if options.sample is None and not options.verify and (options.contact_sheet is None or options.json):
         summary = summarise(shards, options.worst)
         if options.json:
@@ -150,6 +154,8 @@ def count_rejects(shards: Sequence[Shard]) -> dict[str, int]:
     """Rejected label rows by reason: of a whole folder from its rejects file, of a lone shard from its statistics."""
     import pyarrow.parquet as pq
 
+    from schemas import InputError
+
     counts: Counter[str] = Counter()
     folders: dict[Path, list[Shard]] = {}
     for shard in shards:
@@ -160,8 +166,10 @@ def count_rejects(shards: Sequence[Shard]) -> dict[str, int]:
             counts.update(_counts(pq.read_table(rejects, columns=["reason"])["reason"]))
         else:
             for shard in members:
-                if shard.stats.is_file():
-                    counts.update(read_document(shard.stats).get("rejects", {}))
+                stated = read_document(shard.stats).get("rejects") if shard.stats.is_file() else {}
+                if not isinstance(stated, dict):
+                    raise InputError("no counts", file=shard.stats, field="rejects", expected="reason: rows")
+                counts.update(stated)
     return dict(sorted(counts.items()))
 
 
@@ -177,8 +185,11 @@ def pick_rows(errors: np.ndarray, count: int, pick: str, seed: int) -> np.ndarra
     return np.concatenate([chosen[0], np.sort(others), chosen[1]])
 
 
-def draw_contact_sheet(shards: Sequence[Shard], options: InspectOptions) -> None:
-    """Writes the contact sheet to `options.contact_sheet`; raises InputError if that cannot be done."""
+def draw_contact_sheet(shards: Sequence[Shard], options: InspectOptions) -> int:
+    """Writes the contact sheet to `options.contact_sheet`, and returns how many people are on it.
+
+    Raises InputError if there is nobody to draw, or if it cannot be written.
+    """
     import cv2
 
     from pipelines.overlay import body_of, contact_sheet, tiles_of
@@ -200,6 +211,7 @@ def draw_contact_sheet(shards: Sequence[Shard], options: InspectOptions) -> None
     if not written:
         expected = "a .png or .jpg file in a folder that exists"
         raise InputError("cannot be written", file=options.contact_sheet, field="--contact-sheet", expected=expected)
+    return len(samples)
 
 
 def _counts(column: pa.ChunkedArray) -> dict[str, int]:

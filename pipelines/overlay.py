@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipelines.rendering import cast
+from pipelines.rendering import cast, project
 from pipelines.shard_reading import DATASET_FILE, IMAGE_ENDINGS, Shard, decode_image, read_document, read_members
 
 if TYPE_CHECKING:
@@ -117,9 +117,11 @@ def contact_sheet(
 
 
 def _view(tile: Tile, size: int) -> np.ndarray:
-    """Full image -> tile: the stored image if it is a crop, the surroundings of the box if it is more or absent."""
+    """Full image -> tile: the stored image if it is a crop, the surroundings of the person if it is more or absent."""
     center, side = np.asarray(tile.box_center, np.float64), 1.3 * float(tile.box_size)
-    if tile.image is not None:
+    if tile.image is None:
+        center, side = _around(tile)
+    else:
         height, width = tile.image.shape[:2]
         to_image = np.linalg.inv(_square(tile.crop_affine))
         stored_side = max(width, height) * np.sqrt(abs(np.linalg.det(to_image[:2, :2])))
@@ -128,6 +130,16 @@ def _view(tile: Tile, size: int) -> np.ndarray:
             center = (to_image @ [width / 2, height / 2, 1.0])[:2]
     scale = size / max(side, 1e-6)
     return np.array([[scale, 0.0, size / 2 - scale * center[0]], [0.0, scale, size / 2 - scale * center[1]]])
+
+
+def _around(tile: Tile) -> tuple[np.ndarray, float]:
+    """Centre and side of a square with the box and, as far as it is within three boxes, the body in it."""
+    center, reach = np.asarray(tile.box_center, np.float64), float(tile.box_size) / 2
+    points = project(tile.vertices, tile.cam_int)
+    points = np.clip(points[np.isfinite(points).all(axis=1)], center - 3 * reach, center + 3 * reach)
+    corners = np.concatenate([points, [center - reach, center + reach]])
+    low, high = corners.min(axis=0), corners.max(axis=0)
+    return (low + high) / 2, 1.1 * float((high - low).max())
 
 
 def _show(tile: Tile, affine: np.ndarray, size: int) -> np.ndarray:

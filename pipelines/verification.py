@@ -98,7 +98,9 @@ def _check_shard(shard: Shard) -> tuple[int, list[str]]:
     if shard.stats.is_file():
         try:
             stats = read_document(shard.stats)
-            failures += [f"{shard.stats.name}: {problem}" for problem in _document_problems(SHARD_STATS, stats)]
+            problems = dict(_document_problems(SHARD_STATS, stats))
+            failures += [f"{shard.stats.name}: {problem}" for problem in problems.values()]
+            stats = {name: value for name, value in stats.items() if name not in problems}
         except InputError as error:
             failures.append(str(error))
     for file, name in ((shard.tar, "tar_sha256"), (shard.parquet, "parquet_sha256")):
@@ -132,13 +134,13 @@ def sha256(file: Path) -> str:
     return digest.hexdigest()
 
 
-def _document_problems(schema: pa.Schema, document: Mapping) -> Iterator[str]:
-    """Fields that a JSON document lacks or has in another type than its schema says."""
+def _document_problems(schema: pa.Schema, document: Mapping) -> Iterator[tuple[str, str]]:
+    """Fields that a JSON document lacks or has in another type than its schema says: name, what is wrong."""
     import pyarrow as pa
 
     for field in schema:
         if field.name not in document:
-            yield f"the field {field.name!r} is missing"
+            yield field.name, f"the field {field.name!r} is missing"
             continue
         value, meaning = document[field.name], field.metadata[b"doc"].decode()
         if meaning.startswith("JSON"):
@@ -146,7 +148,7 @@ def _document_problems(schema: pa.Schema, document: Mapping) -> Iterator[str]:
         else:
             kind = int if pa.types.is_integer(field.type) else str
         if not isinstance(value, kind):
-            yield f"the field {field.name!r} holds {type(value).__name__}, expected {kind.__name__}"
+            yield field.name, f"the field {field.name!r} holds {type(value).__name__}, expected {kind.__name__}"
 
 
 def _count_problems(shard: Shard, stats: Mapping, rows: int, columns: Mapping[str, np.ndarray]) -> Iterator[str]:
@@ -242,7 +244,7 @@ def _check_manifest(folder: Path, shards: Sequence[Shard]) -> Iterator[str]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from schemas import DATASET, REJECTS, InputError, check_schema
+    from schemas import DATASET, REJECTS, SHARD_STATS, InputError, check_schema
 
     if not (folder / DATASET_FILE).is_file():
         yield "is missing: the run that wrote this folder has not finished"
@@ -253,9 +255,9 @@ def _check_manifest(folder: Path, shards: Sequence[Shard]) -> Iterator[str]:
     except InputError as error:
         yield str(error)
         return
-    problems = list(_document_problems(DATASET, manifest))
-    yield from problems
-    if problems:
+    problems = dict(_document_problems(DATASET, manifest))
+    yield from problems.values()
+    if problems or any(next(_document_problems(SHARD_STATS, document), None) for document in stats.values()):
         return
     listed = {entry.get("shard"): entry for entry in manifest["shards"] if isinstance(entry, dict)}
     if listed.keys() != stats.keys():
@@ -266,12 +268,12 @@ def _check_manifest(folder: Path, shards: Sequence[Shard]) -> Iterator[str]:
         if differing:
             yield f"states other {', '.join(differing)} for shard {name} than {name}.json"
     for total in ("rows", "samples", "converged"):
-        found = sum(entry.get(total, 0) for entry in stats.values())
+        found = sum(entry[total] for entry in stats.values())
         if manifest[total] != found:
             yield f"states {manifest[total]} {total}, its shards have {found}"
     rejects: dict[str, int] = {}
     for entry in stats.values():
-        for reason, count in entry.get("rejects", {}).items():
+        for reason, count in entry["rejects"].items():
             rejects[reason] = rejects.get(reason, 0) + count
     if manifest["rejects"] != rejects:
         yield f"states rejects {manifest['rejects']}, its shards have {rejects}"

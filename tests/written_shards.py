@@ -24,6 +24,8 @@ from schemas import (
 )
 
 CROP = 64
+UNLISTED = ("versions", "rejected_rows")
+"""What the manifest leaves out of a shard's statistics."""
 
 
 def label_columns(count: int, seed: int = 0, dataset: str = "aic", first_row: int = 0, bits: int = 32) -> dict:
@@ -49,7 +51,7 @@ def label_columns(count: int, seed: int = 0, dataset: str = "aic", first_row: in
     columns["trans_source"][:] = "label"
     columns["image_size"][:] = [640, 480]
     columns["crop_size"][:] = CROP
-    columns["box_center"][:] = [320, 240] + rng.normal(0, 20, (count, 2))
+    columns["box_center"][:] = rng.normal([320, 240], 20, (count, 2))
     columns["box_size"][:] = rng.uniform(240, 280, count)
     columns["cam_int"][:] = [[500, 0, 320], [0, 500, 240], [0, 0, 1]]
     scale = CROP / (1.25 * columns["box_size"])
@@ -96,6 +98,7 @@ def write_shard(folder: Path, name: str, columns: dict, rejects: dict[str, int] 
 def write_stats(folder: Path, name: str, columns: dict, rejects: dict[str, int]) -> dict:
     """Writes NAME.json, true for the files that are there."""
     tar, parquet = (folder / f"{name}.{ending}" for ending in ("tar", "parquet"))
+    people = max(len(columns["key"]), 1)
     stats = {
         "shard": name,
         "spec_hash": "0" * 64,
@@ -106,7 +109,9 @@ def write_stats(folder: Path, name: str, columns: dict, rejects: dict[str, int])
         "samples": len(columns["key"]),
         "converged": int(columns["converged"].sum()),
         "rejects": rejects,
-        "errors": {field: {"mean": float(np.mean(columns[field], dtype=float))} for field in QUANTILE_FIELDS},
+        "errors": {field: {"mean": float(columns[field].sum(dtype=float)) / people} for field in QUANTILE_FIELDS},
+        "stage_errors": {},
+        "rejected_rows": [],
         "versions": {"hmr-skel": "0.1.0"},
     }
     (folder / f"{name}.json").write_text(json.dumps(stats))
@@ -121,10 +126,12 @@ def write_manifest(folder: Path, stats: list[dict]) -> None:
             rejects[reason] = rejects.get(reason, 0) + count
     manifest = {
         "name": "hmr-skel",
-        "shards": [{key: value for key, value in entry.items() if key != "versions"} for entry in stats],
+        "shards": [{key: value for key, value in entry.items() if key not in UNLISTED} for entry in stats],
         **{total: sum(entry[total] for entry in stats) for total in ("rows", "samples", "converged")},
         "rejects": rejects,
         "errors": {},
+        "stage_errors": {},
+        "inputs": {},
         "options": {"body_models": "demo"},
         "versions": {"hmr-skel": "0.1.0"},
     }
