@@ -1,7 +1,7 @@
 """From image tokens to SKEL parameters: coarse heads and iterative refinement of SKEL-CF, and HSMR's decoder.
 
-Source: Li, Jin et al., SKEL-CF, ECCV 2026 (arXiv 2511.20157); Xia et al., HSMR, CVPR 2025. Parameter names are those of the
-released checkpoints.
+Source: Li, Jin et al., SKEL-CF, ECCV 2026 (arXiv 2511.20157); Xia et al., HSMR, CVPR 2025. Parameter names are
+those of the released checkpoints.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ class Output(NamedTuple):
 class SKELCF(nn.Module):
     """The network of DESIGN section 7 in the variant that `config` says; SKEL-CF with ViT-H without one.
 
-    Source: Li, Jin et al., SKEL-CF, ECCV 2026 (arXiv 2511.20157). Parameters have the names of the released checkpoints.
+    Source: Li, Jin et al., SKEL-CF, ECCV 2026 (arXiv 2511.20157). Parameters have the released names.
     """
 
     def __init__(self, config: NetworkConfig | None = None) -> None:
