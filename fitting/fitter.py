@@ -181,8 +181,11 @@ class SKELFitter:
         trans = poses.new_zeros(len(poses), 3) if trans is None else self._tensor(trans, 3, "trans")
         betas, trans = betas.expand(len(poses), -1), trans.expand(len(poses), -1)
         batch_size = batch_size or self.default_batch_size()
+        if len(poses) == 0:
+            nobody = self.fit(*(t.new_zeros(1, t.shape[1]) for t in (poses, betas, trans)))
+            return SKELFit(**{f.name: getattr(nobody, f.name)[:0] for f in dataclasses.fields(SKELFit)})
         parts = []
-        for first in range(0, max(len(poses), 1), batch_size):
+        for first in range(0, len(poses), batch_size):
             rows = slice(first, first + batch_size)
             with torch.no_grad():
                 parts.append(self._fit_batch(poses[rows], betas[rows], trans[rows]))
