@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -34,13 +35,18 @@ class Bodies(Protocol):
 
 @dataclass
 class LoadedBodies:
-    """SMPL of each gender as it is needed, SKEL, and fitters between them. Threads take turns on the device."""
+    """SMPL of each gender as it is needed, SKEL, and fitters between them. Callers take turns.
+
+    On the CPU, batches are spread over `threads`, each of which computes alone: what a fit gives then does not depend
+    on how many there are, as it would if one product were shared among them.
+    """
 
     body_models: str
     gender: str
     device: str
     batch_size: int | None
     limits: str
+    threads: int = 1
     _fitters: dict[str, Any] = field(default_factory=dict, repr=False)
     _skel: Any = field(default=None, repr=False)
     _j19: Any = field(default=None, repr=False)
@@ -52,6 +58,7 @@ class LoadedBodies:
 
         from fitting import SKEL, FitOptions, SKELFitter, load_smpl
 
+        _compute_alone()
         with self._lock:
             if self._skel is None:
                 self._skel = _moved(SKEL.load(self.body_models, gender=self.gender), self.device)
@@ -73,8 +80,23 @@ class LoadedBodies:
 
     def fit(self, gender, poses, betas, trans, progress):
         with self._lock:
-            found = self.load(gender).fit(poses, betas, trans, batch_size=self.batch_size, progress=progress)
-            return found.numpy()
+            fitter = self.load(gender)
+            poses, betas, trans = (self._tensor(values) for values in (poses, betas, trans))
+            if self.device != "cpu" or self.threads == 1 or not len(poses):
+                return fitter.fit(poses, betas, trans, batch_size=self.batch_size, progress=progress).numpy()
+            size = self.batch_size or fitter.default_batch_size()
+
+            def fit_batch(first: int) -> dict[str, np.ndarray]:
+                _compute_alone()
+                rows = slice(first, first + size)
+                return fitter.fit(poses[rows], betas[rows], trans[rows], batch_size=size).numpy()
+
+            parts = []
+            with ThreadPoolExecutor(self.threads, thread_name_prefix="fit") as pool:
+                for part in pool.map(fit_batch, range(0, len(poses), size)):
+                    parts.append(part)
+                    progress(len(part["poses"]))
+            return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def keypoints(self, gender, poses, betas):
         import torch
@@ -85,12 +107,25 @@ class LoadedBodies:
             smpl = self.load(gender).smpl
             parts, confidence = [], np.zeros(44)
             for first in range(0, len(poses), 64):
-                pose, shape = (torch.as_tensor(a[first : first + 64], device=self.device) for a in (poses, betas))
+                pose, shape = (self._tensor(values[first : first + 64]) for values in (poses, betas))
                 output = smpl(betas=shape, body_pose=pose[:, 3:], global_orient=pose[:, :3])
                 found, sure = smpl_keypoints(smpl, output, self._j19)
                 parts.append(found.cpu().numpy())
                 confidence = sure.cpu().numpy()
             return np.concatenate(parts) if parts else np.zeros((0, 44, 3), np.float32), confidence
+
+    def _tensor(self, values: np.ndarray):
+        """A copy in torch's own memory: products of arrays at other addresses may end in other digits."""
+        import torch
+
+        return torch.tensor(values, dtype=torch.float32, device=self.device)
+
+
+def _compute_alone() -> None:
+    """Keep torch from sharing a product among threads. The setting is the calling thread's as well as the process's."""
+    import torch
+
+    torch.set_num_threads(1)
 
 
 def _moved(module, device: str):
@@ -104,22 +139,18 @@ _loading = threading.Lock()
 def bodies_of_process(
     body_models: str, gender: str, device: str, batch_size: int | None, limits: str, threads: int
 ) -> LoadedBodies:
-    """The body models of this process, loaded once however many threads ask. `threads` bounds torch and OpenCV."""
-    key = (body_models, gender, device, batch_size, limits)
+    """The body models of this process, loaded once however many callers ask, for fits on `threads` CPU threads.
+
+    torch and OpenCV are told to use no threads of their own: the workers' threads are the only ones.
+    """
+    import cv2
+
+    key = (body_models, gender, device, batch_size, limits, threads)
     with _loading:
         if key not in _loaded:
-            bound_threads(threads)
-            _loaded[key] = LoadedBodies(body_models, gender, device, batch_size, limits)
+            cv2.setNumThreads(1)
+            _loaded[key] = LoadedBodies(*key)
         return _loaded[key]
-
-
-def bound_threads(threads: int) -> None:
-    """Threads that one worker may keep busy inside libraries. Images run in threads of their own, one library each."""
-    import cv2
-    import torch
-
-    cv2.setNumThreads(1)
-    torch.set_num_threads(max(1, threads))
 
 
 def resolve_device(device: str) -> str:

@@ -11,6 +11,7 @@ gets it reads, fits and writes. A shard that is already there, made from the sam
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
@@ -27,7 +28,7 @@ from pipelines.images import open_images
 from pipelines.options import BuildOptions, cores, package_versions, parse_options, settings_hash
 from pipelines.planning import RowSelection, ShardSpec, file_sha256, find_label_files, plan_shards
 from pipelines.progress import FOLDER, ProgressBar, ShardProgress, print_summary
-from pipelines.shards import finished_shard, remove_stale_shards, withdraw_dataset, write_dataset
+from pipelines.shards import remove_stale_shards, withdraw_dataset, write_dataset
 from schemas import InputError
 
 # Importing Beam warns that Google's clients are not installed; nobody here needs them.
@@ -116,7 +117,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(argv: list[str]) -> int:
     """`main` without the handling of errors: raises InputError, or SystemExit(2) for arguments unknown to all."""
-    started = time.monotonic()
+    started = time.time()
     options, rest = parse_options(argv)
     if not options.annotations:
         options = _with_demo_data(options)
@@ -165,7 +166,6 @@ def run(argv: list[str]) -> int:
         image_threads=max(2, min(threads, 16) // max(1, workers // processes)),
         versions=package_versions(),
     )
-    kept = sum(finished_shard(directory, spec) is not None for spec in specs)
     with ProgressBar(directory, people, options.quiet):
         pipeline = beam.Pipeline(runner=_runner(pipeline_options), options=pipeline_options)
         build(pipeline, specs, ConvertShard(settings, bodies), WriteDataset(str(directory), options.recorded(), inputs))
@@ -175,10 +175,9 @@ def run(argv: list[str]) -> int:
             raise InputError(failed.read_text().splitlines()[0])
     remove_stale_shards(directory, [spec.name for spec in specs])
     if not options.quiet:
-        import json
-
         manifest = json.loads((directory / "dataset.json").read_text())
-        print_summary(manifest, Path(options.output), time.monotonic() - started, kept)
+        kept = sum((directory / f"{spec.name}.tar").stat().st_mtime < started for spec in specs)
+        print_summary(manifest, Path(options.output), time.time() - started, kept)
     return 0
 
 
@@ -215,6 +214,13 @@ def _beam_options(rest: list[str]) -> tuple[PipelineOptions, int, int]:
     """Beam's options, and how many workers and worker processes share this machine's cores."""
     from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
 
+    if not any(
+        argument.startswith(("--default_sdk_harness_log_level", "--sdk_harness_log_level")) for argument in rest
+    ):
+        # Workers tell much about themselves; of what they log, only our own warnings matter.
+        overrides = json.dumps({"pipelines": "WARNING", "fitting": "WARNING"})
+        rest = [*rest, "--default_sdk_harness_log_level=ERROR", f"--sdk_harness_log_level_overrides={overrides}"]
+        logging.getLogger("apache_beam.runners.portability.local_job_service").setLevel(logging.ERROR)
     options = PipelineOptions(rest)
     direct = options.view_as(DirectOptions)
     workers = direct.direct_num_workers or cores()

@@ -11,6 +11,7 @@ left out with one of schemas.REJECT_REASONS; the first that applies counts, in t
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -27,7 +28,7 @@ from pipelines.labels import IMAGE_LABELS, POSE_AND_SHAPE, LabelFile, dataset_na
 from pipelines.planning import ShardSpec, image_name, sample_key
 from pipelines.shards import finished_shard, write_shard
 from pipelines.translation import solve_translation
-from schemas import KEYPOINTS, Columns
+from schemas import HMR_SKEL, KEYPOINTS, Columns, field_dtype, field_shape
 
 SMALLEST_BOX = 4.0
 """A box whose side is less, in px, shows nobody."""
@@ -106,7 +107,8 @@ def convert_shard(
         crops = _start_crops(pool, spec, rows, fitted_rows, settings)
         fitted = _fit(rows, fitted_rows, bodies, progress)
         images, sizes = _collect(crops, rows, fitted_rows)
-    finite = np.isfinite(fitted["poses"]).all(axis=1) & np.isfinite(fitted["vertex_error_mm"])
+    numbers = [values.reshape(len(fitted_rows), -1) for values in fitted.values() if values.dtype.kind == "f"]
+    finite = np.isfinite(np.concatenate(numbers, axis=1)).all(axis=1)
     rows.reject(fitted_rows[~finite], "non_finite_pose", "the fit is not finite")
     kept = np.array([i for i, row in enumerate(fitted_rows.tolist()) if row not in rows.problems], np.int64)
     columns = _sample_columns(spec, rows, fitted_rows[kept], {k: v[kept] for k, v in fitted.items()}, sizes)
@@ -125,7 +127,8 @@ def _read_rows(spec: ShardSpec) -> _Rows:
     parts, files, numbers, keys = [], [], [], []
     persons = iter(spec.persons)
     for part in spec.rows:
-        labels = _labels(part.label_file, spec.image_root is not None)
+        facts = os.stat(part.label_file)
+        labels = _labels(part.label_file, spec.image_root is not None, (facts.st_size, facts.st_mtime_ns))
         columns = {name: values[:: part.step] for name, values in labels.read(part.start, part.stop).items()}
         chosen = range(part.start, part.stop, part.step)
         columns = _filled(columns, labels, chosen)
@@ -139,7 +142,7 @@ def _read_rows(spec: ShardSpec) -> _Rows:
 
 
 @lru_cache(maxsize=64)
-def _labels(path: str, with_images: bool) -> LabelFile:
+def _labels(path: str, with_images: bool, state: tuple[int, int]) -> LabelFile:
     return open_labels(path, IMAGE_LABELS if with_images else POSE_AND_SHAPE)
 
 
@@ -275,6 +278,8 @@ def _collect(jobs: list[_CropJob], rows: _Rows, wanted: np.ndarray) -> tuple[dic
 
 def _fit(rows: _Rows, wanted: np.ndarray, bodies: Bodies, progress: Callable[[int], object]) -> dict[str, np.ndarray]:
     """Fields of SKELFit for the wanted rows, with the source's translation and keypoints beside them."""
+    if not len(wanted):
+        return {f.name: np.zeros((0, *field_shape(f)), field_dtype(f)) for f in HMR_SKEL}
     found: dict[str, np.ndarray] = {}
     for gender, chosen in _by_gender(rows.columns["gender"][wanted]):
         poses, betas = rows.columns["pose_cam"][wanted[chosen]], rows.columns["shape"][wanted[chosen]]
@@ -293,7 +298,7 @@ def _fit(rows: _Rows, wanted: np.ndarray, bodies: Bodies, progress: Callable[[in
 
 
 def _by_gender(genders: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-    for gender in sorted(set(genders.tolist())) or ["neutral"]:
+    for gender in sorted(set(genders.tolist())):
         yield gender, np.flatnonzero(genders == gender)
 
 

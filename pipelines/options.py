@@ -16,7 +16,7 @@ from schemas import HMR_SKEL, InputError, record_version
 
 PACKAGE = "hmr-skel"
 _PACKAGES = (PACKAGE, "numpy", "torch", "smplx", "opencv-python-headless", "simplejpeg", "pyarrow")
-_NOT_RECORDED = ("output", "quiet")
+_NOT_RECORDED = ("output", "quiet", "threads")
 
 
 @dataclass
@@ -60,8 +60,7 @@ class BuildOptions:
     batch_size: int = 0
     """People fitted at a time; 0 chooses by device and memory. Another size may change the last digits of a fit."""
     threads: int = 0
-    """CPU threads of each worker for images and for the fit; 0 shares the cores among the workers. Another number may
-    change the last digits of a fit."""
+    """CPU threads of each worker process for images, and as many for fits; 0 shares the cores among the processes."""
     quiet: bool = False
     """No progress bar and no closing table."""
 
@@ -83,7 +82,7 @@ class BuildOptions:
             raise InputError("missing", field="--images", expected="a folder, image tars, or none")
 
     def recorded(self) -> dict[str, Any]:
-        """The options as dataset.json and options.yaml keep them; where the output lies is left out."""
+        """The options as dataset.json and options.yaml keep them, without those that change nothing in the output."""
         return {k: v for k, v in dataclasses.asdict(self).items() if k not in _NOT_RECORDED}
 
 
@@ -96,16 +95,17 @@ def parse_options(argv: list[str]) -> tuple[BuildOptions, list[str]]:
     from simple_parsing import ArgumentParser, DashVariant
 
     config = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    config.add_argument("--config", metavar="FILE", help="YAML file with option values; the command line wins")
+    about_config = {"metavar": "FILE", "help": "YAML file with option values; the command line wins"}
+    config.add_argument("--config", **about_config)
     found, rest = config.parse_known_args(argv)
     parser = ArgumentParser(
         prog="build_hmr_skel",
-        parents=[config],
         allow_abbrev=False,
         add_option_string_dash_variants=DashVariant.DASH,
         epilog="Apache Beam's own options are accepted as well, such as --runner, --direct_running_mode "
         "(in_memory, multi_threading, multi_processing) and --direct_num_workers.",
     )
+    parser.add_argument("--config", **about_config)
     parser.add_arguments(BuildOptions, dest="build", default=_from_file(found.config) if found.config else None)
     parsed, rest = parser.parse_known_args(rest)
     beam_parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False)
@@ -115,7 +115,7 @@ def parse_options(argv: list[str]) -> tuple[BuildOptions, list[str]]:
     def collect(known_to_beam: argparse.ArgumentParser) -> None:
         unknown.extend(known_to_beam.parse_known_args(rest)[1])
 
-    PipelineOptions(rest).get_all_options(add_extra_args_fn=collect)
+    PipelineOptions([]).get_all_options(add_extra_args_fn=collect)
     if unknown:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     parsed.build.check()
@@ -163,7 +163,7 @@ def package_versions() -> dict[str, str]:
 def settings_hash(options: BuildOptions, bodies_sha256: str) -> str:
     """sha256 of everything but rows and images that determines a shard's bytes.
 
-    Device, batch size and threads are not in it: they change a fit in its last digits only.
+    Device and batch size are not in it: they change a fit in its last digits only. Threads and workers change nothing.
     """
     facts = {
         "crop": options.crop,

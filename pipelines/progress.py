@@ -105,14 +105,14 @@ def print_summary(manifest: dict[str, Any], directory: Path, seconds: float, kep
     console.print(table)
     if not manifest["samples"]:
         return
-    errors = Table(title="distance between SKEL and SMPL, mm, over people", title_justify="left")
+    errors = Table(title="distance from SKEL to SMPL, mm, over people", title_justify="left")
     errors.add_column("")
     for name in next(iter(manifest["errors"].values())):
         errors.add_column(name, justify="right")
     for name, numbers in manifest["errors"].items():
         errors.add_row(name.removesuffix("_mm"), *(f"{number:.2f}" for number in numbers.values()))
     console.print(errors)
-    stages = Table(title="mean vertex distance by stage of the fit, mm", title_justify="left")
+    stages = Table(title="mean vertex distance by stage, mm", title_justify="left")
     for name in manifest["stage_errors"]:
         stages.add_column(name, justify="right")
     stages.add_row(*(f"{number:.2f}" for number in manifest["stage_errors"].values()))
