@@ -236,14 +236,14 @@ def _canonical(labels: LabelFile, name: str, parts: list[np.ndarray], rows: int)
     if name in ("imgname", "gender"):
         return _text(values.reshape(rows), lower=name == "gender")
     if len(parts) == 2:
-        values = np.concatenate([part.reshape(rows, -1) for part in parts], axis=1)
+        values = np.concatenate([_flat(part) for part in parts], axis=1)
     values = values.astype(np.float32)
     if name == "pose_cam":
-        return _smpl_pose(values.reshape(rows, -1))
+        return _smpl_pose(_flat(values))
     if name == "shape":
         return values[:, :10]
     if name == "scale":
-        return np.broadcast_to(values.reshape(rows, -1), (rows, 2)).copy()
+        return np.broadcast_to(_flat(values), (rows, 2)).copy()
     if name == "gtkps":
         return values[:, :KEYPOINTS]
     if name == "trans_cam":
@@ -253,6 +253,10 @@ def _canonical(labels: LabelFile, name: str, parts: list[np.ndarray], rows: int)
         if values.shape[2] == 3:
             values = np.concatenate([values, np.ones_like(values[..., :1])], axis=2)
     return values
+
+
+def _flat(values: np.ndarray) -> np.ndarray:
+    return values.reshape(len(values), math.prod(values.shape[1:]))
 
 
 def _smpl_pose(values: np.ndarray) -> np.ndarray:
