@@ -8,7 +8,20 @@ from .joints import HIPS, SKEL_JOINTS, SMPL_JOINTS, Place, fit_regressor, joint_
 from .source import Source
 
 # Rows of SMPL_to_J19: what each keypoint is. Limb joints take the anatomical centres, as annotators click them.
-LIMBS19 = ["talus_r", "tibia_r", "femur_r", "femur_l", "tibia_l", "talus_l", "hand_r", "ulna_r", "humerus_r", "humerus_l", "ulna_l", "hand_l"]
+LIMBS19 = [
+    "talus_r",
+    "tibia_r",
+    "femur_r",
+    "femur_l",
+    "tibia_l",
+    "talus_l",
+    "hand_r",
+    "ulna_r",
+    "humerus_r",
+    "humerus_l",
+    "ulna_l",
+    "hand_l",
+]
 MIDLINE19: dict[str, Place] = {
     "neck": ({"neck01": 1}, (0, 0.0, -0.002)),
     "head_top": ({"head": 1}, (0, 0.15, 0.0)),
@@ -100,11 +113,11 @@ def skel_landmarks(source: Source, v: np.ndarray, anny: np.ndarray, mirror: np.n
     wrist, knuckle = heads[source.bone("wrist.L")], heads[source.bone("finger3-1.L")]
     palm = (wrist + knuckle) / 2
     in_hand = (v[:, 0] > wrist[0]) & (v[:, 0] < knuckle[0])
-    back_of_hand = nearest(palm + [0, 0.05, 0], in_hand)
-    hollow = nearest(palm - [0, 0.05, 0], in_hand)
+    back_of_hand = nearest(palm + np.array([0, 0.05, 0]), in_hand)
+    hollow = nearest(palm - np.array([0, 0.05, 0]), in_hand)
     middle_tip = [i for i, b in enumerate(source.bones) if b.startswith("finger3") and b.endswith(".L")]
     fingertip = int(np.where(anny[:, middle_tip].sum(1) > 0.5, v[:, 0], -9).argmax())
-    wrist_side = nearest(wrist + [0, 0.05, 0], np.ones(len(v), bool))
+    wrist_side = nearest(wrist + np.array([0, 0.05, 0]), np.ones(len(v), bool))
     # High on the chest, where little flesh covers the bones.
     collar = heads[source.bone("clavicle.L")]
     spine = nearest([0, collar[1] - 0.05, -0.2], middle)

@@ -140,7 +140,7 @@ def pose_skel(skel: dict, q, betas=None, bones: bool = False):
     betas = np.zeros(10) if betas is None else np.asarray(betas, dtype=float)
     shaped = _dense(skel["skin_template_v"]) + _dense(skel["shapedirs"])[:, :, :10] @ betas
     joints = _dense(skel["J_regressor_osim"]) @ shaped
-    transforms, local, frames = skel_joint_transforms(skel, q, joints)
+    transforms, local, _ = skel_joint_transforms(skel, q, joints)
     feature = np.tile(np.eye(3), (24, 1, 1))
     for j in range(24):
         feature[TO_SMPL[j]] = local[j]

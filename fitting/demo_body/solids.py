@@ -11,7 +11,9 @@ Distance = Callable[[np.ndarray], np.ndarray]
 Point = Sequence[float]
 
 
-def tube(points: Sequence[Point], radii: Sequence[float], sides: int = 8, flat: float = 1.0, up: Point | None = None) -> Mesh:
+def tube(
+    points: Sequence[Point], radii: Sequence[float], sides: int = 8, flat: float = 1.0, up: Point | None = None
+) -> Mesh:
     """Closed tube through points (N,3) with radii (N,); `flat` squeezes it along `up`."""
     p, r = np.asarray(points, float), np.asarray(radii, float)
     along = np.gradient(p, axis=0)
@@ -175,7 +177,9 @@ def surface(distance: Distance, low: Point, high: Point, step: float, symmetric:
         first[axis], second[axis] = slice(0, -1), slice(1, None)
         change = inside[tuple(first)] != inside[tuple(second)]
         where = np.argwhere(change)
-        where = where[(where[:, b] > 0) & (where[:, c] > 0) & (where[:, b] < counts[b] - 1) & (where[:, c] < counts[c] - 1)]
+        where = where[
+            (where[:, b] > 0) & (where[:, c] > 0) & (where[:, b] < counts[b] - 1) & (where[:, c] < counts[c] - 1)
+        ]
         quad = []
         for db, dc in ((1, 1), (0, 1), (0, 0), (1, 0)):
             w = where.copy()
