@@ -118,10 +118,9 @@ def rows_by_label_file(shards: Sequence[Shard], converged_only: bool = False) ->
         ordered = members[np.argsort(label_row[members], kind="stable")]
         repeated = np.flatnonzero(np.diff(label_row[ordered]) == 0)
         if len(repeated):
-            twice = shards[shard[ordered[repeated[0] + 1]]].parquet
-            raise InputError(
-                "the row is there twice", file=twice, row=label_row[ordered[repeated[0]]], field="label_row"
-            )
+            second = ordered[repeated[0] + 1]
+            problem = f"row {label_row[second]} of {name} is there twice"
+            raise InputError(problem, file=shards[shard[second]].parquet, field="label_row")
         if len(ordered):
             groups[name] = Rows(shard[ordered], row[ordered])
     return dict(sorted(groups.items()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import tarfile
 import time
 
@@ -351,8 +352,9 @@ def test_failed_verification_exits_with_1_and_lists_what_failed(fresh, capsys):
 def test_numbers_of_many_rows_are_quick(tmp_path):
     """A hundred thousand people; the million is in tests/benchmarks/inspect_numbers.py."""
     table = columns_to_table(HMR_SKEL, written_shards.label_columns(5_000))
-    for index in range(20):
-        pq.write_table(table, tmp_path / f"{index:06d}.parquet")
+    pq.write_table(table, tmp_path / "000000.parquet")
+    for index in range(1, 20):
+        shutil.copy(tmp_path / "000000.parquet", tmp_path / f"{index:06d}.parquet")
     seconds = []
     for _ in range(5):  # the best of some runs: others use the machine too
         began = time.perf_counter()

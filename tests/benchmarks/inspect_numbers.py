@@ -1,0 +1,60 @@
+"""How long `hmr-skel inspect` takes for the numbers of a million people: `python -m tests.benchmarks.inspect_numbers`.
+
+The time is that of the whole command, interpreter and imports included, the best of some runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import written_shards
+
+from schemas import HMR_SKEL, columns_to_table
+
+log = logging.getLogger("inspect_numbers")
+TARGET_SECONDS = 2.0
+
+
+def main() -> int:
+    """Writes shards without tars, runs the command on them, and fails if it takes longer than the target."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--rows-per-shard", type=int, nargs="+", default=[1_000, 10_000, 100_000])
+    parser.add_argument("--runs", type=int, default=3)
+    options = parser.parse_args()
+    worst = 0.0
+    for size in options.rows_per_shard:
+        with tempfile.TemporaryDirectory() as folder:
+            columns = written_shards.label_columns(min(size, 10_000))
+            table = columns_to_table(HMR_SKEL, columns)
+            for index in range(options.rows // size):
+                with pq.ParquetWriter(Path(folder) / f"{index:06d}.parquet", HMR_SKEL, compression="zstd") as writer:
+                    for _ in range(size // len(table)):
+                        writer.write_table(table)
+            seconds = min(_timed(folder) for _ in range(options.runs))
+        log.info("%d rows in shards of %d: %.2f s", options.rows, size, seconds)
+        worst = max(worst, seconds)
+    return 0 if worst < TARGET_SECONDS else 1
+
+
+def _timed(folder: str) -> float:
+    began = time.perf_counter()
+    subprocess.run(
+        [Path(sys.executable).parent / "hmr-skel", "inspect", folder, "--json"], check=True, capture_output=True
+    )
+    return time.perf_counter() - began
+
+
+if __name__ == "__main__":
+    sys.exit(main())
