@@ -11,6 +11,9 @@ from typing import Any, Literal
 
 from schemas import InputError
 
+IMAGE_MEAN, IMAGE_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Of ImageNet, RGB; every network here takes images as (x / 255 - mean) / std."""
+
 
 @dataclass(frozen=True)
 class BackboneSize:

@@ -1,16 +1,19 @@
 """FLNet: the vertical field of view of a photograph, from the whole of it.
 
-Source: Patel and Black, CameraHMR, 3DV 2025; HRNet-W48 of Sun et al., CVPR 2019. Parameter names are those of the released
-checkpoint, including those of layers that nothing uses.
+Source: Patel and Black, CameraHMR, 3DV 2025; HRNet-W48 of Sun et al., CVPR 2019. Parameter names are those of the
+released checkpoint, including those of layers that nothing uses.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from train.config import IMAGE_MEAN, IMAGE_STD
 
 SIDE = 256
 """Side of the input, px."""
@@ -143,3 +146,18 @@ def _bring(source: int, target: int) -> nn.Module:
 
 def _conv(channels: int, out: int, stride: int = 1) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(channels, out, 3, stride, 1, bias=False), nn.BatchNorm2d(out), nn.ReLU())
+
+
+def whole_image(photograph: np.ndarray) -> Tensor:
+    """(3, 256, 256) FLNet's input from a photograph (H, W, 3), uint8 RGB: its longer side 256, centred on white."""
+    import cv2
+
+    height, width = photograph.shape[:2]
+    scale = SIDE / max(height, width)
+    size = max(int(width * scale), 1), max(int(height * scale), 1)
+    small = cv2.resize(photograph, size, interpolation=cv2.INTER_AREA)
+    canvas = np.full((SIDE, SIDE, 3), 255, np.uint8)
+    left, top = (SIDE - size[0]) // 2, (SIDE - size[1]) // 2
+    canvas[top : top + size[1], left : left + size[0]] = small
+    image = torch.from_numpy(canvas).permute(2, 0, 1).float() / 255
+    return (image - torch.tensor(IMAGE_MEAN)[:, None, None]) / torch.tensor(IMAGE_STD)[:, None, None]

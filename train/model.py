@@ -14,8 +14,6 @@ IMAGE = 256
 """Side of the input crop, px."""
 COLUMNS = slice(32, 224)
 """Columns of the crop that the encoder sees."""
-IMAGE_MEAN, IMAGE_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of ImageNet, RGB; images come as (x / 255 - mean) / std."""
 
 
 class Output(NamedTuple):

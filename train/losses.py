@@ -1,0 +1,126 @@
+"""The training loss. Each of its equations is one function, in order:
+
+(1) `joints_3d`   (2) `joints_2d`   (3) `parameters`   (4) `stage`   (5) `refinement`   (6) `total`
+
+(1)-(3) compare one estimate with its target, (4) weighs them for the coarse and the final estimate, (5) holds the
+layers between to the target's rotations, (6) is what is minimised. The camera is supervised only through (2). Sums run
+over joints and coordinates, means over people. Source: SKEL-CF (arXiv 2511.20157) as in DESIGN section 7.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from train.body import PELVIS_KEYPOINT, KeypointLayer
+from train.camera import Framing, project_to_crop
+from train.config import LossConfig
+from train.decoder import Estimate
+from train.model import Output
+from train.pose_representation import poses_to_rotations, representation_to_rotations
+
+
+class Targets(NamedTuple):
+    """The labels of B people."""
+
+    poses: Tensor
+    """(B, 46) SKEL q, rad."""
+    betas: Tensor
+    """(B, 10)"""
+    keypoints_3d: Tensor
+    """(B, 44, 4) m in any translation, and confidence."""
+    keypoints_2d: Tensor
+    """(B, 44, 3) crop coordinates, -0.5 to 0.5 inside the box, and confidence."""
+    framing: Framing
+    """Of the crops in their photographs."""
+
+
+class Loss(NamedTuple):
+    """What is minimised, and what it is made of."""
+
+    total: Tensor
+    """() with its gradient."""
+    terms: dict[str, Tensor]
+    """() each, unweighted and detached: `coarse/joints_3d`, `final/betas`, `layers/rotations` and so on."""
+
+
+def joints_3d(keypoints: Tensor, target: Tensor) -> Tensor:
+    """(1) Mean over people of the confidence-weighted L1 distance of pelvis-relative keypoints (B, 44, 3)."""
+    goal, confidence = target[..., :3], target[..., 3:]
+    moved = keypoints - keypoints[:, PELVIS_KEYPOINT : PELVIS_KEYPOINT + 1]
+    goal = goal - goal[:, PELVIS_KEYPOINT : PELVIS_KEYPOINT + 1]
+    return (confidence * (moved - goal).abs()).sum((1, 2)).mean()
+
+
+def joints_2d(projected: Tensor, target: Tensor) -> Tensor:
+    """(2) Mean over people of the confidence-weighted L1 distance of keypoints in crop coordinates (B, 44, 2)."""
+    return (target[..., 2:] * (projected - target[..., :2]).abs()).sum((1, 2)).mean()
+
+
+class Parameters(NamedTuple):
+    """Equation (3), by its three weights."""
+
+    betas: Tensor
+    body_rotations: Tensor
+    root_rotation: Tensor
+
+
+def parameters(estimate: Estimate, betas: Tensor, rotations: Tensor) -> Parameters:
+    """(3) Mean over people of the L1 distances of shape, of the body's rotation matrices and of the root's.
+
+    `betas` (B, 10) and `rotations` (B, 24, 3, 3) are the targets.
+    """
+    apart = (representation_to_rotations(estimate.poses_6d) - rotations).abs().sum((2, 3))
+    shape = (estimate.betas - betas).abs().sum(1)
+    return Parameters(shape.mean(), apart[:, 1:].sum(1).mean(), apart[:, 0].mean())
+
+
+def stage(
+    estimate: Estimate, targets: Targets, rotations: Tensor, body: KeypointLayer, config: LossConfig
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """(4) The weighted sum of (1)-(3) for one estimate, and its unweighted terms.
+
+    `rotations` (B, 24, 3, 3) are those of the target's poses.
+    """
+    keypoints = body(estimate.poses, estimate.betas)
+    projected = project_to_crop(keypoints, estimate.cam, targets.framing)
+    terms = {
+        "joints_3d": joints_3d(keypoints, targets.keypoints_3d),
+        "joints_2d": joints_2d(projected, targets.keypoints_2d),
+        **parameters(estimate, targets.betas, rotations)._asdict(),
+    }
+    return sum(getattr(config, name) * value for name, value in terms.items()), terms
+
+
+def refinement(layers: tuple[Estimate, ...], rotations: Tensor) -> Tensor:
+    """(5) Mean absolute difference of rotation matrices, over the layers before the final one."""
+    apart = [(representation_to_rotations(layer.poses_6d) - rotations).abs().mean() for layer in layers[:-1]]
+    return torch.stack(apart).mean()
+
+
+def total(output: Output, targets: Targets, body: KeypointLayer, config: LossConfig | None = None) -> Loss:
+    """(6) Coarse and final estimate by (4), the layers between by (5), or by (4) too if the configuration says so.
+
+    Computed in float32 in any autocast. Stages that a variant does not have are left out.
+    """
+    config = config or LossConfig()
+    with torch.autocast(targets.poses.device.type, enabled=False):
+        rotations = poses_to_rotations(targets.poses)
+        stages = {"final": output.final}
+        if output.coarse is not None and output.layers:
+            stages["coarse"] = output.coarse
+        between = output.layers[:-1]
+        if config.layer_supervision == "full":
+            stages |= {f"layer_{n}": layer for n, layer in enumerate(between)}
+        parts, terms = [], {}
+        for name, estimate in stages.items():
+            value, found = stage(estimate, targets, rotations, body, config)
+            parts.append(value)
+            terms |= {f"{name}/{term}": loss.detach() for term, loss in found.items()}
+        if between and config.layer_supervision == "rotations":
+            value = refinement(output.layers, rotations)
+            parts.append(config.refinement * value)
+            terms["layers/rotations"] = value.detach()
+        return Loss(torch.stack(parts).sum(), terms)
