@@ -131,7 +131,8 @@ def demo_studio() -> Studio:
     from fitting.model_files import keypoint_arrays
     from fitting.smpl import load_smpl
 
-    smpl = load_smpl.demo()
+    # in single precision the last digits depend on threads and memory layout, and would show in the files
+    smpl = load_smpl.demo(dtype=torch.float64)
     return Studio(smpl, keypoint_arrays("demo", len(smpl.v_template))["SMPL_to_J19"])
 
 
