@@ -73,7 +73,7 @@ def skel_weights(source: Source, anny: np.ndarray, v: np.ndarray, joints: np.nda
     w["pelvis"] = trunk * (1 - above_lumbar)
     w["lumbar_body"] = trunk * above_lumbar * (1 - above_thorax)
     up_neck = smoothstep(v[:, 1] + 0.3 * v[:, 2], at["head"][1] - 0.09, at["head"][1] + 0.045)
-    w["thorax"] = trunk * above_lumbar * above_thorax + 0.3 * clavicle + neck * (1 - up_neck)
+    w["thorax"] = trunk * above_lumbar * above_thorax + 0.1 * clavicle + neck * (1 - up_neck)
     w["head"] = _sum(source, anny, "head", "eye") + neck * up_neck
     for s, side in (("l", "L"), ("r", "R")):
         w[f"femur_{s}"] = _sum(source, anny, f"upperleg.{side}")
@@ -84,7 +84,7 @@ def skel_weights(source: Source, anny: np.ndarray, v: np.ndarray, joints: np.nda
         w[f"toes_{s}"] = foot * front
         w[f"talus_{s}"] = foot * (1 - front) * high
         w[f"calcn_{s}"] = foot * (1 - front) * (1 - high)
-        w[f"scapula_{s}"] = 0.7 * _sum(source, anny, f"clavicle.{side}") + _sum(source, anny, f"shoulder.{side}")
+        w[f"scapula_{s}"] = 0.9 * _sum(source, anny, f"clavicle.{side}") + _sum(source, anny, f"shoulder.{side}")
         w[f"humerus_{s}"] = _sum(source, anny, f"upperarm.{side}")
         forearm = _sum(source, anny, f"lowerarm.{side}")
         start, end = abs(at[f"ulna_{s}"][0]), abs(at[f"hand_{s}"][0])
