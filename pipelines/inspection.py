@@ -6,9 +6,11 @@ Numbers come from the Parquet files alone, and of them only from the columns tha
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -110,6 +112,10 @@ def summarise(shards: Sequence[Shard], worst: int = 5) -> dict:
     table = concatenated(parts)
     scalars = {name: table[name].to_numpy() for name in (*SUMMARY_SCALARS, *QUANTILE_FIELDS)}
     stages = table["stage_vertex_error_mm"].combine_chunks().flatten().to_numpy().reshape(-1, len(STAGES))
+    described = [name for name in scalars if name in (*QUANTILE_FIELDS, "iterations", "betas_change")]
+    columns = {name: scalars[name] for name in described} | dict(zip(STAGES, stages.T, strict=True))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # quantiles of a million numbers are what is left to compute
+        found = dict(zip(columns, pool.map(statistics, columns.values()), strict=True))
     exceeded, pressed = scalars["limits_exceeded"], scalars["limits_pressed"]
     return {
         "shards": len(shards),
@@ -117,10 +123,10 @@ def summarise(shards: Sequence[Shard], worst: int = 5) -> dict:
         "converged": int(scalars["converged"].sum()),
         "datasets": _counts(table["dataset"]),
         "rejects": count_rejects(shards),
-        "errors": {name: statistics(scalars[name]) for name in QUANTILE_FIELDS},
-        "stages": {name: statistics(stages[:, i]) for i, name in enumerate(STAGES)},
-        "iterations": statistics(scalars["iterations"]),
-        "betas_change": statistics(scalars["betas_change"]),
+        "errors": {name: found[name] for name in QUANTILE_FIELDS},
+        "stages": {name: found[name] for name in STAGES},
+        "iterations": found["iterations"],
+        "betas_change": found["betas_change"],
         "limits": {
             "people_exceeding": int((exceeded > 0).sum()),
             "angles_exceeding": int(exceeded.sum()),

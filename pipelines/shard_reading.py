@@ -147,12 +147,12 @@ def _read_part(file: Path, schema: pa.Schema) -> pa.Table:
     dictionaries = [name for name in REPEATED_TEXT if name in schema.names]
     try:
         with pq.ParquetFile(file, pre_buffer=False, memory_map=True, read_dictionary=dictionaries) as stored:
-            names = stored.schema_arrow.names
-            for name in schema.names:
-                if name not in names:
-                    problem = "the column is missing"
-                    raise InputError(problem, file=file, field=name, expected=describe(HMR_SKEL.field(name)))
-            table = stored.read(columns=schema.names, use_threads=False).select(schema.names)
+            table = stored.read(columns=schema.names, use_threads=False)
+        for name in schema.names:
+            if name not in table.column_names:
+                problem = "the column is missing"
+                raise InputError(problem, file=file, field=name, expected=describe(HMR_SKEL.field(name)))
+        table = table.select(schema.names)
         return table if table.schema.equals(schema) else table.cast(schema)  # a cast costs as much as the opening
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OSError) as error:
         raise InputError(f"cannot be read: {error}", file=file, expected="a Parquet file of HMR_SKEL rows") from error

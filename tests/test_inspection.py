@@ -321,6 +321,38 @@ def test_untrue_statistics_are_found(fresh, file, changes, complaint):
     assert complaint in failures(fresh)
 
 
+def test_samples_twice_or_in_another_order_are_found(fresh):
+    change_tar(fresh, lambda name, content: content)
+    tar = fresh / "000000.tar"
+    with tarfile.open(tar) as archive:
+        members = [(member.name, archive.extractfile(member).read()) for member in archive]
+    for arranged, complaint in (
+        (members[3:] + members[:3], "or in another order"),
+        ([*members[:1], *members], "aic-000000-0.jpg is there twice"),
+    ):
+        with tarfile.open(tar, "w") as archive:
+            for name, content in arranged:
+                info = tarfile.TarInfo(name)
+                info.size = len(content)
+                archive.addfile(info, io.BytesIO(content))
+        restate_shard(fresh)
+        assert complaint in failures(fresh)
+
+
+def test_a_key_twice_is_found(tmp_path):
+    columns = written_shards.label_columns(3)
+    columns["key"][2] = columns["key"][0]
+    written_shards.write_manifest(tmp_path, [written_shards.write_shard(tmp_path, "000000", columns)])
+    assert "000000.parquet has a key twice" in failures(tmp_path)
+
+
+def test_a_manifest_that_differs_from_a_shard_is_found(fresh):
+    shards = json.loads((fresh / "dataset.json").read_text())["shards"]
+    shards[1]["spec_hash"] = "1" * 64
+    edit_json(fresh / "dataset.json", shards=shards)
+    assert "states other spec_hash for shard 000001 than 000001.json" in failures(fresh)
+
+
 @pytest.mark.parametrize(
     ("file", "complaint"),
     [
