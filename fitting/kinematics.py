@@ -142,6 +142,10 @@ class RestFrames:
     """(B, 24, 3, 3) bone frames A_j."""
     axes: Tensor
     """(B, 24, 3, 3) unit axis of each slot, in the model frame."""
+    spins: Tensor
+    """(B, 24, 3, 9) cross-product matrix of each slot's axis, flat."""
+    spins_squared: Tensor
+    """(B, 24, 3, 9) its square, flat."""
 
 
 @dataclass(frozen=True)
@@ -204,30 +208,41 @@ def rotation_about(axis: Tensor, angle: Tensor) -> Tensor:
 
 
 _SERIES_BELOW = 0.3
-"""Angle (rad) under which an arc is summed as a series: exact to 1e-12 there, while quotients cancel near zero."""
+"""Angle (rad) under which an arc is summed as a series: exact to 1e-13 there, while quotients cancel near zero."""
+
+_SERIES_TERMS = 6
+
+
+def _arc_series() -> np.ndarray:
+    """(6, 4) coefficients, by powers of a^2, of x / a, y, dx and dy / a (see `arc`)."""
+    n = np.arange(_SERIES_TERMS)
+    even = np.array([math.factorial(2 * k + 2) for k in n], float)
+    odd = np.array([math.factorial(2 * k + 1) for k in n], float)
+    odd_next = np.array([math.factorial(2 * k + 3) for k in n], float)
+    sign = (-1.0) ** n
+    return np.stack([sign / even, sign / odd, sign * (2 * n + 1) / even, -sign * (2 * n + 2) / odd_next], 1)
+
+
+_ARC_SERIES = _arc_series()
 
 
 def arc(angle: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """An arc of constant curvature and unit length: (1-cos a)/a, sin(a)/a, and their derivatives by the angle a."""
+    """An arc of unit length and constant curvature: x = (1-cos a)/a, y = sin(a)/a, and their derivatives by a."""
     small = angle.abs() < _SERIES_BELOW
     a = torch.where(small, torch.ones_like(angle), angle)
     z = torch.where(small, angle, torch.zeros_like(angle))
-    s, c, z2 = a.sin(), a.cos(), z * z
-
-    def series(coefficients: list[float]) -> Tensor:
-        total = torch.zeros_like(z2)
-        for coefficient in reversed(coefficients):
-            total = total * z2 + coefficient
-        return total
-
-    f = [math.factorial(n) for n in range(14)]
-    x = torch.where(small, z * series([1 / f[2], -1 / f[4], 1 / f[6], -1 / f[8], 1 / f[10]]), (1 - c) / a)
-    y = torch.where(small, series([1.0, -1 / f[3], 1 / f[5], -1 / f[7], 1 / f[9], -1 / f[11]]), s / a)
-    dx_series = series([1 / f[2], -3 / f[4], 5 / f[6], -7 / f[8], 9 / f[10]])
-    dy_series = z * series([-2 / f[3], 4 / f[5], -6 / f[7], 8 / f[9], -10 / f[11]])
-    dx = torch.where(small, dx_series, (a * s - (1 - c)) / (a * a))
-    dy = torch.where(small, dy_series, (a * c - s) / (a * a))
-    return x, y, dx, dy
+    s, c = a.sin(), a.cos()
+    x, y = (1 - c) / a, s / a
+    powers = torch.stack([torch.ones_like(z), z * z], -1)
+    powers = torch.cat([powers, powers * powers[..., 1:] ** 2, powers * powers[..., 1:] ** 4], -1)
+    series = powers @ torch.as_tensor(_ARC_SERIES, dtype=angle.dtype, device=angle.device)
+    xs, ys, dxs, dys = series.unbind(-1)
+    return (
+        torch.where(small, z * xs, x),
+        torch.where(small, ys, y),
+        torch.where(small, dxs, y - x / a),
+        torch.where(small, z * dys, (c - y) / a),
+    )
 
 
 SPINE = (LUMBAR, THORAX, HEAD)
@@ -244,10 +259,9 @@ def joint_offsets(joints: Tensor, parents: list[int], poses: Tensor) -> tuple[Te
     elevation), (B, 5, 2, 3).
     """
     length = (joints[:, SPINE, 1] - joints[:, [parents[j] for j in SPINE], 1]).abs()
-    bend, extend = poses[:, SPINE_BENDING], poses[:, SPINE_EXTENSION]
-    xb, yb, dxb, dyb = arc(bend)
-    xe, ye, dxe, dye = arc(extend)
-    zero = torch.zeros_like(bend)
+    both = arc(poses[:, SPINE_BENDING + SPINE_EXTENSION])
+    (xb, xe), (yb, ye), (dxb, dxe), (dyb, dye) = (values.unflatten(1, (2, 3)).unbind(1) for values in both)
+    zero = torch.zeros_like(xb)
     l3 = length[..., None]
     spine = torch.stack([-xb, yb + ye - 2, -xe], -1) * l3
     spine_slopes = torch.stack([torch.stack([-dxb, dyb, zero], -1), torch.stack([zero, dye, -dxe], -1)], -2)
@@ -291,14 +305,19 @@ def rest_frames(
     bones = per_joint_rot.expand(len(joints), -1, -1, -1).clone()
     bones[:, free] = rotation_between(turned[free].expand(len(joints), -1, -1), onto[:, free]) @ per_joint_rot[free]
     basis = bones @ apose_rotations.transpose(-1, -2)
-    return RestFrames(joints, offsets, bones, torch.einsum("bjrc,jsc->bjsr", basis, axes))
+    turned_axes = axes @ basis.transpose(-1, -2)
+    spins = skew(turned_axes)
+    return RestFrames(joints, offsets, bones, turned_axes, spins.flatten(3), (spins @ spins).flatten(3))
 
 
 def pose_skeleton(rest: RestFrames, parents: list[int], poses: Tensor) -> Posed:
     """Forward kinematics (steps 3-5). `poses` (B, 46), rad."""
     padded = torch.cat([poses, poses.new_zeros(len(poses), 1)], 1)
     angles = padded[:, COORDINATE_OF_SLOT.reshape(-1)].unflatten(1, (JOINTS, DOF_SLOTS))
-    slots = rotation_about(rest.axes, angles)
+    # Rodrigues: I + sin(a) K + (1 - cos(a)) K^2, with K the cross product with the axis.
+    eye = torch.eye(3, dtype=poses.dtype, device=poses.device).flatten()
+    sines, versines = angles.sin()[..., None], (1 - angles.cos())[..., None]
+    slots = (eye + sines * rest.spins + versines * rest.spins_squared).unflatten(3, (3, 3))
     local = slots[:, :, 2] @ slots[:, :, 1] @ slots[:, :, 0]
     slide, _ = joint_offsets(rest.joints, parents, poses)
     steps = rest.offsets.clone()

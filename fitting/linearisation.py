@@ -141,23 +141,33 @@ def _local_spin(posed: Posed, by_features: Tensor) -> Tensor:
     by_rotation = torch.zeros_like(posed.local_rotations)
     driven = [(n, j) for n, j in enumerate(CORRECTIVE_SOURCE) if j >= 0]
     by_rotation[:, [j for _, j in driven]] = by_features.unflatten(1, (23, 3, 3))[:, [n for n, _ in driven]]
-    q = by_rotation @ posed.local_rotations.transpose(2, 3)
-    return torch.stack([q[..., 2, 1] - q[..., 1, 2], q[..., 0, 2] - q[..., 2, 0], q[..., 1, 0] - q[..., 0, 1]], -1)
+    return _axial(by_rotation @ posed.local_rotations.transpose(2, 3))
 
 
 @dataclass(frozen=True)
 class ShapeMotion:
-    """First derivative of the skeleton by betas."""
+    """First derivative of the skeleton by betas, joint by joint."""
 
-    transforms: Tensor
-    """(B, 10, 24, 3, 4) of what skinning applies."""
+    turns: Tensor
+    """(B, 10, 24, 3) world rate at which a joint turns with everything behind it, about the origin..."""
+    rates: Tensor
+    """(B, 10, 24, 3) ...and moves: [turns x | rates] is the joint's own twist."""
+    drift: Tensor
+    """(B, 10, 24, 3) rate at which the rest position of a joint moves, turned into the pose."""
     local_turns: Tensor
-    """(B, 10, 24, 3) axis times rate at which a joint's local rotation turns."""
+    """(B, 10, 24, 3) rate at which a joint's rotation against its parent turns, in the parent's frame at rest."""
+
+    def transforms(self, transforms: Tensor, subtree: Tensor) -> Tensor:
+        """(B, 10, 24, 3, 4) derivative of what skinning applies."""
+        own = torch.cat([skew(self.turns), self.rates[..., None]], -1)
+        # A joint moves with everything between the root and itself.
+        twist = (subtree.T @ own.flatten(3)).unflatten(3, (3, 4))
+        moved = twist @ homogeneous(transforms)[:, None]
+        moved[..., 3] -= self.drift
+        return moved
 
 
-def shape_motion(
-    skel: SKEL, rest: RestFrames, posed: Posed, poses: Tensor, transforms: Tensor, subtree: Tensor
-) -> ShapeMotion:
+def shape_motion(skel: SKEL, rest: RestFrames, posed: Posed, poses: Tensor) -> ShapeMotion:
     """How the posed skeleton moves when betas change and the coordinates stay.
 
     Three things move: joint centres, the frames in which joints turn (they follow the bones' directions), and the
@@ -169,26 +179,21 @@ def shape_motion(
     d_offsets = torch.cat([d_joints[:, :, :1], d_joints[:, :, 1:] - d_joints[:, :, parents[1:]]], 2)
 
     frame_turns = _frame_turns(skel, rest, d_offsets)
-    local = posed.local_rotations[:, None]
-    local_turns = frame_turns - (local @ frame_turns[..., None]).squeeze(-1)
+    local_turns = frame_turns - _turned(posed.local_rotations, frame_turns)
 
     steps = d_offsets.clone()
     slide, _ = joint_offsets(rest.joints, parents, poses)
-    steps[:, :, SPINE + SCAPULAE] = steps[:, :, SPINE + SCAPULAE] + slide[:, None] * _slide_growth(
-        parents, rest.joints, d_joints
-    )
+    steps[:, :, SPINE + SCAPULAE] += slide[:, None] * _slide_growth(parents, rest.joints, d_joints)
     above = posed.rotations[:, [max(p, 0) for p in parents]].clone()
     above[:, PELVIS] = torch.eye(3, dtype=poses.dtype, device=poses.device)
-    omega = (above[:, None] @ local_turns[..., None]).squeeze(-1)
-    rates = (above[:, None] @ steps[..., None]).squeeze(-1)
-    u = rates + torch.linalg.cross(posed.joints[:, None].expand_as(omega), omega)
-    own = torch.cat([skew(omega), u[..., None]], -1)
-    # A joint moves with everything between the root and itself.
-    twist = (subtree.T @ own.flatten(3)).unflatten(3, (3, 4))
-    moved = twist @ homogeneous(transforms)[:, None]
-    drift = (posed.rotations[:, None] @ d_joints[..., None]).squeeze(-1)
-    moved[..., 3] = moved[..., 3] - drift
-    return ShapeMotion(moved, local_turns)
+    turns = _turned(above, local_turns)
+    rates = _turned(above, steps) + torch.linalg.cross(posed.joints[:, None].expand_as(turns), turns)
+    return ShapeMotion(turns, rates, _turned(posed.rotations, d_joints), local_turns)
+
+
+def _turned(rotations: Tensor, vectors: Tensor) -> Tensor:
+    """(B, 10, 24, 3) vectors turned by one rotation per joint (B, 24, 3, 3)."""
+    return (vectors.transpose(1, 2) @ rotations.transpose(2, 3)).transpose(1, 2)
 
 
 def _frame_turns(skel: SKEL, rest: RestFrames, d_offsets: Tensor) -> Tensor:
@@ -232,10 +237,22 @@ def _slide_growth(parents: list[int], joints: Tensor, d_joints: Tensor) -> Tenso
     return torch.cat([spine, scapula], 2)
 
 
-def shape_gradient(skel: SKEL, motion: ShapeMotion, posed: Posed, wrench: Tensor, by_features: Tensor) -> Tensor:
+def shape_gradient(
+    motion: ShapeMotion, posed: Posed, subtree: Tensor, transforms: Tensor, wrench: Tensor, by_features: Tensor
+) -> Tensor:
     """(B, 10) half the gradient by betas through the skeleton (not through the points at rest)."""
-    through_bones = (motion.transforms * wrench[:, None]).sum((2, 3, 4))
-    return through_bones + (motion.local_turns * _local_spin(posed, by_features)[:, None]).sum((2, 3))
+    world = wrench @ homogeneous(transforms).transpose(2, 3)
+    summed = (subtree @ world.flatten(2)).unflatten(2, (3, 4))
+    through_twists = (motion.turns * _axial(summed)[:, None] + motion.rates * summed[:, None, ..., 3]).sum((2, 3))
+    through_drift = (motion.drift * wrench[:, None, ..., 3]).sum((2, 3))
+    through_correctives = (motion.local_turns * _local_spin(posed, by_features)[:, None]).sum((2, 3))
+    return through_twists - through_drift + through_correctives
+
+
+def _axial(matrices: Tensor) -> Tensor:
+    """(..., 3) a with a . omega = <M, omega x> for the 3x3 part of M (..., 3, 3 or 4)."""
+    m = matrices
+    return torch.stack([m[..., 2, 1] - m[..., 1, 2], m[..., 0, 2] - m[..., 2, 0], m[..., 1, 0] - m[..., 0, 1]], -1)
 
 
 def shape_hessian(
@@ -244,19 +261,17 @@ def shape_hessian(
     subtree: Tensor,
     transforms: Tensor,
     moment: Tensor,
-    shape_moments: Tensor,
+    carried: Tensor,
     shape_gram: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """J^T J by (betas, coordinates) (B, 10, 46) and by betas (B, 10, 10).
 
-    `moment` (B, 96, 96), `shape_moments` (B, 10, 96, 96), `shape_gram` (10, 10), see `fitting.objective.Moments`.
+    `moment` (B, 96, 96), `carried` (B, 10, 96, 3), `shape_gram` (10, 10), see `fitting.objective.Moments`.
     Pose correctives are left out, and the product of two shape directions counts as if skinning did not shear it:
     these blocks steer the solver, its gradient is exact.
     """
-    people, modes = motion.transforms.shape[:2]
-    flat = transforms.transpose(1, 2).reshape(people, 3, JOINTS * 4)
-    d = motion.transforms.transpose(2, 3).reshape(people, modes, 3, JOINTS * 4)
-    carried = shape_moments @ flat[:, None].transpose(2, 3)
+    people, modes = motion.turns.shape[:2]
+    d = motion.transforms(transforms, subtree).transpose(2, 3).reshape(people, modes, 3, JOINTS * 4)
     z = moment[:, None] @ d.transpose(2, 3) + carried
     world = homogeneous(transforms)[:, None] @ z.view(people, modes, JOINTS, 4, 3)
     summed = (subtree @ world.flatten(3)).unflatten(3, (4, 3))

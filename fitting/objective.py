@@ -134,8 +134,10 @@ class Moments:
         products = (full[:, :, None] * full[:, None, :]).flatten(1)
         return (products @ self._table.flatten(2).flatten(0, 1)).unflatten(1, (self._size, self._size))
 
-    def with_shapes(self, betas: Tensor) -> Tensor:
-        """(B, 10, 96, 96) moments of the points y with each shape direction y_i: sum of w y y_i^T."""
+    def carried(self, betas: Tensor, transforms: Tensor) -> Tensor:
+        """(B, 10, 96, 3) sum of w y (T y_i)^T for each shape direction y_i and transforms T (B, 24, 3, 4)."""
+        people, modes = len(betas), betas.shape[1]
         full = torch.cat([torch.ones_like(betas[:, :1]), betas], 1)
-        cross = self._table[:, 1:].flatten(1)
-        return (full @ cross).unflatten(1, (betas.shape[1], self._size, self._size))
+        flat = transforms.transpose(1, 2).reshape(people * 3, self._size)
+        products = (flat @ self._table[:, 1:].reshape(-1, self._size).T).view(people, 3, modes + 1, -1)
+        return torch.einsum("ba,bcan->bnc", full, products).unflatten(1, (modes, self._size))

@@ -145,26 +145,33 @@ class FullObjective:
         if self.first_distances is None:
             self.first_distances = exact.distances
         twists = lin.pose_twists(skel, rest, posed, poses)
-        moment = self.region.moments(betas)
         extra, slope, curvature = pose_terms(problem, poses, index)
         gradient = lin.pose_gradient(twists, problem.subtree, transforms, exact.wrench) + slope
-        gradient = gradient + lin.corrective_gradient(skel, twists, posed, exact.by_features)
-        hessian = lin.pose_hessian(twists, problem.subtree, transforms, moment, self.region.joints)
-        hessian = hessian + torch.diag_embed(curvature[:, BODY_COORDINATES])
-        gradient = gradient[:, BODY_COORDINATES]
+        gradient = (gradient + lin.corrective_gradient(skel, twists, posed, exact.by_features))[:, BODY_COORDINATES]
+        curvature = curvature[:, BODY_COORDINATES]
         cost = exact.cost + extra
-        if not self.fit_betas:
-            return Quadratic(cost, gradient, hessian)
-        away = betas - problem.betas_centre[index]
-        motion = lin.shape_motion(skel, rest, posed, poses, transforms, problem.subtree)
-        by_betas = exact.by_betas + problem.betas_prior * away
-        by_betas = by_betas + lin.shape_gradient(skel, motion, posed, exact.wrench, exact.by_features)
-        moments = self.region.moments
-        cross, own = lin.shape_hessian(
-            twists, motion, problem.subtree, transforms, moment, moments.with_shapes(betas), moments.shape_gram
-        )
+        motion = None
+        if self.fit_betas:
+            away = betas - problem.betas_centre[index]
+            motion = lin.shape_motion(skel, rest, posed, poses)
+            by_betas = exact.by_betas + problem.betas_prior * away
+            by_betas = by_betas + lin.shape_gradient(
+                motion, posed, problem.subtree, transforms, exact.wrench, exact.by_features
+            )
+            gradient = torch.cat([gradient, by_betas], 1)
+            curvature = torch.cat([curvature, torch.full_like(betas, problem.betas_prior)], 1)
+            cost = cost + problem.betas_prior * away.square().sum(1)
+        hessian = self._jtj(betas, transforms, twists, motion) + torch.diag_embed(curvature)
+        return Quadratic(cost, gradient, hessian)
+
+    def _jtj(self, betas: Tensor, transforms: Tensor, twists: lin.Twists, motion: lin.ShapeMotion | None) -> Tensor:
+        """(B, n, n) J^T J of the data term."""
+        subtree, region = self.problem.subtree, self.region
+        moment = region.moments(betas)
+        by_pose = lin.pose_hessian(twists, subtree, transforms, moment, region.joints)
+        if motion is None:
+            return by_pose
+        carried = region.moments.carried(betas, transforms)
+        cross, own = lin.shape_hessian(twists, motion, subtree, transforms, moment, carried, region.moments.shape_gram)
         cross = cross[:, :, BODY_COORDINATES]
-        own = own + problem.betas_prior * torch.eye(own.shape[-1], dtype=own.dtype, device=own.device)
-        hessian = torch.cat([torch.cat([hessian, cross.transpose(1, 2)], 2), torch.cat([cross, own], 2)], 1)
-        cost = cost + problem.betas_prior * away.square().sum(1)
-        return Quadratic(cost, torch.cat([gradient, by_betas], 1), hessian)
+        return torch.cat([torch.cat([by_pose, cross.transpose(1, 2)], 2), torch.cat([cross, own], 2)], 1)

@@ -38,7 +38,7 @@ _CHAINS = (
     ((k.RADIUS_L, k.HAND_L), 20),
 )
 
-_SWEEPS = 6
+_SWEEPS = 4
 """Passes of coordinate ascent over a chain; the angles change by less than a degree after that."""
 
 
@@ -65,8 +65,10 @@ def start_poses(rest: RestFrames, parents: list[int], smpl_rotations: Tensor, ro
         axes = torch.stack([rest.axes[:, j, s] for j, s in slots], 1)
         coordinates = [int(COORDINATE_OF_SLOT[j, s]) for j, s in slots]
         difference = before.transpose(1, 2) @ target[:, smpl_joint]
-        angles = _euler_angles(axes, difference) if len(joints) == 1 and len(slots) == 3 else None
-        angles = _align(axes, difference, limits[coordinates], angles)
+        if len(slots) == 3 and len(joints) == 1:
+            angles = _euler_angles(axes, difference).clamp(*limits[coordinates].T)
+        else:
+            angles = _align(axes, difference, limits[coordinates])
         poses[:, coordinates] = angles
         for joint in joints:
             for n, (owner, _) in enumerate(slots):
@@ -87,16 +89,15 @@ def _euler_angles(axes: Tensor, rotation: Tensor) -> Tensor:
     return torch.stack([outer, middle, inner], 1) * hand[:, None]
 
 
-def _align(axes: Tensor, rotation: Tensor, limits: Tensor, angles: Tensor | None) -> Tensor:
+def _align(axes: Tensor, rotation: Tensor, limits: Tensor) -> Tensor:
     """(B, n) angles inside limits (n, 2) that bring the product of rotations about axes (B, n, 3) near a rotation.
 
     Coordinate ascent on the trace of the relative rotation; each angle has a closed form with the others fixed. The
     trace as a function of one angle is a cosine, so its best value within limits is the clamped one.
     """
     count = axes.shape[1]
-    angles = axes.new_zeros(len(axes), count) if angles is None else angles
-    angles = angles.clamp(limits[:, 0], limits[:, 1])
-    for _ in range(_SWEEPS):
+    angles = axes.new_zeros(len(axes), count).clamp(*limits.T)
+    for _ in range(_SWEEPS if count > 1 else 1):
         for n in range(count):
             left, right = _product(axes, angles, range(n)), _product(axes, angles, range(n + 1, count))
             x = left.transpose(1, 2) @ rotation @ right.transpose(1, 2)

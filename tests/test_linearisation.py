@@ -145,7 +145,8 @@ def test_shape_motion_matches_autograd(problem, skel, poses, betas):
 
     rest = skel.rest_frames(skel.rest_joints(betas))
     posed = skel.pose(rest, poses)
-    found = lin.shape_motion(skel, rest, posed, poses, lin.transforms_of(rest, posed), problem.subtree).transforms
+    motion = lin.shape_motion(skel, rest, posed, poses)
+    found = motion.transforms(lin.transforms_of(rest, posed), problem.subtree)
     for mode in range(10):
         tangent = torch.zeros_like(betas)
         tangent[:, mode] = 1
