@@ -165,7 +165,6 @@ def _solve_arms(q: np.ndarray, wanted: np.ndarray, skel: SKEL, rounds: int = 16)
     columns = np.array([[29, 30, 31, 32], [39, 40, 41, 42]])
     chains = np.array([[kin.HUMERUS_R, kin.ULNA_R, kin.HAND_R], [kin.HUMERUS_L, kin.ULNA_L, kin.HAND_L]])
     low, high = (bound[columns] for bound in limits())
-    rest = _mean_rest(skel)
     target = wanted * np.array([[[-1.0, 1.0, 1.0]], [[1.0, 1.0, 1.0]]])
     trunkless = q.copy()
     trunkless[:, :26] = 0.0  # directions are those in the frame of the thorax
@@ -174,7 +173,7 @@ def _solve_arms(q: np.ndarray, wanted: np.ndarray, skel: SKEL, rounds: int = 16)
         """(n*P, 2, 10) of angles (n*P, 2, 4): bones against their directions, and a weak pull to zero."""
         trial = np.tile(trunkless, (len(angles) // people, 1))
         trial[:, columns] = angles
-        bones = _unit(np.diff(_joints(skel, rest, trial)[:, chains], axis=2))
+        bones = _unit(np.diff(_joints(skel, trial)[:, chains], axis=2))
         apart = bones - np.tile(target, (len(angles) // people, 1, 1, 1))
         return np.concatenate([apart.reshape(len(angles), 2, 6), 0.03 * angles], axis=-1)
 
@@ -211,13 +210,12 @@ def _set_feet(q: np.ndarray, flat: np.ndarray, point: np.ndarray) -> np.ndarray:
 
 def _level_feet(q: np.ndarray, level: np.ndarray, flat: np.ndarray, point: np.ndarray, skel: SKEL) -> np.ndarray:
     """Bends the leg that reaches lower until both feet are equally high, by bisection."""
-    rest = _mean_rest(skel)
     # of each foot: ankle, heel and toe joints against their height when standing
     feet = [[kin.TALUS_R, kin.TOES_R], [kin.TALUS_L, kin.TOES_L]]
-    standing = np.asarray(rest.joints[0, :, 1], dtype=np.float64)
+    standing = _joints(skel, np.zeros((1, kin.COORDINATES)))[0, :, 1]
 
     def drop(poses: np.ndarray) -> np.ndarray:
-        joints = _joints(skel, rest, poses)
+        joints = _joints(skel, poses)
         return np.stack([(joints[:, foot, 1] - standing[foot]).min(axis=1) for foot in feet], axis=1)
 
     heights = drop(q)
@@ -242,21 +240,17 @@ def _level_feet(q: np.ndarray, level: np.ndarray, flat: np.ndarray, point: np.nd
 
 def skel_rotations(q: np.ndarray, skel: SKEL) -> Tensor:
     """Local joint rotations (P,24,3,3) of angles (P,46), for the mean shape."""
-    return _posed(skel, _mean_rest(skel), q).local_rotations
+    return _posed(skel, q).local_rotations
 
 
-def _mean_rest(skel: SKEL) -> kin.RestFrames:
-    return skel.rest_frames(skel.rest_joints(skel.v_template.new_zeros(1, 10)))
-
-
-def _posed(skel: SKEL, rest: kin.RestFrames, q: np.ndarray) -> kin.Posed:
-    repeated = [part.expand(len(q), *part.shape[1:]) for part in (rest.joints, rest.offsets, rest.bones, rest.axes)]
+def _posed(skel: SKEL, q: np.ndarray) -> kin.Posed:
     with torch.no_grad():
-        return skel.pose(kin.RestFrames(*repeated), torch.as_tensor(q, dtype=skel.v_template.dtype))
+        joints = skel.rest_joints(skel.v_template.new_zeros(1, 10)).expand(len(q), -1, -1)
+        return skel.pose(skel.rest_frames(joints), torch.as_tensor(q, dtype=skel.v_template.dtype))
 
 
-def _joints(skel: SKEL, rest: kin.RestFrames, q: np.ndarray) -> np.ndarray:
-    return _posed(skel, rest, q).joints.double().numpy()
+def _joints(skel: SKEL, q: np.ndarray) -> np.ndarray:
+    return _posed(skel, q).joints.double().numpy()
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
