@@ -107,8 +107,10 @@ def convert_shard(
         crops = _start_crops(pool, spec, rows, fitted_rows, settings)
         fitted = _fit(rows, fitted_rows, bodies, progress)
         images, sizes = _collect(crops, rows, fitted_rows)
-    numbers = [values.reshape(len(fitted_rows), -1) for values in fitted.values() if values.dtype.kind == "f"]
-    finite = np.isfinite(np.concatenate(numbers, axis=1)).all(axis=1)
+    finite = np.ones(len(fitted_rows), bool)
+    for values in fitted.values():
+        if values.dtype.kind == "f":
+            finite &= np.isfinite(values).all(axis=tuple(range(1, values.ndim)))
     rows.reject(fitted_rows[~finite], "non_finite_pose", "the fit is not finite")
     kept = np.array([i for i, row in enumerate(fitted_rows.tolist()) if row not in rows.problems], np.int64)
     columns = _sample_columns(spec, rows, fitted_rows[kept], {k: v[kept] for k, v in fitted.items()}, sizes)
