@@ -6,7 +6,9 @@ outer corner of the top left pixel.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,6 +19,8 @@ from pipelines.shard_reading import DATASET_FILE, IMAGE_ENDINGS, Shard, decode_i
 
 if TYPE_CHECKING:
     from fitting import SKEL
+
+log = logging.getLogger(__name__)
 
 SKIN = np.array([0.40, 0.62, 0.95])
 BONE = np.array([0.97, 0.93, 0.80])
@@ -183,13 +187,18 @@ def body_of(shards: Sequence[Shard], body_models: str | None) -> SKEL:
     Raises InputError if the model files are absent or broken.
     """
     from fitting import SKEL
+    from pipelines.bodies import bodies_sha256
+    from schemas import InputError
 
-    options: dict = {}
-    manifest = shards[0].folder / DATASET_FILE
-    if manifest.is_file():
-        options = read_document(manifest).get("options") or {}
-    where = body_models or options.get("body_models") or "demo"
-    return SKEL.load(where, gender=options.get("gender") or "male")
+    manifest = read_document(file) if (file := shards[0].folder / DATASET_FILE).is_file() else {}
+    options = manifest.get("options") or {}
+    where, gender = body_models or options.get("body_models") or "demo", options.get("gender") or "male"
+    skel = SKEL.load(where, gender=gender)
+    stated = (manifest.get("inputs") or {}).get("body_models")
+    with suppress(InputError):  # drawing needs SKEL only; a folder without SMPL cannot be compared
+        if stated and stated != bodies_sha256(where, gender, skel.num_vertices):
+            log.warning("%s: made with other body models than %s; what is drawn may not fit", file, where)
+    return skel
 
 
 def tiles_of(samples: Sequence[tuple[Shard, dict]], skel: SKEL) -> list[Tile]:

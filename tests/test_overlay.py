@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+
 import cv2
 import numpy as np
 import pytest
 import written_shards
 
 from pipelines import inspection, overlay
+from pipelines.bodies import bodies_sha256
 from pipelines.cli import guarded
 from pipelines.overlay import Tile, contact_sheet, draw_overlay, neutral_background
 from pipelines.shard_reading import find_shards, read_rows
@@ -194,6 +198,25 @@ def test_contact_sheet_command(folder, tmp_path, capsys):
     assert cv2.imread(str(target)).shape[2] == 3
     assert inspection.main(arguments) == 0
     assert target.read_bytes() == first
+
+
+def test_bodies_of_a_folder_in_the_official_layout(folder, tmp_path, model_directory):
+    target = tmp_path / "sheet.png"
+    arguments = ["--contact-sheet", str(target), "--people", "2", "--tile-size", "64"]
+    assert inspection.main([str(folder), *arguments]) == 0
+    embedded = target.read_bytes()
+    assert inspection.main([str(folder), *arguments, "--body-models", str(model_directory)]) == 0
+    assert target.read_bytes() != embedded
+
+
+def test_other_body_models_than_the_shards_are_a_warning(folder, tmp_path, caplog):
+    copy = tmp_path / "set"
+    shutil.copytree(folder, copy)
+    manifest = json.loads((copy / "dataset.json").read_text())
+    for stated, warned in ((bodies_sha256("demo", "male", 0), False), ("0" * 64, True)):
+        (copy / "dataset.json").write_text(json.dumps(manifest | {"inputs": {"body_models": stated}}))
+        overlay.body_of(find_shards([copy]), None)
+        assert ("made with other body models than demo" in caplog.text) == warned
 
 
 @pytest.mark.parametrize(
