@@ -35,6 +35,8 @@ BALLS = [j for j in range(JOINTS) if len(JOINT_AXES[j]) == 3]
 HINGES = [j for j in range(JOINTS) if len(JOINT_AXES[j]) == 1]
 HANDS = [j for j in range(JOINTS) if len(JOINT_AXES[j]) == 2]
 
+_COORDINATES_OF_SLOTS = COORDINATE_OF_SLOT.reshape(-1).tolist()
+
 _DEGENERATE = 1e-12
 """Squared length below which a pair (sine, cosine) has no direction; its angle is then zero, with zero gradient."""
 
@@ -89,7 +91,7 @@ def poses_to_rotations(poses: Tensor) -> Tensor:
 def slot_angles(poses: Tensor) -> Tensor:
     """(..., 24, 3) angle of each coordinate of each joint; zero where a joint has fewer than three."""
     padded = torch.cat([poses, torch.zeros_like(poses[..., :1])], -1)
-    return padded[..., COORDINATE_OF_SLOT.reshape(-1).tolist()].unflatten(-1, (JOINTS, DOF_SLOTS))
+    return padded[..., _COORDINATES_OF_SLOTS].unflatten(-1, (JOINTS, DOF_SLOTS))
 
 
 def rotations_of_slots(slots: Tensor) -> Tensor:
@@ -186,12 +188,12 @@ def _tables() -> dict[str, np.ndarray]:
     }
 
 
-_TABLES = _tables()
+_TABLES = {name: table.tolist() for name, table in _tables().items()}
 
 
 def _constant(name: str, dtype: torch.dtype, device: torch.device) -> Tensor:
     if torch.compiler.is_compiling():
-        return torch.tensor(_TABLES[name].tolist(), dtype=dtype, device=device)
+        return torch.tensor(_TABLES[name], dtype=dtype, device=device)
     return _kept_constant(name, dtype, device)
 
 

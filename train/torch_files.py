@@ -69,7 +69,10 @@ class StoredTensor:
         if not math.prod(self.shape):
             return torch.empty(self.shape, dtype=self.dtype)
         view = whole.as_strided(self.shape, self._stride, self._offset)
-        return view if view.numel() == whole.numel() and view.is_contiguous() else view.clone()
+        if view.numel() < whole.numel() or not view.is_contiguous():
+            return view.clone()
+        self._archive.forget()
+        return view
 
 
 def read_torch_file(path: str | PathLike[str]) -> Any:
@@ -159,6 +162,10 @@ class _Archive:
             self._last = (key, dtype), tensor
         return self._last[1]
 
+    def forget(self) -> None:
+        """Two tensors of a file never share memory once they are read, whatever they did when they were written."""
+        self._last = None
+
 
 class _Record:
     """What a pickle says about one object: its class and the arguments of its construction."""
@@ -233,7 +240,7 @@ class _Rebuilder:
 
     def __init__(self, archive: _Archive) -> None:
         self._archive = archive
-        self._done: dict[int, Any] = {}
+        self._done: dict[int, tuple[Any, Any]] = {}  # with the object itself, whose id must not be given anew
         self._open: set[int] = set()
 
     def value(self, item: Any) -> Any:
@@ -242,7 +249,7 @@ class _Rebuilder:
         if not isinstance(item, (_Record, _Storage, dict, list, tuple)):
             return item
         if id(item) in self._done:
-            return self._done[id(item)]
+            return self._done[id(item)][1]
         if id(item) in self._open:
             raise ValueError("an object contains itself")
         self._open.add(id(item))
@@ -256,7 +263,7 @@ class _Rebuilder:
             result = [self.value(element) for element in item]
             result = tuple(result) if isinstance(item, tuple) else result
         self._open.remove(id(item))
-        self._done[id(item)] = result
+        self._done[id(item)] = item, result
         return result
 
     def _record(self, record: _Record) -> Any:
@@ -284,4 +291,4 @@ class _Rebuilder:
 
 
 def _plain_key(key: Any) -> bool:
-    return isinstance(key, (str, int, float, bytes, bool, tuple)) or key is None
+    return isinstance(key, (str, int, float, bytes, bool)) or key is None
