@@ -70,6 +70,12 @@ TOES = {f"toe{k}-1.L": 0.25 for k in (1, 2, 3, 4)}
 KNUCKLES = {f"finger{k}-1.L": 0.3 for k in (2, 3, 4)}
 Place = tuple[dict[str, float], tuple[float, float, float]]
 
+
+def _trunk(fraction: float) -> dict[str, float]:
+    """A point between the hips' middle (0) and the base of the neck (1): SKEL scales bones by such lengths."""
+    return {name: weight * (1 - fraction) for name, weight in HIPS.items()} | {"neck01": fraction}
+
+
 SMPL_PLACES: dict[str, Place] = {
     "pelvis": (HIPS, (0, 0.075, -0.005)),
     "l_hip": ({"upperleg01.L": 0.85, "upperleg01.R": 0.15}, (0, 0, 0)),
@@ -88,14 +94,14 @@ SMPL_PLACES: dict[str, Place] = {
     "l_hand": ({"wrist.L": 0.1} | KNUCKLES, (0, 0, 0)),
 }
 SKEL_PLACES: dict[str, Place] = {
-    "pelvis": (HIPS, (0, 0.085, 0.03)),
-    "femur_l": ({"upperleg01.L": 0.91, "upperleg01.R": 0.09}, (0, 0.012, 0.002)),
+    "pelvis": (_trunk(0.145), (0, 0, 0.028)),
+    "femur_l": ({"upperleg01.L": 0.89, "upperleg01.R": 0.11}, (0, 0.008, 0.003)),
     "tibia_l": ({"lowerleg01.L": 1}, (-0.002, 0.006, -0.012)),
     "talus_l": ({"foot.L": 1}, (-0.001, -0.006, 0.004)),
     "calcn_l": ({"foot.L": 1}, (0.003, -0.042, -0.03)),
     "toes_l": (TOES, (0.003, 0.004, -0.022)),
-    "lumbar_body": ({"spine04": 0.2, "spine03": 0.8}, (0, -0.004, -0.007)),
-    "thorax": ({"spine04": 0.126, "spine03": 0.504, "neck01": 0.37}, (0, 0.0, -0.014)),
+    "lumbar_body": (_trunk(0.41), (0, 0, -0.030)),
+    "thorax": (_trunk(0.75), (0, 0, -0.042)),
     "head": ({"neck03": 0.5, "head": 0.5}, (0, 0.0, -0.002)),
     "scapula_l": ({"upperarm01.L": 1}, (-0.028, 0.03, -0.014)),
     "humerus_l": ({"upperarm01.L": 1}, (0.009, -0.006, 0)),

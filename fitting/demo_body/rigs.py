@@ -67,9 +67,10 @@ def skel_weights(source: Source, anny: np.ndarray, v: np.ndarray, joints: np.nda
     trunk = _sum(source, anny, "root", "pelvis", "spine")
     clavicle = _sum(source, anny, "clavicle")
     neck = _sum(source, anny, "neck")
-    height = v[:, 1] + 0.15 * v[:, 2]  # the pelvic brim and the rib margin slope
-    above_lumbar = smoothstep(height, at["lumbar_body"][1] - 0.075, at["lumbar_body"][1] + 0.075)
-    above_thorax = smoothstep(height, at["thorax"][1] - 0.09, at["thorax"][1] + 0.09)
+    # A spine joint turns about the middle of the arc that leads to it, so the borders lie below the joint centres.
+    height = v[:, 1] - 0.1 * v[:, 2]
+    above_lumbar = smoothstep(height, at["lumbar_body"][1] - 0.165, at["lumbar_body"][1] + 0.03)
+    above_thorax = smoothstep(height, at["thorax"][1] - 0.225, at["thorax"][1] + 0.05)
     w["pelvis"] = trunk * (1 - above_lumbar)
     w["lumbar_body"] = trunk * above_lumbar * (1 - above_thorax)
     up_neck = smoothstep(v[:, 1] + 0.3 * v[:, 2], at["head"][1] - 0.09, at["head"][1] + 0.045)

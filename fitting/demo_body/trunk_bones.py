@@ -14,7 +14,7 @@ def _spine_line(at: dict) -> tuple[np.ndarray, np.ndarray]:
     from scipy.interpolate import PchipInterpolator
 
     sizes = np.concatenate([np.full(7, 0.78), np.linspace(0.95, 1.3, 12), np.linspace(1.45, 1.6, 5)])
-    top, bottom = at["head"][1] + 0.012, at["lumbar_body"][1] - 0.018
+    top, bottom = at["head"][1] + 0.012, at["femur_l"][1] + 0.131
     edges = np.concatenate([[0], sizes.cumsum()]) / sizes.sum()
     y = top + (bottom - top) * edges
     z = PchipInterpolator(
@@ -28,7 +28,7 @@ def _spine_line(at: dict) -> tuple[np.ndarray, np.ndarray]:
 def spine(at: dict, index: dict) -> list[Part]:
     """24 vertebrae: body, spinous process, transverse processes. Neighbouring joints share those near a border."""
     centre, half = _spine_line(at)
-    head, thorax, lumbar = index["head"], index["thorax"], index["lumbar_body"]
+    head, thorax, lumbar, pelvis_i = (index[n] for n in ("head", "thorax", "lumbar_body", "pelvis"))
     parts = []
     for k in range(24):
         c, h = centre[k], half[k]
@@ -62,7 +62,7 @@ def spine(at: dict, index: dict) -> list[Part]:
         elif k < 19:
             owner, other, share = thorax, lumbar, max(0.0, (k - 16) / 6)
         else:
-            owner, other, share = lumbar, thorax, max(0.0, (21 - k) / 6)
+            owner, other, share = lumbar, pelvis_i, 0.12 * (k - 19)
         for mesh in (body, process, wings):
             parts.append(Part(mesh, owner, other, np.full(len(mesh[0]), share)))
     return parts
