@@ -183,7 +183,7 @@ def _sample_problems(shard: Shard, schema: pa.Schema, columns: Mapping[str, np.n
     def finished() -> Iterator[str]:
         if order and order[-1] in row_of:
             row = row_of[order[-1]]
-            for problem in _member_problems(members, *sample_parts(schema, columns, row)):
+            for problem in _member_problems(members, schema, *sample_parts(schema, columns, row)):
                 yield f"{shard.tar.name}: {order[-1]}{problem}"
 
     for key, ending, content in tar_samples(shard.tar):
@@ -204,17 +204,19 @@ def _sample_problems(shard: Shard, schema: pa.Schema, columns: Mapping[str, np.n
         )
 
 
-def _member_problems(members: Mapping[str, bytes], document: dict, arrays: dict[str, np.ndarray]) -> Iterator[str]:
+def _member_problems(
+    members: Mapping[str, bytes], schema: pa.Schema, document: dict, arrays: dict[str, np.ndarray]
+) -> Iterator[str]:
     """What is wrong with one sample's members, given the row as `sample_parts` has it."""
     if "json" not in members:
         yield ".json is missing"
     else:
         try:
-            stored = json.loads(members["json"])
+            stored = {name: _narrowed(schema, name, value) for name, value in json.loads(members["json"]).items()}
             names = [name for name in {**document, **stored} if not _same(document.get(name), stored.get(name))]
             if names:
                 yield f".json differs from the labels in {', '.join(names)}"
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, AttributeError) as error:
             yield f".json cannot be decoded: {error}"
     if "npz" not in members:
         yield ".npz is missing"
@@ -291,6 +293,15 @@ def _equal(a: np.ndarray | None, b: np.ndarray | None) -> bool:
     if a is None or b is None or a.dtype != b.dtype:
         return False
     return np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
+
+
+def _narrowed(schema: pa.Schema, name: str, value):
+    """A number of a sample's JSON in the width that the labels have: JSON may keep more digits than half precision."""
+    from schemas import field_dtype
+
+    if schema.get_field_index(name) < 0 or field_dtype(schema.field(name)).kind != "f":
+        return value
+    return np.asarray(value, field_dtype(schema.field(name))).tolist()
 
 
 def _same(a, b) -> bool:

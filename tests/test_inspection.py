@@ -174,6 +174,23 @@ def test_whole_shards_pass(folder, capsys):
     assert inspect_json(capsys, folder, "--verify") == {"passed": True, "shards": 2, "samples": 12, "failures": []}
 
 
+def test_json_may_have_more_digits_than_half_precision(tmp_path):
+    columns = written_shards.label_columns(3, bits=32)
+    written_shards.write_manifest(tmp_path, [written_shards.write_shard(tmp_path, "000000", columns, bits=16)])
+    stated = json.loads(dict_of_tar(tmp_path / "000000.tar")[f"{columns['key'][0]}.json"])["vertex_error_mm"]
+    assert stated != float(np.float16(stated)), "the test would show nothing"
+    assert verify(find_shards([tmp_path])).passed
+    columns["vertex_error_mm"][0] = 1.01 * stated
+    written_shards.write_shard(tmp_path / "other", "000000", columns, bits=16)
+    (tmp_path / "other" / "000000.tar").write_bytes((tmp_path / "000000.tar").read_bytes())
+    assert ".json differs from the labels in vertex_error_mm" in failures(tmp_path / "other")
+
+
+def dict_of_tar(tar) -> dict[str, bytes]:
+    with tarfile.open(tar) as archive:
+        return {member.name: archive.extractfile(member).read() for member in archive}
+
+
 def test_labels_without_images_pass(tmp_path):
     columns = written_shards.without_images(written_shards.label_columns(3))
     written_shards.write_manifest(tmp_path, [written_shards.write_shard(tmp_path, "000000", columns)])
