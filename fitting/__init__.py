@@ -3,7 +3,8 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fitting.fitter import FitOptions, SKELFit, SKELFitter
+    from fitting.fitter import FitOptions, SKELFitter
+    from fitting.result import SKELFit
     from fitting.skel import SKEL
     from fitting.smpl import load_smpl
 
@@ -11,7 +12,7 @@ _HOME = {
     "SKEL": "fitting.skel",
     "load_smpl": "fitting.smpl",
     "SKELFitter": "fitting.fitter",
-    "SKELFit": "fitting.fitter",
+    "SKELFit": "fitting.result",
     "FitOptions": "fitting.fitter",
 }
 

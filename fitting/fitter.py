@@ -13,13 +13,23 @@ from pytorch3d.transforms import axis_angle_to_matrix
 from torch import Tensor
 
 from fitting import kinematics
-from fitting.kinematics import HUMERUS_L, HUMERUS_R, JOINT_LIMITS, SCAPULA_L, SCAPULA_R
-from fitting.linearisation import subtree_matrix, transforms_of
-from fitting.objective import Moments, Points, residual
+from fitting.kinematics import (
+    HUMERUS_L,
+    HUMERUS_R,
+    JOINT_LIMITS,
+    LOWER_BODY_COORDINATES,
+    SCAPULA_L,
+    SCAPULA_R,
+    UPPER_BODY_COORDINATES,
+)
+from fitting.linearisation import subtree_matrix
+from fitting.objective import BODY_COORDINATES, Problem, Region
+from fitting.points import Moments, Points
+from fitting.result import SKELFit, describe
 from fitting.root import root_angles, root_translation
 from fitting.skel import SKEL
-from fitting.solver import SolverOptions, levenberg_marquardt
-from fitting.stages import BODY_COORDINATES, FullObjective, Problem, Region, RegionObjective
+from fitting.solver import SolverOptions
+from fitting.stages import Plan, run_stages
 from fitting.start import start_poses
 from fitting.transfer import shape_transfer
 
@@ -42,9 +52,13 @@ class FitOptions:
     """Pull of betas towards the transferred ones, m^2 per squared standard deviation."""
     limit_penalty: float = 1e-3
     """Cost of exceeding a limit where limits are a penalty, m^2 per rad^2."""
-    region_iterations: int = 12
+    betas_reach: float = 3.0
+    """Betas may move so far from the transferred ones; only hopeless targets pull them there."""
+    second_try_above_mm: float = 20.0
+    """Mean vertex distance above which a fit is tried again from the rest pose, and the better one kept."""
+    region_iterations: int = 20
     """Most iterations of the lower- and of the upper-body stage."""
-    full_iterations: int = 12
+    full_iterations: int = 50
     """Most iterations of the full-body stage."""
     step_tolerance: float = 3e-4
     """A person has converged when no unknown moved by more than this, rad or standard deviations."""
@@ -52,57 +66,9 @@ class FitOptions:
     """A person has also converged when a step lowered the cost by less than this fraction."""
 
 
-@dataclass(frozen=True)
-class SKELFit:
-    """SKEL parameters of B people, and how good they are. Rows that are not `valid` hold NaN."""
-
-    poses: Tensor
-    """(B, 46) rad"""
-    betas: Tensor
-    """(B, 10)"""
-    trans: Tensor
-    """(B, 3) m"""
-    vertex_error_mm: Tensor
-    """(B,) mean distance between SKEL's skin and the SMPL mesh"""
-    vertex_error_p95_mm: Tensor
-    """(B,) its 95th percentile over vertices"""
-    max_vertex_error_mm: Tensor
-    """(B,) its maximum"""
-    joint_error_mm: Tensor
-    """(B,) mean distance between SKEL's joints and those regressed from the SMPL mesh"""
-    stage_vertex_error_mm: Tensor
-    """(B, 4) mean vertex distance at the start, after the lower-body, upper-body and full-body stages"""
-    stage_cost: Tensor
-    """(B, 4) objective over all points at the same four moments, m^2"""
-    iterations: Tensor
-    """(B,) solver iterations over all stages"""
-    converged: Tensor
-    """(B,) bool: the full-body stage met its tolerance"""
-    limits_exceeded: Tensor
-    """(B,) coordinates outside their limits"""
-    worst_limit_excess: Tensor
-    """(B,) rad by which the worst of them is outside"""
-    limits_pressed: Tensor
-    """(B, 46) bool: coordinates that lie on a limit"""
-    betas_change: Tensor
-    """(B,) norm of betas minus transferred betas"""
-    valid: Tensor
-    """(B,) bool: the input was finite"""
-
-    def __len__(self) -> int:
-        return len(self.poses)
-
-    def numpy(self) -> dict[str, np.ndarray]:
-        """All fields as arrays."""
-        return {f.name: getattr(self, f.name).cpu().numpy() for f in dataclasses.fields(self)}
-
-
 LEGS = slice(kinematics.FEMUR_R, kinematics.LUMBAR)
 TRUNK = slice(kinematics.LUMBAR, kinematics.JOINTS)
 """Joints of the lower-body and of the upper-body stage."""
-
-_ON_LIMIT = 1e-4
-"""A coordinate closer to its limit than this (rad) counts as lying on it."""
 
 _PEOPLE_ON_CPU = 64
 """Batch that keeps two cores busy while its arrays stay near the caches."""
@@ -143,15 +109,25 @@ class SKELFitter:
         weights = torch.cat([torch.ones(skel.num_vertices) / skel.num_vertices, options.joint_weight / 24 * joints])
         weights = weights.to(reference)
         moved_by = self.points.skinning.T
-        self.regions = {
-            "lower": self._region(weights * (moved_by[:, LEGS].sum(1) > 0), LEGS, kinematics.LOWER_BODY_COORDINATES),
-            "upper": self._region(weights * (moved_by[:, TRUNK].sum(1) > 0), TRUNK, kinematics.UPPER_BODY_COORDINATES),
-            "full": self._region(weights, slice(1, kinematics.JOINTS), BODY_COORDINATES),
-        }
         self.limits = torch.as_tensor(JOINT_LIMITS).to(reference)
         free = torch.full_like(self.limits, torch.inf) * torch.tensor([-1.0, 1.0]).to(reference)
-        self.bounds = self.limits if options.limits == "bounds" else free
         self.start_limits = free if options.limits == "none" else self.limits
+        tolerances = {"step_tolerance": options.step_tolerance, "cost_tolerance": options.cost_tolerance}
+        # A region need not be exact: the full-body stage follows.
+        loose = {name: 10 * value for name, value in tolerances.items()}
+        self.plan = Plan(
+            regions={
+                "lower": self._region(weights * (moved_by[:, LEGS].sum(1) > 0), LEGS, LOWER_BODY_COORDINATES),
+                "upper": self._region(weights * (moved_by[:, TRUNK].sum(1) > 0), TRUNK, UPPER_BODY_COORDINATES),
+                "full": self._region(weights, slice(1, kinematics.JOINTS), BODY_COORDINATES),
+            },
+            bounds=self.limits if options.limits == "bounds" else free,
+            fit_betas=options.fit_betas,
+            betas_reach=options.betas_reach,
+            region=SolverOptions(max_iterations=options.region_iterations, **loose),
+            full=SolverOptions(max_iterations=options.full_iterations, **tolerances),
+            second_try_above=options.second_try_above_mm / 1000,
+        )
 
     def _region(self, weights: Tensor, joints: slice, coordinates: slice) -> Region:
         return Region(weights, joints, coordinates, Moments(self.points, weights))
@@ -191,7 +167,7 @@ class SKELFitter:
                 parts.append(self._fit_batch(poses[rows], betas[rows], trans[rows]))
             if progress is not None:
                 progress(len(parts[-1]))
-        return SKELFit(**{f.name: torch.cat([getattr(p, f.name) for p in parts]) for f in dataclasses.fields(SKELFit)})
+        return SKELFit.concatenate(parts)
 
     def _tensor(self, values: Tensor | np.ndarray, width: int, name: str) -> Tensor:
         tensor = torch.as_tensor(values, dtype=self.dtype, device=self.device)
@@ -203,73 +179,8 @@ class SKELFitter:
         valid = torch.cat([poses, betas, trans], 1).isfinite().all(1)
         poses, betas, trans = (torch.where(valid[:, None], t, torch.zeros_like(t)) for t in (poses, betas, trans))
         problem, start, skel_trans = self._problem(poses, betas, trans)
-        stage_error, stage_cost, iterations = [], [], torch.zeros(len(poses), dtype=torch.int64, device=self.device)
-        options = SolverOptions(
-            max_iterations=self.options.region_iterations,
-            step_tolerance=10 * self.options.step_tolerance,
-            cost_tolerance=10 * self.options.cost_tolerance,
-        )
-        fitted_betas = problem.betas_centre
-        everything = self.regions["full"].weights
-        count = self.skel.num_vertices
-        rest = self.skel.rest_frames(self.skel.rest_joints(fitted_betas))
-        current = start
-        for name in ("lower", "upper"):
-            objective = RegionObjective(problem, self.regions[name], rest, fitted_betas, current)
-            stage_error.append(objective.distances[:, :count].mean(1))
-            stage_cost.append(objective.distances.square() @ everything)
-            bounds = self.bounds[objective.region.coordinates]
-            solution = levenberg_marquardt(objective, objective.start(), bounds[:, 0], bounds[:, 1], options)
-            current = current.clone()
-            current[:, objective.region.coordinates] = solution.x
-            iterations += solution.iterations
-
-        full = FullObjective(problem, self.regions["full"], current, fitted_betas, self.options.fit_betas)
-        begin = full.start()
-        bounds = self.bounds[3:]
-        extra = bounds.new_full((begin.shape[1] - len(bounds), 2), torch.inf) * bounds.new_tensor([-1.0, 1.0])
-        bounds = torch.cat([bounds, extra])
-        options = SolverOptions(
-            max_iterations=self.options.full_iterations,
-            step_tolerance=self.options.step_tolerance,
-            cost_tolerance=self.options.cost_tolerance,
-        )
-        solution = levenberg_marquardt(full, begin, bounds[:, 0], bounds[:, 1], options)
-        iterations += solution.iterations
-        stage_error.append(full.first_distances[:, :count].mean(1))
-        stage_cost.append(full.first_distances.square() @ everything)
-        everyone = torch.arange(len(poses), device=self.device)
-        fitted_poses, fitted_betas = full.unpack(solution.x, everyone)
-        distances = self._distances(problem, fitted_poses, fitted_betas)
-        stage_error.append(distances[:, :count].mean(1))
-        stage_cost.append(distances.square() @ everything)
-        vertex, joint = 1000 * distances[:, :count], 1000 * distances[:, count:]
-        low, high = self.limits.unbind(1)
-        excess = torch.maximum(fitted_poses - high, low - fitted_poses).clamp_min(0)
-        on_limit = (fitted_poses > high - _ON_LIMIT) | (fitted_poses < low + _ON_LIMIT)
-        missing = ~valid
-
-        def blank(values: Tensor) -> Tensor:
-            return values.masked_fill(missing.view(-1, *[1] * (values.ndim - 1)), torch.nan)
-
-        return SKELFit(
-            poses=blank(fitted_poses),
-            betas=blank(fitted_betas),
-            trans=blank(skel_trans),
-            vertex_error_mm=blank(vertex.mean(1)),
-            vertex_error_p95_mm=blank(vertex.quantile(0.95, dim=1)),
-            max_vertex_error_mm=blank(vertex.amax(1)),
-            joint_error_mm=blank(joint.mean(1)),
-            stage_vertex_error_mm=blank(1000 * torch.stack(stage_error, 1)),
-            stage_cost=blank(torch.stack(stage_cost, 1)),
-            iterations=iterations * valid,
-            converged=solution.converged & valid,
-            limits_exceeded=(excess > _ON_LIMIT).sum(1) * valid,
-            worst_limit_excess=blank(excess.amax(1)),
-            limits_pressed=on_limit & valid[:, None],
-            betas_change=blank((fitted_betas - problem.betas_centre).norm(dim=1)),
-            valid=valid,
-        )
+        outcome = run_stages(problem, start, self.plan)
+        return describe(outcome, problem, skel_trans, valid)
 
     def _problem(self, poses: Tensor, betas: Tensor, trans: Tensor) -> tuple[Problem, Tensor, Tensor]:
         """Target mesh, frozen root and start of a batch."""
@@ -299,12 +210,3 @@ class SKELFitter:
             betas_prior=options.betas_prior,
         )
         return problem, start, trans + shift
-
-    def _distances(self, problem: Problem, poses: Tensor, betas: Tensor) -> Tensor:
-        """(B, N) distance of each point from its target, m."""
-        rest = self.skel.rest_frames(self.skel.rest_joints(betas))
-        posed = self.skel.pose(rest, poses)
-        at_rest = self.points.at_rest(betas, self.skel.corrective_features(posed.local_rotations))
-        weights = self.regions["full"].weights
-        found = residual(self.points, weights, transforms_of(rest, posed), at_rest, problem.target, gradient=False)
-        return found.distances

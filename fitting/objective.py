@@ -1,143 +1,193 @@
-"""What the fit minimises, and its exact value and gradient.
+"""What the fit minimises, per person, and its value, gradient and Gauss-Newton matrix.
 
-Per person: sum over points p of w_p |S_p - T_p|^2 + sum over coordinates of prior (q - q_start)^2, plus the same for
-betas around their transferred value. Points are the V skin vertices (weights 1/V, times a factor) followed by the 24
-anatomical joint centres, which SKEL carries rigidly with its bones: a joint is a point with all its skinning weight
-on itself, so one code path serves both.
+    sum_p w_p |S_p - T_p|^2  +  sum_k prior (q_k - q_smpl,k)^2  +  prior |betas - transferred|^2
+
+over points p and coordinates k (and a penalty beyond joint limits, where these are not bounds). Vertices weigh 1/V
+each; the 24 joint centres share one weight among them. A region of the body is minimised on moments alone, the whole
+body on all points.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+from fitting import kinematics
+from fitting import linearisation as lin
+from fitting.kinematics import RestFrames
+from fitting.points import Moments, Points, residual
 from fitting.skel import NUM_BETAS, SKEL
+from fitting.solver import Quadratic
+
+BODY_COORDINATES = slice(3, 46)
 
 
 @dataclass(frozen=True)
-class Points:
-    """SKEL's vertices and joint centres as one set of N skinned points.
+class Region:
+    """The points a stage sees, and the coordinates it moves."""
 
-    Coordinates come before points, (3, N): every operation then runs along memory.
-    """
-
-    directions: Tensor
-    """(1 + 10 + 207, 3N) template (m), shape directions, pose correctives."""
-    skinning: Tensor
-    """(24, N)"""
-
-    @classmethod
-    def of(cls, skel: SKEL) -> Points:
-        eye = torch.eye(24, dtype=skel.weights.dtype, device=skel.weights.device)
-        still = skel.posedirs.new_zeros(len(skel.posedirs), 24, 3)
-        rows = [
-            torch.cat([skel.v_template, skel.J_template])[None],
-            torch.cat([skel.shapedirs, skel.J_shapedirs]).permute(2, 0, 1),
-            torch.cat([skel.posedirs.unflatten(1, (-1, 3)), still], 1),
-        ]
-        directions = torch.cat(rows).transpose(1, 2).flatten(1)
-        return cls(directions.contiguous(), torch.cat([skel.weights.T, eye], 1).contiguous())
-
-    def __len__(self) -> int:
-        return self.skinning.shape[1]
-
-    def at_rest(self, betas: Tensor, features: Tensor) -> Tensor:
-        """(B, 3, N) points of a shape (B, 10) with the pose correctives of features (B, 207)."""
-        amounts = torch.cat([torch.ones_like(betas[:, :1]), betas, features], 1)
-        return (amounts @ self.directions).unflatten(1, (3, -1))
-
-
-_PEOPLE_IN_CACHE = 16
-"""On a CPU, so many people's points are worked on at a time: their arrays (about 5 MB) stay in its caches."""
+    weights: Tensor
+    """(N,) of the points"""
+    joints: slice
+    coordinates: slice
+    """All coordinates of these joints."""
+    moments: Moments
 
 
 @dataclass(frozen=True)
-class Residual:
-    """Exact state of the data term of B people at one pose and shape."""
+class Problem:
+    """One batch of people to fit. Everything is relative to a frame whose origin is the frozen translation."""
 
-    cost: Tensor
-    """(B,) sum of w |r|^2, m^2"""
-    distances: Tensor
-    """(B, N) |r|, m"""
-    wrench: Tensor
-    """(B, 24, 3, 4) per joint: sum of w * skinning weight * r [x; 1]^T, with x the point at rest."""
-    by_betas: Tensor
-    """(B, 10) half the gradient by betas through the points at rest."""
-    by_features: Tensor
-    """(B, 207) half the gradient by the features of the pose correctives."""
+    skel: SKEL
+    points: Points
+    subtree: Tensor
+    """(24, 24)"""
+    target: Tensor
+    """(B, 3, N) SMPL vertices and anatomical joints"""
+    pose_centre: Tensor
+    """(B, 46) centre of the pose prior"""
+    pose_prior: Tensor
+    """(46,) weight of the pose prior, m^2 per rad^2"""
+    limits: Tensor
+    """(46, 2) rad"""
+    limit_penalty: float
+    """m^2 per rad^2 beyond the limits; 0 where limits hold as bounds"""
+    betas_centre: Tensor
+    """(B, 10) transferred betas"""
+    betas_prior: float
+    """m^2 per squared standard deviation"""
 
-
-def residual(
-    points: Points, weights: Tensor, transforms: Tensor, at_rest: Tensor, target: Tensor, *, gradient: bool = True
-) -> Residual:
-    """Skin the points and compare.
-
-    `weights` (N,), `transforms` (B, 24, 3, 4), `at_rest` and `target` (B, 3, N). Without `gradient`, the last three
-    results are empty.
-    """
-    people = len(transforms)
-    squares = at_rest.new_empty(people, len(points))
-    wrench = at_rest.new_empty(people, 24, 3, 4) if gradient else at_rest.new_empty(0)
-    unposed = at_rest.new_empty(people, 3 * len(points)) if gradient else at_rest.new_empty(0)
-    at_a_time = people if at_rest.is_cuda else _PEOPLE_IN_CACHE
-    for first in range(0, people, at_a_time):
-        some = slice(first, first + at_a_time)
-        x = at_rest[some]
-        blended = (transforms[some].flatten(2).transpose(1, 2) @ points.skinning).unflatten(1, (3, 4))
-        turning = blended[:, :, :3]
-        r = (turning * x[:, None]).sum(2).add_(blended[:, :, 3]).sub_(target[some])
-        squares[some] = r.square().sum(1)
-        if gradient:
-            r *= weights
-            moment = torch.cat([r[:, :, None] * x[:, None], r[:, :, None]], 2).flatten(1, 2)
-            wrench[some] = (moment @ points.skinning.T).transpose(1, 2).unflatten(2, (3, 4))
-            # Turned back into the rest frame, the residual is the gradient by the points at rest.
-            unposed[some] = (turning * r[:, :, None]).sum(1).flatten(1)
-    if not gradient:
-        return Residual(squares @ weights, squares.sqrt_(), wrench, unposed, unposed)
-    by_directions = unposed @ points.directions[1:].T
-    cost = squares @ weights
-    return Residual(cost, squares.sqrt_(), wrench, by_directions[:, :NUM_BETAS], by_directions[:, NUM_BETAS:])
+    def of(self, index: Tensor) -> Problem:
+        """The problem of some of the people."""
+        return dataclasses.replace(
+            self,
+            target=self.target[index],
+            pose_centre=self.pose_centre[index],
+            betas_centre=self.betas_centre[index],
+        )
 
 
-class Moments:
-    """Second moments of the skinned points, as a polynomial in betas.
+_Record = TypeVar("_Record")
 
-    A posed point is S = T y with T (3, 96) the joints' transforms side by side and y (96,) its skinning weights times
-    [x; 1]. With pose correctives left out, y = y_0 + sum_i beta_i y_i, so sum_p w_p y y^T needs no vertices once
-    sum_p w_p y_a y_b^T is known for a, b = 0..10 (DESIGN section 4).
-    """
 
-    def __init__(self, points: Points, weights: Tensor) -> None:
-        seen = weights > 0
-        skinning = points.skinning.T[seen].double()
-        weights = weights[seen].double()
-        dtype = points.directions.dtype
-        shapes = points.directions[: 1 + NUM_BETAS].unflatten(1, (3, -1)).transpose(1, 2)[:, seen].double()
-        one = torch.zeros(*shapes.shape[:2], 1, dtype=torch.float64, device=shapes.device)
-        one[0] = 1
-        homogeneous = torch.cat([shapes, one], 2)
-        size = 24 * 4
-        y = (skinning[None, :, :, None] * homogeneous[:, :, None, :]).flatten(2)
-        scaled = y * weights[None, :, None]
-        table = torch.stack([scaled[a].T @ y[b] for a in range(len(y)) for b in range(len(y))])
-        self._table = table.unflatten(0, (len(y), len(y))).to(dtype).contiguous()
-        self._size = size
-        self.shape_gram = (shapes[1:].flatten(1) * weights.repeat_interleave(3)) @ shapes[1:].flatten(1).T
-        self.shape_gram = self.shape_gram.to(dtype)
+def take(record: _Record, index: Tensor) -> _Record:
+    """The rows `index` of every tensor of a dataclass."""
+    return type(record)(**{f.name: getattr(record, f.name)[index] for f in dataclasses.fields(record)})
 
-    def __call__(self, betas: Tensor) -> Tensor:
-        """(B, 96, 96) second moment of the points of a shape (B, 10)."""
-        full = torch.cat([torch.ones_like(betas[:, :1]), betas], 1)
-        products = (full[:, :, None] * full[:, None, :]).flatten(1)
-        return (products @ self._table.flatten(2).flatten(0, 1)).unflatten(1, (self._size, self._size))
 
-    def carried(self, betas: Tensor, transforms: Tensor) -> Tensor:
-        """(B, 10, 96, 3) sum of w y (T y_i)^T for each shape direction y_i and transforms T (B, 24, 3, 4)."""
-        people, modes = len(betas), betas.shape[1]
-        full = torch.cat([torch.ones_like(betas[:, :1]), betas], 1)
-        flat = transforms.transpose(1, 2).reshape(people * 3, self._size)
-        products = (flat @ self._table[:, 1:].reshape(-1, self._size).T).view(people, 3, modes + 1, -1)
-        return torch.einsum("ba,bcan->bnc", full, products).unflatten(1, (modes, self._size))
+def pose_terms(problem: Problem, poses: Tensor, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Prior and limit penalty at poses (B, 46): cost (B,), half gradient (B, 46), half second derivative (B, 46)."""
+    away = poses - problem.pose_centre[index]
+    low, high = problem.limits.unbind(1)
+    excess = (poses - high).clamp_min(0) - (low - poses).clamp_min(0)
+    cost = (problem.pose_prior * away.square()).sum(1) + problem.limit_penalty * excess.square().sum(1)
+    gradient = problem.pose_prior * away + problem.limit_penalty * excess
+    curvature = problem.pose_prior + problem.limit_penalty * (excess != 0)
+    return cost, gradient, curvature
+
+
+class RegionObjective:
+    """A stage on moments: betas and pose correctives are held, so points never need to be touched again."""
+
+    def __init__(self, problem: Problem, region: Region, rest: RestFrames, betas: Tensor, poses: Tensor) -> None:
+        self.problem, self.region, self.rest, self.poses = problem, region, rest, poses
+        skel = problem.skel
+        posed = skel.pose(rest, poses)
+        self.transforms = lin.transforms_of(rest, posed)
+        at_rest = problem.points.at_rest(betas, skel.corrective_features(posed.local_rotations))
+        exact = residual(problem.points, region.weights, self.transforms, at_rest, problem.target, wrench=True)
+        self.cost, self.wrench, self.distances = exact.cost, exact.wrench, exact.distances
+        self.moment = region.moments(betas)
+
+    def start(self) -> Tensor:
+        return self.poses[:, self.region.coordinates]
+
+    def __call__(self, x: Tensor, index: Tensor) -> Quadratic:
+        problem, coordinates = self.problem, self.region.coordinates
+        poses = self.poses[index].clone()
+        poses[:, coordinates] = x
+        rest = take(self.rest, index)
+        posed = problem.skel.pose(rest, poses)
+        transforms = lin.transforms_of(rest, posed)
+        # Cost and wrench as differences from the start: the moments themselves are a million times larger.
+        change = transforms - self.transforms[index]
+        flat = change.transpose(1, 2).flatten(2)
+        moment = self.moment[index]
+        carried = (flat @ moment).unflatten(2, (24, 4)).transpose(1, 2)
+        wrench = self.wrench[index]
+        cost = self.cost[index] + (change * (2 * wrench + carried)).sum((1, 2, 3))
+        twists = lin.pose_twists(problem.skel, rest, posed, poses)
+        gradient = lin.pose_gradient(twists, problem.subtree, transforms, wrench + carried)
+        hessian = lin.pose_hessian(twists, problem.subtree, transforms, moment, self.region.joints)
+        extra, slope, curvature = pose_terms(problem, poses, index)
+        hessian = hessian + torch.diag_embed(curvature[:, coordinates])
+        return Quadratic(cost + extra, (gradient + slope)[:, coordinates], hessian)
+
+
+class FullObjective:
+    """The last stage: all points, exact cost and gradient, body coordinates and (optionally) betas as unknowns."""
+
+    def __init__(self, problem: Problem, region: Region, poses: Tensor, betas: Tensor, fit_betas: bool) -> None:
+        self.problem, self.region, self.poses, self.betas, self.fit_betas = problem, region, poses, betas, fit_betas
+        self.first_distances: Tensor | None = None
+        """(B, N) distances at the start, known once the solver has evaluated it."""
+
+    def start(self) -> Tensor:
+        body = self.poses[:, BODY_COORDINATES]
+        return torch.cat([body, self.betas], 1) if self.fit_betas else body.clone()
+
+    def unpack(self, x: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Poses (B', 46) and betas (B', 10) of unknowns (B', n)."""
+        body = kinematics.COORDINATES - BODY_COORDINATES.start
+        poses = torch.cat([self.poses[index, : BODY_COORDINATES.start], x[:, :body]], 1)
+        return poses, x[:, body:] if self.fit_betas else self.betas[index]
+
+    def __call__(self, x: Tensor, index: Tensor) -> Quadratic:
+        problem, points, skel = self.problem, self.problem.points, self.problem.skel
+        poses, betas = self.unpack(x, index)
+        rest = skel.rest_frames(skel.rest_joints(betas))
+        posed = skel.pose(rest, poses)
+        transforms = lin.transforms_of(rest, posed)
+        at_rest = points.at_rest(betas, skel.corrective_features(posed.local_rotations))
+        exact = residual(
+            points, self.region.weights, transforms, at_rest, problem.target[index], wrench=True, by_directions=True
+        )
+        by_betas, by_features = exact.by_directions[:, :NUM_BETAS], exact.by_directions[:, NUM_BETAS:]
+        if self.first_distances is None:
+            self.first_distances = exact.distances
+        twists = lin.pose_twists(skel, rest, posed, poses)
+        extra, slope, curvature = pose_terms(problem, poses, index)
+        gradient = lin.pose_gradient(twists, problem.subtree, transforms, exact.wrench) + slope
+        gradient = (gradient + lin.corrective_gradient(skel, twists, posed, by_features))[:, BODY_COORDINATES]
+        curvature = curvature[:, BODY_COORDINATES]
+        cost = exact.cost + extra
+        motion = None
+        if self.fit_betas:
+            away = betas - problem.betas_centre[index]
+            motion = lin.shape_motion(skel, rest, posed, poses)
+            by_betas = (
+                by_betas
+                + problem.betas_prior * away
+                + lin.shape_gradient(motion, posed, problem.subtree, transforms, exact.wrench, by_features)
+            )
+            gradient = torch.cat([gradient, by_betas], 1)
+            curvature = torch.cat([curvature, torch.full_like(betas, problem.betas_prior)], 1)
+            cost = cost + problem.betas_prior * away.square().sum(1)
+        hessian = self._jtj(betas, transforms, twists, motion) + torch.diag_embed(curvature)
+        return Quadratic(cost, gradient, hessian)
+
+    def _jtj(self, betas: Tensor, transforms: Tensor, twists: lin.Twists, motion: lin.ShapeMotion | None) -> Tensor:
+        """(B, n, n) J^T J of the data term."""
+        subtree, region = self.problem.subtree, self.region
+        moment = region.moments(betas)
+        by_pose = lin.pose_hessian(twists, subtree, transforms, moment, region.joints)
+        if motion is None:
+            return by_pose
+        carried = region.moments.carried(betas, transforms)
+        cross, own = lin.shape_hessian(twists, motion, subtree, transforms, moment, carried, region.moments.shape_gram)
+        cross = cross[:, :, BODY_COORDINATES]
+        return torch.cat([torch.cat([by_pose, cross.transpose(1, 2)], 2), torch.cat([cross, own], 2)], 1)

@@ -60,7 +60,7 @@ def levenberg_marquardt(
 ) -> Solution:
     """Minimise B objectives over boxes.
 
-    `start` (B, n) inside the bounds `lower` and `upper` (n,), which may be infinite. Unknowns at a bound that the
+    `start` (B, n) inside the bounds `lower` and `upper` (B, n), which may be infinite. Unknowns at a bound that the
     gradient pushes against are held; the others take a damped Gauss-Newton step, cut at the bounds. A step that does
     not lower the cost is taken back and the damping grows.
     """
@@ -74,7 +74,7 @@ def levenberg_marquardt(
     damping = torch.full_like(cost, options.damping)
     current = x
     for _ in range(options.max_iterations):
-        step = _bounded_step(model, current, damping, lower, upper)
+        step = _bounded_step(model, current, damping, lower[active], upper[active])
         trial = evaluate(current + step, active)
         drop = model.cost - trial.cost
         better = (drop >= 0) & trial.cost.isfinite()

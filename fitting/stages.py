@@ -1,177 +1,130 @@
 """The hierarchy of the fit: lower body, upper body, full body, with the root frozen (Li et al. 2025, section 3.1).
 
-The first two stages hold the pose correctives and work on moments alone; the full-body stage works on all points,
-with the exact gradient, and may also move betas.
+The first two stages hold the pose correctives and work on moments alone; the full-body stage works on all points, with
+the exact gradient, and may also move betas. Whoever ends far from the target is given a second try from the rest pose.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from fitting import kinematics
-from fitting import linearisation as lin
-from fitting.kinematics import RestFrames
-from fitting.objective import Moments, Points, residual
-from fitting.skel import SKEL
-from fitting.solver import Quadratic
-
-BODY_COORDINATES = slice(3, 46)
+from fitting.linearisation import transforms_of
+from fitting.objective import BODY_COORDINATES, FullObjective, Problem, Region, RegionObjective
+from fitting.points import residual
+from fitting.solver import SolverOptions, levenberg_marquardt
 
 
 @dataclass(frozen=True)
-class Region:
-    """The points a stage sees, and the coordinates it moves."""
+class Plan:
+    """How the stages are run."""
 
-    weights: Tensor
-    """(N,) of the points"""
-    joints: slice
-    coordinates: slice
-    """All coordinates of these joints."""
-    moments: Moments
+    regions: dict[str, Region]
+    """lower, upper and full"""
+    bounds: Tensor
+    """(46, 2) rad, infinite where there are none"""
+    fit_betas: bool
+    betas_reach: float
+    """Betas may move so far from the transferred ones"""
+    region: SolverOptions
+    full: SolverOptions
+    second_try_above: float
+    """m: mean vertex distance above which the fit is tried again from the rest pose"""
 
 
 @dataclass(frozen=True)
-class Problem:
-    """One batch of people to fit. Everything is relative to a frame whose origin is the frozen translation."""
+class Outcome:
+    """Where the stages ended for B people."""
 
-    skel: SKEL
-    points: Points
-    subtree: Tensor
-    """(24, 24)"""
-    target: Tensor
-    """(B, 3, N) SMPL vertices and anatomical joints"""
-    pose_centre: Tensor
-    """(B, 46) centre of the pose prior"""
-    pose_prior: Tensor
-    """(46,) weight of the pose prior, m^2 per rad^2"""
-    limits: Tensor
-    """(46, 2) rad"""
-    limit_penalty: float
-    """m^2 per rad^2 beyond the limits; 0 where limits hold as bounds"""
-    betas_centre: Tensor
-    """(B, 10) transferred betas"""
-    betas_prior: float
-    """m^2 per squared standard deviation"""
+    poses: Tensor
+    """(B, 46)"""
+    betas: Tensor
+    """(B, 10)"""
+    distances: Tensor
+    """(B, N) of the points, m"""
+    stage_error: Tensor
+    """(B, 4) mean vertex distance at the start and after each stage, m"""
+    stage_cost: Tensor
+    """(B, 4) data term over all points, m^2"""
+    cost: Tensor
+    """(B,) objective at the end, m^2"""
+    iterations: Tensor
+    """(B,)"""
+    converged: Tensor
+    """(B,) bool"""
 
 
-_Record = TypeVar("_Record")
+def run_stages(problem: Problem, start: Tensor, plan: Plan) -> Outcome:
+    """Fit from a start (B, 46); the better of two tries for those whom the first leaves far away."""
+    outcome = _run_once(problem, start, plan)
+    far = (outcome.stage_error[:, -1] > plan.second_try_above).nonzero().flatten()
+    if len(far) == 0:
+        return outcome
+    rest_pose = torch.zeros_like(start[far])
+    rest_pose = torch.maximum(torch.minimum(rest_pose, plan.bounds[:, 1]), plan.bounds[:, 0])
+    rest_pose[:, : BODY_COORDINATES.start] = start[far, : BODY_COORDINATES.start]
+    again = _run_once(problem.of(far), rest_pose, plan)
+    better = again.cost < outcome.cost[far]
+    merged = {}
+    for field in dataclasses.fields(Outcome):
+        values = getattr(outcome, field.name).clone()
+        if field.name == "iterations":
+            values[far] += again.iterations
+        elif field.name in ("stage_error", "stage_cost"):
+            # The stages are told as the first try went; only the end is the second one's.
+            values[far[better], -1] = getattr(again, field.name)[better, -1]
+        else:
+            values[far[better]] = getattr(again, field.name)[better]
+        merged[field.name] = values
+    return Outcome(**merged)
 
 
-def take(record: _Record, index: Tensor) -> _Record:
-    """The rows `index` of every tensor of a dataclass."""
-    return type(record)(**{f.name: getattr(record, f.name)[index] for f in dataclasses.fields(record)})
+def _run_once(problem: Problem, start: Tensor, plan: Plan) -> Outcome:
+    skel, betas = problem.skel, problem.betas_centre
+    everything = plan.regions["full"].weights
+    distances, iterations = [], torch.zeros(len(start), dtype=torch.int64, device=start.device)
+    rest = skel.rest_frames(skel.rest_joints(betas))
+    poses = start
+    for name in ("lower", "upper"):
+        region = plan.regions[name]
+        objective = RegionObjective(problem, region, rest, betas, poses)
+        distances.append(objective.distances)
+        lower, upper = plan.bounds[region.coordinates].unbind(1)
+        bounds = lower.expand(len(start), -1), upper.expand(len(start), -1)
+        solution = levenberg_marquardt(objective, objective.start(), *bounds, plan.region)
+        poses = poses.clone()
+        poses[:, region.coordinates] = solution.x
+        iterations += solution.iterations
+
+    full = FullObjective(problem, plan.regions["full"], poses, betas, plan.fit_betas)
+    lower, upper = (side.expand(len(start), -1) for side in plan.bounds[BODY_COORDINATES].unbind(1))
+    if plan.fit_betas:
+        lower = torch.cat([lower, betas - plan.betas_reach], 1)
+        upper = torch.cat([upper, betas + plan.betas_reach], 1)
+    solution = levenberg_marquardt(full, full.start(), lower, upper, plan.full)
+    distances.append(full.first_distances)
+    poses, betas = full.unpack(solution.x, torch.arange(len(start), device=start.device))
+    distances.append(point_distances(problem, everything, poses, betas))
+    vertices = skel.num_vertices
+    return Outcome(
+        poses=poses,
+        betas=betas,
+        distances=distances[-1],
+        stage_error=torch.stack([d[:, :vertices].mean(1) for d in distances], 1),
+        stage_cost=torch.stack([d.square() @ everything for d in distances], 1),
+        cost=solution.cost,
+        iterations=iterations + solution.iterations,
+        converged=solution.converged,
+    )
 
 
-def pose_terms(problem: Problem, poses: Tensor, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Prior and limit penalty at poses (B, 46): cost (B,), half gradient (B, 46), half second derivative (B, 46)."""
-    away = poses - problem.pose_centre[index]
-    low, high = problem.limits.unbind(1)
-    excess = (poses - high).clamp_min(0) - (low - poses).clamp_min(0)
-    cost = (problem.pose_prior * away.square()).sum(1) + problem.limit_penalty * excess.square().sum(1)
-    gradient = problem.pose_prior * away + problem.limit_penalty * excess
-    curvature = problem.pose_prior + problem.limit_penalty * (excess != 0)
-    return cost, gradient, curvature
-
-
-class RegionObjective:
-    """A stage on moments: betas and pose correctives are held, so points never need to be touched again."""
-
-    def __init__(self, problem: Problem, region: Region, rest: RestFrames, betas: Tensor, poses: Tensor) -> None:
-        self.problem, self.region, self.rest, self.poses = problem, region, rest, poses
-        skel = problem.skel
-        posed = skel.pose(rest, poses)
-        self.transforms = lin.transforms_of(rest, posed)
-        at_rest = problem.points.at_rest(betas, skel.corrective_features(posed.local_rotations))
-        exact = residual(problem.points, region.weights, self.transforms, at_rest, problem.target)
-        self.cost, self.wrench, self.distances = exact.cost, exact.wrench, exact.distances
-        self.moment = region.moments(betas)
-
-    def start(self) -> Tensor:
-        return self.poses[:, self.region.coordinates]
-
-    def __call__(self, x: Tensor, index: Tensor) -> Quadratic:
-        problem, coordinates = self.problem, self.region.coordinates
-        poses = self.poses[index].clone()
-        poses[:, coordinates] = x
-        rest = take(self.rest, index)
-        posed = problem.skel.pose(rest, poses)
-        transforms = lin.transforms_of(rest, posed)
-        # Cost and wrench as differences from the start: the moments themselves are a million times larger.
-        change = transforms - self.transforms[index]
-        flat = change.transpose(1, 2).flatten(2)
-        moment = self.moment[index]
-        carried = (flat @ moment).unflatten(2, (24, 4)).transpose(1, 2)
-        wrench = self.wrench[index]
-        cost = self.cost[index] + (change * (2 * wrench + carried)).sum((1, 2, 3))
-        twists = lin.pose_twists(problem.skel, rest, posed, poses)
-        gradient = lin.pose_gradient(twists, problem.subtree, transforms, wrench + carried)
-        hessian = lin.pose_hessian(twists, problem.subtree, transforms, moment, self.region.joints)
-        extra, slope, curvature = pose_terms(problem, poses, index)
-        hessian = hessian + torch.diag_embed(curvature[:, coordinates])
-        return Quadratic(cost + extra, (gradient + slope)[:, coordinates], hessian)
-
-
-class FullObjective:
-    """The last stage: all points, exact cost and gradient, body coordinates and (optionally) betas as unknowns."""
-
-    def __init__(self, problem: Problem, region: Region, poses: Tensor, betas: Tensor, fit_betas: bool) -> None:
-        self.problem, self.region, self.poses, self.betas, self.fit_betas = problem, region, poses, betas, fit_betas
-        self.first_distances: Tensor | None = None
-        """(B, N) distances at the start, known once the solver has evaluated it."""
-
-    def start(self) -> Tensor:
-        body = self.poses[:, BODY_COORDINATES]
-        return torch.cat([body, self.betas], 1) if self.fit_betas else body.clone()
-
-    def unpack(self, x: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Poses (B', 46) and betas (B', 10) of unknowns (B', n)."""
-        body = kinematics.COORDINATES - BODY_COORDINATES.start
-        poses = torch.cat([self.poses[index, : BODY_COORDINATES.start], x[:, :body]], 1)
-        return poses, x[:, body:] if self.fit_betas else self.betas[index]
-
-    def __call__(self, x: Tensor, index: Tensor) -> Quadratic:
-        problem, points, skel = self.problem, self.problem.points, self.problem.skel
-        poses, betas = self.unpack(x, index)
-        rest = skel.rest_frames(skel.rest_joints(betas))
-        posed = skel.pose(rest, poses)
-        transforms = lin.transforms_of(rest, posed)
-        at_rest = points.at_rest(betas, skel.corrective_features(posed.local_rotations))
-        exact = residual(points, self.region.weights, transforms, at_rest, problem.target[index])
-        if self.first_distances is None:
-            self.first_distances = exact.distances
-        twists = lin.pose_twists(skel, rest, posed, poses)
-        extra, slope, curvature = pose_terms(problem, poses, index)
-        gradient = lin.pose_gradient(twists, problem.subtree, transforms, exact.wrench) + slope
-        gradient = (gradient + lin.corrective_gradient(skel, twists, posed, exact.by_features))[:, BODY_COORDINATES]
-        curvature = curvature[:, BODY_COORDINATES]
-        cost = exact.cost + extra
-        motion = None
-        if self.fit_betas:
-            away = betas - problem.betas_centre[index]
-            motion = lin.shape_motion(skel, rest, posed, poses)
-            by_betas = exact.by_betas + problem.betas_prior * away
-            by_betas = by_betas + lin.shape_gradient(
-                motion, posed, problem.subtree, transforms, exact.wrench, exact.by_features
-            )
-            gradient = torch.cat([gradient, by_betas], 1)
-            curvature = torch.cat([curvature, torch.full_like(betas, problem.betas_prior)], 1)
-            cost = cost + problem.betas_prior * away.square().sum(1)
-        hessian = self._jtj(betas, transforms, twists, motion) + torch.diag_embed(curvature)
-        return Quadratic(cost, gradient, hessian)
-
-    def _jtj(self, betas: Tensor, transforms: Tensor, twists: lin.Twists, motion: lin.ShapeMotion | None) -> Tensor:
-        """(B, n, n) J^T J of the data term."""
-        subtree, region = self.problem.subtree, self.region
-        moment = region.moments(betas)
-        by_pose = lin.pose_hessian(twists, subtree, transforms, moment, region.joints)
-        if motion is None:
-            return by_pose
-        carried = region.moments.carried(betas, transforms)
-        cross, own = lin.shape_hessian(twists, motion, subtree, transforms, moment, carried, region.moments.shape_gram)
-        cross = cross[:, :, BODY_COORDINATES]
-        return torch.cat([torch.cat([by_pose, cross.transpose(1, 2)], 2), torch.cat([cross, own], 2)], 1)
+def point_distances(problem: Problem, weights: Tensor, poses: Tensor, betas: Tensor) -> Tensor:
+    """(B, N) distance of each point from its target at poses (B, 46) and betas (B, 10), m."""
+    skel = problem.skel
+    rest = skel.rest_frames(skel.rest_joints(betas))
+    posed = skel.pose(rest, poses)
+    at_rest = problem.points.at_rest(betas, skel.corrective_features(posed.local_rotations))
+    return residual(problem.points, weights, transforms_of(rest, posed), at_rest, problem.target).distances

@@ -8,8 +8,8 @@ import torch
 from fitting import SKEL
 from fitting import linearisation as lin
 from fitting.kinematics import JOINT_LIMITS
-from fitting.objective import Moments, Points, residual
-from fitting.stages import FullObjective, Problem, Region, RegionObjective
+from fitting.objective import FullObjective, Problem, Region, RegionObjective
+from fitting.points import Moments, Points
 
 PEOPLE = 3
 
@@ -173,12 +173,3 @@ def test_full_hessian_is_close_to_jtj(problem, region, poses, betas):
         expected = (jacobian.T @ jacobian)[43:]
         relative = (found[person][43:] - 0.03 * torch.eye(53, dtype=torch.float64)[43:] - expected).norm()
         assert relative < 0.05 * expected.norm()
-
-
-def test_residual_without_gradient_has_the_same_cost(problem, region, poses, betas):
-    skel = problem.skel
-    rest = skel.rest_frames(skel.rest_joints(betas))
-    posed = skel.pose(rest, poses)
-    at_rest = problem.points.at_rest(betas, skel.corrective_features(posed.local_rotations))
-    arguments = (problem.points, region.weights, lin.transforms_of(rest, posed), at_rest, problem.target)
-    torch.testing.assert_close(residual(*arguments).cost, residual(*arguments, gradient=False).cost)

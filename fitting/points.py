@@ -1,0 +1,140 @@
+"""The points that are fitted: SKEL's skin vertices and joint centres, their residuals and their moments.
+
+Skinning carries a joint centre rigidly with its bone: it is a point with all its skinning weight on itself. So vertices
+and joints are one set of N points, and one code path serves both.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fitting.skel import NUM_BETAS, SKEL
+
+
+@dataclass(frozen=True)
+class Points:
+    """SKEL's vertices and joint centres as one set of N skinned points.
+
+    Coordinates come before points, (3, N): every operation then runs along memory.
+    """
+
+    directions: Tensor
+    """(1 + 10 + 207, 3N) template (m), shape directions, pose correctives."""
+    skinning: Tensor
+    """(24, N)"""
+
+    @classmethod
+    def of(cls, skel: SKEL) -> Points:
+        eye = torch.eye(24, dtype=skel.weights.dtype, device=skel.weights.device)
+        still = skel.posedirs.new_zeros(len(skel.posedirs), 24, 3)
+        rows = [
+            torch.cat([skel.v_template, skel.J_template])[None],
+            torch.cat([skel.shapedirs, skel.J_shapedirs]).permute(2, 0, 1),
+            torch.cat([skel.posedirs.unflatten(1, (-1, 3)), still], 1),
+        ]
+        directions = torch.cat(rows).transpose(1, 2).flatten(1)
+        return cls(directions.contiguous(), torch.cat([skel.weights.T, eye], 1).contiguous())
+
+    def __len__(self) -> int:
+        return self.skinning.shape[1]
+
+    def at_rest(self, betas: Tensor, features: Tensor) -> Tensor:
+        """(B, 3, N) points of a shape (B, 10) with the pose correctives of features (B, 207)."""
+        amounts = torch.cat([torch.ones_like(betas[:, :1]), betas, features], 1)
+        return (amounts @ self.directions).unflatten(1, (3, -1))
+
+
+_PEOPLE_IN_CACHE = 16
+"""On a CPU, so many people's points are worked on at a time: their arrays (about 5 MB) stay in its caches."""
+
+
+@dataclass(frozen=True)
+class Residual:
+    """Exact state of the data term of B people at one pose and shape."""
+
+    cost: Tensor
+    """(B,) sum of w |r|^2, m^2"""
+    distances: Tensor
+    """(B, N) |r|, m"""
+    wrench: Tensor | None
+    """(B, 24, 3, 4) per joint: sum of w * skinning weight * r [x; 1]^T, with x the point at rest."""
+    by_directions: Tensor | None
+    """(B, 10 + 207) half the gradient through the points at rest, by betas and by the correctives' features."""
+
+
+def residual(
+    points: Points,
+    weights: Tensor,
+    transforms: Tensor,
+    at_rest: Tensor,
+    target: Tensor,
+    *,
+    wrench: bool = False,
+    by_directions: bool = False,
+) -> Residual:
+    """Skin the points and compare: `weights` (N,), `transforms` (B, 24, 3, 4), `at_rest` and `target` (B, 3, N)."""
+    people = len(transforms)
+    squares = at_rest.new_empty(people, len(points))
+    wrenches = at_rest.new_empty(people, 24, 3, 4) if wrench else None
+    unposed = at_rest.new_empty(people, 3 * len(points)) if by_directions else None
+    at_a_time = people if at_rest.is_cuda else _PEOPLE_IN_CACHE
+    for first in range(0, people, at_a_time):
+        some = slice(first, first + at_a_time)
+        x = at_rest[some]
+        blended = (transforms[some].flatten(2).transpose(1, 2) @ points.skinning).unflatten(1, (3, 4))
+        turning = blended[:, :, :3]
+        r = (turning * x[:, None]).sum(2).add_(blended[:, :, 3]).sub_(target[some])
+        squares[some] = r.square().sum(1)
+        r *= weights
+        if wrenches is not None:
+            moment = torch.cat([r[:, :, None] * x[:, None], r[:, :, None]], 2).flatten(1, 2)
+            wrenches[some] = (moment @ points.skinning.T).transpose(1, 2).unflatten(2, (3, 4))
+        if unposed is not None:
+            # Turned back into the rest frame, the residual is the gradient by the points at rest.
+            unposed[some] = (turning * r[:, :, None]).sum(1).flatten(1)
+    slope = None if unposed is None else unposed @ points.directions[1:].T
+    return Residual(squares @ weights, squares.sqrt(), wrenches, slope)
+
+
+class Moments:
+    """Second moments of the skinned points, as a polynomial in betas.
+
+    A posed point is S = T y with T (3, 96) the joints' transforms side by side and y (96,) its skinning weights times
+    [x; 1]. With pose correctives left out, y = y_0 + sum_i beta_i y_i, so sum_p w_p y y^T needs no vertices once
+    sum_p w_p y_a y_b^T is known for a, b = 0..10 (DESIGN section 4).
+    """
+
+    def __init__(self, points: Points, weights: Tensor) -> None:
+        seen = weights > 0
+        skinning = points.skinning.T[seen].double()
+        weights = weights[seen].double()
+        dtype = points.directions.dtype
+        shapes = points.directions[: 1 + NUM_BETAS].unflatten(1, (3, -1)).transpose(1, 2)[:, seen].double()
+        one = torch.zeros(*shapes.shape[:2], 1, dtype=torch.float64, device=shapes.device)
+        one[0] = 1
+        homogeneous = torch.cat([shapes, one], 2)
+        size = 24 * 4
+        y = (skinning[None, :, :, None] * homogeneous[:, :, None, :]).flatten(2)
+        scaled = y * weights[None, :, None]
+        table = torch.stack([scaled[a].T @ y[b] for a in range(len(y)) for b in range(len(y))])
+        self._table = table.unflatten(0, (len(y), len(y))).to(dtype).contiguous()
+        self._size = size
+        self.shape_gram = (shapes[1:].flatten(1) * weights.repeat_interleave(3)) @ shapes[1:].flatten(1).T
+        self.shape_gram = self.shape_gram.to(dtype)
+
+    def __call__(self, betas: Tensor) -> Tensor:
+        """(B, 96, 96) second moment of the points of a shape (B, 10)."""
+        full = torch.cat([torch.ones_like(betas[:, :1]), betas], 1)
+        products = (full[:, :, None] * full[:, None, :]).flatten(1)
+        return (products @ self._table.flatten(2).flatten(0, 1)).unflatten(1, (self._size, self._size))
+
+    def carried(self, betas: Tensor, transforms: Tensor) -> Tensor:
+        """(B, 10, 96, 3) sum of w y (T y_i)^T for each shape direction y_i and transforms T (B, 24, 3, 4)."""
+        people, modes = len(betas), betas.shape[1]
+        full = torch.cat([torch.ones_like(betas[:, :1]), betas], 1)
+        flat = transforms.transpose(1, 2).reshape(people * 3, self._size)
+        products = (flat @ self._table[:, 1:].reshape(-1, self._size).T).view(people, 3, modes + 1, -1)
+        return torch.einsum("ba,bcan->bnc", full, products).unflatten(1, (modes, self._size))
