@@ -137,8 +137,7 @@ def _write_all(root: Path, options: DemoOptions, workers: int | None, progress: 
     cast = draw_cast(int(counts.sum()), rng)
     ends = np.cumsum(counts)
     jobs = [
-        (cast, np.arange(end - n, end), [options.seed, 1, i])
-        for i, (n, end) in enumerate(zip(counts, ends, strict=True))
+        (cast.part(end - n, end), [options.seed, 1, i]) for i, (n, end) in enumerate(zip(counts, ends, strict=True))
     ]
     sets = [_Coco(root), _Aic(root)]
     shown = tqdm(total=options.images, desc="Rendering demo images", unit="image", disable=not progress)
@@ -181,8 +180,8 @@ def _one_thread() -> None:
 def _photo(job: tuple) -> Photo:
     from pipelines.demo_scenes import demo_studio, take_photo
 
-    cast, people, seed = job
-    return take_photo(demo_studio(), cast, people, np.random.default_rng(seed))
+    cast, seed = job
+    return take_photo(demo_studio(), cast, np.random.default_rng(seed))
 
 
 class _DataSet:

@@ -51,7 +51,9 @@ def draw_poses(count: int, skel: SKEL, rng: np.random.Generator) -> DrawnPoses:
         point[n], level[n] = key.point, key.level
     low, high = limits()
     q = np.clip(q, low, high)
-    q = _solve_arms(q, _unit(arms), skel)
+    wanted = _unit(arms)
+    parts = [slice(start, start + _TOGETHER) for start in range(0, count, _TOGETHER)]
+    q = np.concatenate([_solve_arms(q[part], wanted[part], skel) for part in parts])
     q = _set_feet(q, flat, point)
     q = _level_feet(q, level, flat, point, skel)
     chair = np.array([KEY_POSES[kind].seat == "chair" for kind in kinds])
@@ -152,11 +154,14 @@ def _any_arm(rng: np.random.Generator) -> str:
     return str(rng.choice(list(ARMS)))
 
 
+_TOGETHER = 512
+"""Arms of this many people are solved at once; more would only take memory."""
+
 _ARM_STARTS = ((0.0, 0.0, 0.0, 0.3), (0.6, 0.0, 0.6, 0.8), (-0.6, 0.5, -0.6, 0.8))
 """Shoulder x, y, z and elbow of the right arm; the left arm's x has the other sign."""
 
 
-def _solve_arms(q: np.ndarray, wanted: np.ndarray, skel: SKEL, rounds: int = 16) -> np.ndarray:
+def _solve_arms(q: np.ndarray, wanted: np.ndarray, skel: SKEL, rounds: int = 12) -> np.ndarray:
     """Shoulder (3) and elbow (1) angles for directions (P, side, upper/fore, 3).
 
     Projected Levenberg-Marquardt over all people, both sides and several starts (S) at once.

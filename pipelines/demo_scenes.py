@@ -38,6 +38,10 @@ class Cast:
     seated: np.ndarray
     """(P,) bool: gets a box to sit on."""
 
+    def part(self, start: int, stop: int) -> Cast:
+        """People start..stop-1."""
+        return Cast(self.poses[start:stop], self.betas[start:stop], self.seated[start:stop])
+
 
 @dataclass(frozen=True)
 class Camera:
@@ -136,19 +140,19 @@ def demo_studio() -> Studio:
     return Studio(smpl, keypoint_arrays("demo", len(smpl.v_template))["SMPL_to_J19"])
 
 
-def take_photo(studio: Studio, cast_: Cast, people: np.ndarray, rng: np.random.Generator) -> Photo:
-    """Picture of (most of) the `people` (indices into the cast); those for whom there is no room stay out of it."""
+def take_photo(studio: Studio, cast: Cast, rng: np.random.Generator) -> Photo:
+    """Picture of the people of the cast; those for whom there is no room stay out of it."""
     camera = _random_camera(rng)
     kind = str(rng.choice(PLACES, p=[0.17, 0.14, 0.14, 0.09, 0.13, 0.12, 0.08, 0.13]))
     place, light = random_place(kind, camera.rotation.T, camera.height, camera.farthest, rng)
-    poses, trans, vertices, people = _place_people(studio, cast_, people, camera, rng)
-    keypoints = studio.bodies(poses, cast_.betas[people], trans)[2]
+    poses, trans, vertices, people = _place_people(studio, cast, camera, rng)
+    keypoints = studio.bodies(poses, cast.betas[people], trans)[2]
 
     seen = []
     for n, person in enumerate(people):
         wearer = Wearer(studio.body, random_outfit(rng), place.noise, int(person))
         seen.append((studio.dress(vertices[n], wearer), wearer))
-    boxes = [_seat(vertices[n], studio, camera, rng) for n, p in enumerate(people) if cast_.seated[p]]
+    boxes = [_seat(vertices[n], studio, camera, rng) for n, p in enumerate(people) if cast.seated[p]]
     scene_vertices = np.concatenate([v for v, _ in seen] + [v for v, _, _ in boxes])
     starts = np.arange(len(seen)) * len(vertices[0])
     box_starts = len(seen) * len(vertices[0]) + np.cumsum([0] + [len(v) for v, _, _ in boxes])[:-1]
@@ -178,7 +182,7 @@ def take_photo(studio: Studio, cast_: Cast, people: np.ndarray, rng: np.random.G
     hit = cast_at(mesh, camera.cam_int, camera.size)
     masks = np.where(hit.face >= 0, owner[hit.face], -1)
     masks[masks >= len(seen)] = -1
-    return _labelled(image, camera, poses, cast_, people, trans, keypoints, hit, masks)
+    return _labelled(image, camera, poses, cast, people, trans, keypoints, hit, masks)
 
 
 def _exposure(radiance: np.ndarray, rng: np.random.Generator) -> float:
@@ -187,7 +191,18 @@ def _exposure(radiance: np.ndarray, rng: np.random.Generator) -> float:
     return float(0.23 / np.exp(bright) * rng.uniform(0.85, 1.2))
 
 
-def _labelled(image, camera: Camera, poses, cast_: Cast, people, trans, keypoints, hit: Hit, masks) -> Photo:
+def _labelled(
+    image: np.ndarray,
+    camera: Camera,
+    poses: np.ndarray,
+    cast: Cast,
+    people: np.ndarray,
+    trans: np.ndarray,
+    keypoints: np.ndarray,
+    hit: Hit,
+    masks: np.ndarray,
+) -> Photo:
+    """The labels of the people of whom enough is to be seen."""
     pixels = project(keypoints, camera.cam_int)
     visible = _visible(keypoints, pixels, hit, masks, camera.size)
     boxes = np.zeros((len(people), 4))
@@ -202,17 +217,19 @@ def _labelled(image, camera: Camera, poses, cast_: Cast, people, trans, keypoint
         image=image,
         cam_int=camera.cam_int,
         poses=poses[shown],
-        betas=cast_.betas[people[shown]],
+        betas=cast.betas[people[shown]],
         trans=trans[shown],
         keypoints_2d=np.concatenate([pixels, visible[..., None]], axis=-1)[shown],
         keypoints_3d=np.concatenate([keypoints, np.ones_like(keypoints[..., :1])], axis=-1)[shown],
         boxes=boxes[shown],
         people=people[shown],
-        masks=masks,
+        masks=masks.astype(np.int16),
     )
 
 
-def _visible(keypoints, pixels, hit: Hit, masks, size: tuple[int, int]) -> np.ndarray:
+def _visible(
+    keypoints: np.ndarray, pixels: np.ndarray, hit: Hit, masks: np.ndarray, size: tuple[int, int]
+) -> np.ndarray:
     """(n,44) 1.0 where a keypoint is inside the picture with nothing before it but its own person's thickness."""
     width, height = size
     inside = ((pixels >= 0) & (pixels < [width, height])).all(axis=-1)
@@ -238,11 +255,11 @@ def _random_camera(rng: np.random.Generator) -> Camera:
 
 
 def _place_people(
-    studio: Studio, cast_: Cast, people: np.ndarray, camera: Camera, rng: np.random.Generator, tries: int = 80
+    studio: Studio, cast: Cast, camera: Camera, rng: np.random.Generator, tries: int = 80
 ) -> tuple[np.ndarray, ...]:
     """Camera-frame SMPL poses, translations and vertices of those who found a place, nearest first."""
     width = camera.size[0]
-    poses, betas = cast_.poses[people].copy(), cast_.betas[people]
+    poses, betas, people = cast.poses.copy(), cast.betas, np.arange(len(cast.poses))
     heading = np.where(rng.random(len(people)) < 0.65, rng.normal(size=len(people)) * 0.7, 0)
     heading = np.where(heading == 0, rng.uniform(-np.pi, np.pi, size=len(people)), heading)
     turned = Rotation.from_euler("y", heading[:, None]) * Rotation.from_rotvec(poses[:, :3])
