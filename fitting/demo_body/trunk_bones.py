@@ -14,7 +14,7 @@ def _spine_line(at: dict) -> tuple[np.ndarray, np.ndarray]:
     from scipy.interpolate import PchipInterpolator
 
     sizes = np.concatenate([np.full(7, 0.78), np.linspace(0.95, 1.3, 12), np.linspace(1.45, 1.6, 5)])
-    top, bottom = at["head"][1] + 0.012, at["femur_l"][1] + 0.131
+    top, bottom = at["head"][1] + 0.012, at["femur_l"][1] + 0.12
     edges = np.concatenate([[0], sizes.cumsum()]) / sizes.sum()
     y = top + (bottom - top) * edges
     z = PchipInterpolator(
