@@ -117,7 +117,6 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(argv: list[str]) -> int:
     """`main` without the handling of errors: raises InputError, or SystemExit(2) for arguments unknown to all."""
-    started = time.time()
     options, rest = parse_options(argv)
     if not options.annotations:
         options = _with_demo_data(options)
@@ -125,7 +124,6 @@ def run(argv: list[str]) -> int:
     options.device = resolve_device(options.device)
     pipeline_options, workers, processes = _beam_options(rest)
     directory = Path(os.path.abspath(options.output))
-    _prepare(directory)
 
     with_images = options.images.lower() != "none"
     labels = find_label_files(options.annotations, with_images=with_images, datasets=options.subset)
@@ -153,6 +151,7 @@ def run(argv: list[str]) -> int:
     people = sum(len(spec) for spec in specs)
     if not people:
         raise InputError("no rows are selected", field="--rows", expected="at least one label row")
+    _prepare(directory)
     withdraw_dataset(directory)
     _save_options(directory, options)
     inputs = {file.name: file_sha256(file.path) for file in labels} | {"body_models": body_hash}
@@ -166,6 +165,7 @@ def run(argv: list[str]) -> int:
         image_threads=max(2, min(threads, 16) // max(1, workers // processes)),
         versions=package_versions(),
     )
+    started = time.time()
     with ProgressBar(directory, people, options.quiet):
         pipeline = beam.Pipeline(runner=_runner(pipeline_options), options=pipeline_options)
         build(pipeline, specs, ConvertShard(settings, bodies), WriteDataset(str(directory), options.recorded(), inputs))
@@ -176,7 +176,7 @@ def run(argv: list[str]) -> int:
     remove_stale_shards(directory, [spec.name for spec in specs])
     if not options.quiet:
         manifest = json.loads((directory / "dataset.json").read_text())
-        kept = sum((directory / f"{spec.name}.tar").stat().st_mtime < started for spec in specs)
+        kept = {spec.name for spec in specs if (directory / f"{spec.name}.tar").stat().st_mtime < started}
         print_summary(manifest, Path(options.output), time.time() - started, kept)
     return 0
 

@@ -85,8 +85,8 @@ class ProgressBar:
         return sum(people for people, _ in seen.values())
 
 
-def print_summary(manifest: dict[str, Any], directory: Path, seconds: float, kept_shards: int) -> None:
-    """The closing table of a run, from dataset.json."""
+def print_summary(manifest: dict[str, Any], directory: Path, seconds: float, kept: set[str]) -> None:
+    """The closing table of a run, from dataset.json. `kept` are the shards that were there already."""
     from rich.console import Console
     from rich.table import Table
 
@@ -98,8 +98,9 @@ def print_summary(manifest: dict[str, Any], directory: Path, seconds: float, kep
     for reason, count in manifest["rejects"].items():
         table.add_row(f"rejected: {reason}", f"{count:,}")
     table.add_row("fits that did not converge (flagged)", f"{manifest['samples'] - manifest['converged']:,}")
-    table.add_row("shards", f"{len(manifest['shards']):,}" + (f" ({kept_shards:,} kept)" if kept_shards else ""))
-    table.add_row("rate", f"{manifest['rows'] / max(seconds, 1e-9):,.1f} people/s over {seconds:,.1f} s")
+    table.add_row("shards", f"{len(manifest['shards']):,}" + (f" ({len(kept):,} kept)" if kept else ""))
+    made = sum(shard["rows"] for shard in manifest["shards"] if shard["shard"] not in kept)
+    table.add_row("rate", f"{made / max(seconds, 1e-9):,.1f} people/s over {seconds:,.1f} s")
     table.add_row("output", str(directory))
     console = Console()
     console.print(table)
@@ -112,7 +113,7 @@ def print_summary(manifest: dict[str, Any], directory: Path, seconds: float, kep
     for name, numbers in manifest["errors"].items():
         errors.add_row(name.removesuffix("_mm"), *(f"{number:.2f}" for number in numbers.values()))
     console.print(errors)
-    stages = Table(title="mean vertex distance by stage, mm", title_justify="left")
+    stages = Table(title="vertex distance by stage, mm", title_justify="left")
     for name in manifest["stage_errors"]:
         stages.add_column(name, justify="right")
     stages.add_row(*(f"{number:.2f}" for number in manifest["stage_errors"].values()))
