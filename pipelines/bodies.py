@@ -61,14 +61,14 @@ class LoadedBodies:
         _compute_alone()
         with self._lock:
             if self._skel is None:
-                self._skel = _moved(SKEL.load(self.body_models, gender=self.gender), self.device)
+                self._skel = SKEL.load(self.body_models, gender=self.gender).to(self.device)
                 from fitting.model_files import keypoint_arrays
 
                 regressors = keypoint_arrays(self.body_models, self._skel.num_vertices)
                 if "SMPL_to_J19" in regressors:
                     self._j19 = torch.as_tensor(regressors["SMPL_to_J19"], dtype=torch.float32, device=self.device)
             if gender not in self._fitters:
-                smpl = _moved(load_smpl(self.body_models, gender=gender), self.device)
+                smpl = load_smpl(self.body_models, gender=gender).to(self.device)
                 if len(smpl.v_template) != self._skel.num_vertices:
                     raise InputError(
                         f"SMPL has {len(smpl.v_template)} vertices, SKEL {self._skel.num_vertices}",
@@ -126,10 +126,6 @@ def _compute_alone() -> None:
     import torch
 
     torch.set_num_threads(1)
-
-
-def _moved(module, device: str):
-    return module if device == "cpu" else module.to(device)
 
 
 _loaded: dict[tuple, LoadedBodies] = {}
