@@ -26,7 +26,7 @@ class BackboneSize:
 
 
 BACKBONES = {
-    "tiny": BackboneSize(4, 192, 3, 0.0),
+    "tiny": BackboneSize(4, 128, 4, 0.0),
     "s": BackboneSize(12, 384, 12, 0.1),
     "b": BackboneSize(12, 768, 12, 0.3),
     "l": BackboneSize(24, 1024, 16, 0.5),

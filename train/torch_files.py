@@ -119,42 +119,41 @@ def load_tensors(tree: Any, file: str | PathLike[str]) -> Any:
 
 
 class _Archive:
-    """The zip file, opened anew for each read so that no handle outlives it."""
+    """The zip file. It stays open as long as one of its tensors may still be asked for."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with zipfile.ZipFile(path) as archive:
-            pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
-            if len(pickles) != 1:
-                raise InputError("a zip file without torch's data.pkl", file=path, expected="a file of torch.save")
-            self._root = pickles[0].removesuffix("data.pkl")
-            if f"{self._root}byteorder" in archive.namelist() and self._member(archive, "byteorder") != b"little":
-                raise InputError("written on a big-endian machine", file=path)
+        self._zip = zipfile.ZipFile(path)
+        self._size = path.stat().st_size
         self._last: tuple[tuple[str, torch.dtype], Tensor] | None = None
+        pickles = [name for name in self._zip.namelist() if name.endswith("/data.pkl")]
+        if len(pickles) != 1:
+            raise InputError("a zip file without torch's data.pkl", file=path, expected="a file of torch.save")
+        self._root = pickles[0].removesuffix("data.pkl")
+        if f"{self._root}byteorder" in self._zip.namelist() and self._member("byteorder") != b"little":
+            raise InputError("written on a big-endian machine", file=path)
 
-    def _member(self, archive: zipfile.ZipFile, name: str) -> bytearray:
-        info = archive.getinfo(f"{self._root}{name}")
+    def _member(self, name: str, largest: int | None = None) -> bytearray:
+        info = self._zip.getinfo(f"{self._root}{name}")
         # torch stores without compression; a compressed member could expand without bound.
-        if info.compress_type != zipfile.ZIP_STORED or info.file_size > self.path.stat().st_size:
+        if info.compress_type != zipfile.ZIP_STORED or info.file_size > self._size:
             raise InputError(f"compressed member {info.filename}", file=self.path, expected="a file of torch.save")
+        if largest is not None and info.file_size > largest:
+            raise InputError(f"member {info.filename} of {info.file_size} bytes is too large", file=self.path)
         data = bytearray(info.file_size)
-        with archive.open(info) as member:
+        with self._zip.open(info) as member:
             if member.readinto(data) != len(data) or member.read(1):
                 raise InputError(f"truncated member {info.filename}", file=self.path)
         return data
 
     def pickle(self) -> bytearray:
-        with zipfile.ZipFile(self.path) as archive:
-            if archive.getinfo(f"{self._root}data.pkl").file_size > _LARGEST_PICKLE:
-                raise InputError("data.pkl is too large", file=self.path)
-            return self._member(archive, "data.pkl")
+        return self._member("data.pkl", _LARGEST_PICKLE)
 
     def storage(self, key: str, dtype: torch.dtype) -> Tensor:
         """All elements of a storage. The last one is kept: parameters that share one come one after another."""
         if self._last is None or self._last[0] != (key, dtype):
             try:
-                with zipfile.ZipFile(self.path) as archive:
-                    data = self._member(archive, f"data/{key}")
+                data = self._member(f"data/{key}")
             except (KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
                 raise InputError(f"truncated or damaged tensor data {key} ({error})", file=self.path) from error
             count = len(data) // dtype.itemsize
