@@ -137,10 +137,12 @@ def config_from_dict(values: dict[str, Any], file: Any = None) -> NetworkConfig:
     if unknown:
         problem = f"unknown settings {', '.join(unknown)}"
         raise InputError(problem, file=file, field="config", expected=f"some of {', '.join(sorted(known))}")
-    try:
-        return NetworkConfig(**values)
-    except TypeError as error:
-        raise InputError(f"unfit settings ({error})", file=file, field="config") from error
+    for f in fields(NetworkConfig):
+        value = values.get(f.name, f.default)
+        fits = value is None or isinstance(value, (int, float)) if f.default is None else type(value) is type(f.default)
+        if not fits:
+            raise InputError(f"{value!r}", file=file, field=f"config {f.name}", expected=f"such as {f.default!r}")
+    return NetworkConfig(**values)
 
 
 def _one_of(field: str, value: Any, allowed: Iterable[str]) -> None:
