@@ -468,7 +468,7 @@ def test_files_of_another_version_and_settings(tmp_path):
     with pytest.raises(InputError, match="wings"):
         load_checkpoint(path)
     torch.save({**tree, "config": {**tree["config"], "heads": "many"}}, path)
-    with pytest.raises(InputError, match=r"config heads: 'many'"):
+    with pytest.raises(InputError, match=r"config heads.*'many'"):
         load_checkpoint(path)
     torch.save({"model": _network().state_dict()}, path)
     with pytest.raises(InputError, match="not a checkpoint of this project"):
