@@ -346,6 +346,7 @@ def test_tensors_of_every_layout_are_read_as_torch_reads_them(tmp_path):
         "view": base[3:9],
         "strided": base.view(4, 6).t()[1::2],
         "same": base,
+        "again": base.view(4, 6),
         "scalar": torch.tensor(3, dtype=torch.int64),
         "empty": torch.zeros(0, 4),
         "expanded": torch.ones(1).expand(3, 5),
@@ -375,6 +376,7 @@ def test_tensors_of_every_layout_are_read_as_torch_reads_them(tmp_path):
     assert plain[3] == {"x"}
     # Tensors that shared memory when they were written do so no more.
     read["view"].zero_()
+    read["again"].zero_()
     assert torch.equal(read["same"], base)
 
 
