@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
@@ -27,8 +27,9 @@ from fitting.objective import BODY_COORDINATES, Problem, Region
 from fitting.points import Moments, Points
 from fitting.result import SKELFit, describe
 from fitting.root import root_angles, root_translation
+from fitting.sequence import SequenceOptions, sequence_outcome, solve_sequence
 from fitting.skel import SKEL
-from fitting.solver import SolverOptions
+from fitting.solver import LEAST_PEOPLE, SolverOptions
 from fitting.stages import Plan, run_stages
 from fitting.start import start_poses
 from fitting.transfer import shape_transfer
@@ -46,8 +47,9 @@ class FitOptions:
     """Weight of the 24 anatomical joints together, against 1 for all vertices together."""
     shoulder_weight: float = 2.0
     """Factor on scapulae and humeri among the joints, so that shoulders do not collapse."""
-    pose_prior: float = 1e-6
-    """Pull of each coordinate towards SMPL's own joint rotations, m^2 per rad^2."""
+    pose_prior: float = 5e-6
+    """Pull of each coordinate towards SMPL's own joint rotations, m^2 per rad^2. It decides what the skin does not
+    show, scapula against humerus above all; with less, float32's rounding would."""
     betas_prior: float = 1e-6
     """Pull of betas towards the transferred ones, m^2 per squared standard deviation."""
     limit_penalty: float = 1e-3
@@ -75,6 +77,21 @@ _PEOPLE_ON_CPU = 64
 
 _BYTES_PER_POINT = 4 * 64
 """Working memory of a fit per point and person, measured: about 64 floats."""
+
+
+_Item = TypeVar("_Item")
+
+
+def _spread(
+    work: Callable[[int], _Item], items: Iterable[int], device: torch.device, threads: int | None
+) -> Iterator[_Item]:
+    """Results in order: on a CPU from threads of one core each, elsewhere one after the other."""
+    if device.type != "cpu":
+        yield from map(work, items)
+        return
+    threads = threads or torch.get_num_threads()
+    with ThreadPoolExecutor(threads, "fit", initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        yield from pool.map(work, items)
 
 
 @dataclass
@@ -117,9 +134,9 @@ class SKELFitter:
         loose = {name: 10 * value for name, value in tolerances.items()}
         self.plan = Plan(
             regions={
-                "lower": self._region(weights * (moved_by[:, LEGS].sum(1) > 0), LEGS, LOWER_BODY_COORDINATES),
-                "upper": self._region(weights * (moved_by[:, TRUNK].sum(1) > 0), TRUNK, UPPER_BODY_COORDINATES),
-                "full": self._region(weights, slice(1, kinematics.JOINTS), BODY_COORDINATES),
+                "lower": self._region(weights * (moved_by[:, LEGS].sum(1) > 0), LOWER_BODY_COORDINATES),
+                "upper": self._region(weights * (moved_by[:, TRUNK].sum(1) > 0), UPPER_BODY_COORDINATES),
+                "full": self._region(weights, BODY_COORDINATES),
             },
             bounds=self.limits if options.limits == "bounds" else free,
             fit_betas=options.fit_betas,
@@ -129,8 +146,8 @@ class SKELFitter:
             second_try_above=options.second_try_above_mm / 1000,
         )
 
-    def _region(self, weights: Tensor, joints: slice, coordinates: slice) -> Region:
-        return Region(weights, joints, coordinates, Moments(self.points, weights))
+    def _region(self, weights: Tensor, coordinates: slice) -> Region:
+        return Region(weights, coordinates, Moments(self.points, weights))
 
     def default_batch_size(self) -> int:
         """People that are fitted at a time where the caller does not say."""
@@ -146,28 +163,76 @@ class SKELFitter:
         trans: Tensor | np.ndarray | None = None,
         *,
         batch_size: int | None = None,
+        threads: int | None = None,
         progress: Callable[[int], object] | None = None,
     ) -> SKELFit:
         """Fit B people: SMPL poses (B, 72) axis-angle, betas (B or 1, 10), trans (B, 3) in metres (zero if absent).
 
         `progress` is called with the number of people after each batch. Rows with a number that is not finite are not
-        fitted (`valid` is False there); they do not touch the others.
+        fitted (`valid` is False there); they do not touch the others. On a CPU, batches are spread over `threads`
+        (default: torch's number) that each compute alone, so that results do not depend on how many there are.
         """
         poses, betas = self._tensor(poses, 72, "poses"), self._tensor(betas, 10, "betas")
         trans = poses.new_zeros(len(poses), 3) if trans is None else self._tensor(trans, 3, "trans")
         betas, trans = betas.expand(len(poses), -1), trans.expand(len(poses), -1)
         batch_size = batch_size or self.default_batch_size()
-        if len(poses) == 0:
-            nobody = self.fit(*(t.new_zeros(1, t.shape[1]) for t in (poses, betas, trans)))
-            return SKELFit(**{f.name: getattr(nobody, f.name)[:0] for f in dataclasses.fields(SKELFit)})
-        parts = []
-        for first in range(0, len(poses), batch_size):
-            rows = slice(first, first + batch_size)
+
+        def fit_some(first: int) -> SKELFit:
+            # Copies start at aligned addresses, wherever the slice lies: libraries may round by alignment.
+            some = [t[first : first + batch_size].clone() for t in (poses, betas, trans)]
+            count = len(some[0])
+            if count < LEAST_PEOPLE:
+                some = [torch.cat([t, t.new_zeros(LEAST_PEOPLE - count, t.shape[1])]) for t in some]
             with torch.no_grad():
-                parts.append(self._fit_batch(poses[rows], betas[rows], trans[rows]))
+                return self._fit_batch(*some).first(count)
+
+        parts = []
+        for part in _spread(fit_some, range(0, max(len(poses), 1), batch_size), self.device, threads):
+            parts.append(part)
             if progress is not None:
-                progress(len(parts[-1]))
+                progress(len(part))
         return SKELFit.concatenate(parts)
+
+    def fit_sequence(
+        self,
+        poses: Tensor | np.ndarray,
+        betas: Tensor | np.ndarray,
+        trans: Tensor | np.ndarray | None = None,
+        *,
+        options: SequenceOptions | None = None,
+        batch_size: int | None = None,
+        progress: Callable[[int], object] | None = None,
+    ) -> SKELFit:
+        """Fit the T frames of one motion: one shape, and surface velocities like the target's (`fitting.sequence`).
+
+        Arguments and result as in `fit`, whose result for the single frames is the start. Frames with a number that is
+        not finite are left out, as if the motion did not have them.
+        """
+        alone = self.fit(poses, betas, trans, batch_size=batch_size, progress=progress)
+        kept = alone.valid.nonzero().flatten()
+        if len(kept) == 0:
+            return alone
+        poses, betas = self._tensor(poses, 72, "poses"), self._tensor(betas, 10, "betas")
+        trans = poses.new_zeros(1, 3) if trans is None else self._tensor(trans, 3, "trans")
+        betas, trans = (t.expand(len(poses), -1)[kept] for t in (betas, trans))
+        with torch.no_grad():
+            # One shape means one rest position of the root, which the frozen translation is made from.
+            centre = self.transfer(betas)[0].mean(0)
+            reach = self.options.betas_reach
+            start_betas = alone.betas[kept].mean(0).clamp(centre - reach, centre + reach)
+            chunks = kept.split(batch_size or self.default_batch_size())
+            made = [
+                self._problem(poses[rows], b, t, centre)
+                for rows, b, t in zip(chunks, betas.split(len(chunks[0])), trans.split(len(chunks[0])), strict=True)
+            ]
+            problem = Problem.join([problem for problem, _, _ in made])
+            skel_trans = torch.cat([t for _, _, t in made])
+            start = alone.poses[kept].clone()
+            start[:, :3] = problem.pose_centre[:, :3]
+            solution = solve_sequence(problem, self.plan, start, start_betas, options or SequenceOptions())
+            outcome = sequence_outcome(problem, self.plan, solution, alone, kept)
+            together = describe(outcome, problem, skel_trans, alone.valid[kept])
+        return alone.with_rows(kept, together)
 
     def _tensor(self, values: Tensor | np.ndarray, width: int, name: str) -> Tensor:
         tensor = torch.as_tensor(values, dtype=self.dtype, device=self.device)
@@ -182,12 +247,15 @@ class SKELFitter:
         outcome = run_stages(problem, start, self.plan)
         return describe(outcome, problem, skel_trans, valid)
 
-    def _problem(self, poses: Tensor, betas: Tensor, trans: Tensor) -> tuple[Problem, Tensor, Tensor]:
-        """Target mesh, frozen root and start of a batch."""
+    def _problem(
+        self, poses: Tensor, betas: Tensor, trans: Tensor, centre: Tensor | None = None
+    ) -> tuple[Problem, Tensor, Tensor]:
+        """Target mesh, frozen root and start of a batch; `centre` (10,) replaces the transferred betas."""
         skel, options = self.skel, self.options
         rotations = axis_angle_to_matrix(poses.view(-1, 24, 3))
         mesh = self.smpl(betas=betas, body_pose=poses[:, 3:], global_orient=poses[:, :3]).vertices
-        centre, offset = self.transfer(betas)
+        transferred, offset = self.transfer(betas)
+        centre = transferred if centre is None else centre.expand(len(betas), -1)
         rest = skel.rest_frames(skel.rest_joints(centre))
         smpl_root = self.smpl_root + betas @ self.smpl_root_shapes.T
         basis = skel.per_joint_rot[0] @ skel.apose_rotations[0].T

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -98,29 +99,51 @@ def pose_gradient(twists: Twists, subtree: Tensor, transforms: Tensor, wrench: T
 
 
 def pose_hessian(
-    twists: Twists, subtree: Tensor, transforms: Tensor, moment: Tensor, joints: slice = slice(0, JOINTS)
+    twists: Twists,
+    subtree: Tensor,
+    transforms: Tensor,
+    moment: Tensor,
+    coordinates: slice = slice(0, COORDINATES),
+    other: tuple[Twists, Tensor] | None = None,
 ) -> Tensor:
-    """(B, n, n) J^T J of the data term by the n coordinates of some joints, from second moments (B, 96, 96).
+    """(B, n, n) J^T J of the data term by n coordinates, from second moments (B, 96, 96).
 
-    `joints` is a run of joints that nothing but they hang on (the legs, the upper body, all but the root, all).
+    `coordinates` are a run of them, of joints that no other joints hang on (the legs, the upper body, all). With
+    `other`, the twists and transforms of the same bodies in a second pose, it is J^T J_other.
     """
-    people, count = len(moment), len(range(JOINTS)[joints])
-    t4 = homogeneous(transforms[:, joints])
+    inside = np.arange(COORDINATES)[coordinates]
+    joints = _aligned_run(JOINT_OF_COORDINATE[inside])
+    people, count = len(moment), joints.stop - joints.start
+    left_transforms = homogeneous(transforms[:, joints])
+    right_twists, right_transforms = other or (twists, transforms)
+    right_transforms = homogeneous(right_transforms[:, joints])
     blocks = moment.view(people, JOINTS, 4, JOINTS, 4)[:, joints, :, joints]
     below = subtree[joints, joints]
     # World moments G_m M_mn G_n^T, summed over both subtrees.
-    left = t4 @ blocks.reshape(people, count, 4, count * 4)
+    left = left_transforms @ blocks.reshape(people, count, 4, count * 4)
     left = (below @ left.flatten(2)).view(people, count * 4, count, 4).transpose(1, 2)
-    right = left @ t4.transpose(2, 3)
+    right = left @ right_transforms.transpose(2, 3)
     summed = (below @ right.flatten(2)).view(people, count, count, 4, 4)
-    slots = _by_slot(twists.world)[:, joints]
     # summed is indexed (right joint, left joint, left row, right column).
+    slots = _by_slot(right_twists.world)[:, joints]
     acted = summed.flatten(2, 3) @ slots.flatten(2, 3).transpose(2, 3)
-    acted = acted.view(people, count, count, 4, DOF_SLOTS, 3).permute(0, 2, 5, 3, 1, 4).reshape(people, count, 12, -1)
-    full = (slots.flatten(3) @ acted).flatten(1, 2)
-    inside = [k for k in range(COORDINATES) if JOINT_OF_COORDINATE[k] in range(JOINTS)[joints]]
-    place = (JOINT_OF_COORDINATE[inside] - (joints.start or 0)) * DOF_SLOTS + SLOT_OF_COORDINATE[inside]
+    acted = acted.view(people, count, count, 4, DOF_SLOTS, 3).permute(0, 2, 5, 3, 1, 4)
+    acted = acted.reshape(people, count, 12, count * DOF_SLOTS)
+    full = (_by_slot(twists.world)[:, joints].flatten(3) @ acted).flatten(1, 2)
+    place = (JOINT_OF_COORDINATE[inside] - joints.start) * DOF_SLOTS + SLOT_OF_COORDINATE[inside]
     return full[:, place[:, None], place[None, :]]
+
+
+def _aligned_run(joints: np.ndarray) -> slice:
+    """The run that holds these joints, widened to a multiple of four.
+
+    Blocks of 4x4 numbers then begin at addresses that libraries treat alike, so that a person's result does not depend
+    on the place in the batch.
+    """
+    first, last = int(joints.min()), int(joints.max()) + 1
+    wanted = -(-(last - first) // 4) * 4
+    last = min(last + wanted - (last - first), JOINTS)
+    return slice(last - wanted, last)
 
 
 def _by_slot(values: Tensor) -> Tensor:
@@ -279,6 +302,3 @@ def shape_hessian(
     cross = (twists.world[:, None] * summed).sum((3, 4))
     own = torch.einsum("bick,bjkc->bij", d, z) + torch.einsum("bikc,bjck->bij", carried, d) + shape_gram
     return cross, own
-
-
-assert len(JOINT_OF_COORDINATE) == COORDINATES

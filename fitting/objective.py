@@ -32,9 +32,7 @@ class Region:
 
     weights: Tensor
     """(N,) of the points"""
-    joints: slice
     coordinates: slice
-    """All coordinates of these joints."""
     moments: Moments
 
 
@@ -61,15 +59,18 @@ class Problem:
     betas_prior: float
     """m^2 per squared standard deviation"""
 
+    @classmethod
+    def join(cls, parts: list[Problem]) -> Problem:
+        """The people of several problems with equal settings."""
+        people = {name: torch.cat([getattr(part, name) for part in parts]) for name in _PER_PERSON}
+        return dataclasses.replace(parts[0], **people)
+
     def of(self, index: Tensor) -> Problem:
         """The problem of some of the people."""
-        return dataclasses.replace(
-            self,
-            target=self.target[index],
-            pose_centre=self.pose_centre[index],
-            betas_centre=self.betas_centre[index],
-        )
+        return dataclasses.replace(self, **{name: getattr(self, name)[index] for name in _PER_PERSON})
 
+
+_PER_PERSON = ("target", "pose_centre", "betas_centre")
 
 _Record = TypeVar("_Record")
 
@@ -122,7 +123,7 @@ class RegionObjective:
         cost = self.cost[index] + (change * (2 * wrench + carried)).sum((1, 2, 3))
         twists = lin.pose_twists(problem.skel, rest, posed, poses)
         gradient = lin.pose_gradient(twists, problem.subtree, transforms, wrench + carried)
-        hessian = lin.pose_hessian(twists, problem.subtree, transforms, moment, self.region.joints)
+        hessian = lin.pose_hessian(twists, problem.subtree, transforms, moment, self.region.coordinates)
         extra, slope, curvature = pose_terms(problem, poses, index)
         hessian = hessian + torch.diag_embed(curvature[:, coordinates])
         return Quadratic(cost + extra, (gradient + slope)[:, coordinates], hessian)
@@ -184,7 +185,7 @@ class FullObjective:
         """(B, n, n) J^T J of the data term."""
         subtree, region = self.problem.subtree, self.region
         moment = region.moments(betas)
-        by_pose = lin.pose_hessian(twists, subtree, transforms, moment, region.joints)
+        by_pose = lin.pose_hessian(twists, subtree, transforms, moment, region.coordinates)
         if motion is None:
             return by_pose
         carried = region.moments.carried(betas, transforms)

@@ -83,20 +83,38 @@ def residual(
     at_a_time = people if at_rest.is_cuda else _PEOPLE_IN_CACHE
     for first in range(0, people, at_a_time):
         some = slice(first, first + at_a_time)
-        x = at_rest[some]
-        blended = (transforms[some].flatten(2).transpose(1, 2) @ points.skinning).unflatten(1, (3, 4))
-        turning = blended[:, :, :3]
-        r = (turning * x[:, None]).sum(2).add_(blended[:, :, 3]).sub_(target[some])
+        blended = blend(points, transforms[some])
+        r = place(blended, at_rest[some]).sub_(target[some])
         squares[some] = r.square().sum(1)
         r *= weights
         if wrenches is not None:
-            moment = torch.cat([r[:, :, None] * x[:, None], r[:, :, None]], 2).flatten(1, 2)
-            wrenches[some] = (moment @ points.skinning.T).transpose(1, 2).unflatten(2, (3, 4))
+            wrenches[some] = wrench_of(points, r, at_rest[some])
         if unposed is not None:
-            # Turned back into the rest frame, the residual is the gradient by the points at rest.
-            unposed[some] = (turning * r[:, :, None]).sum(1).flatten(1)
+            unposed[some] = unpose(blended, r)
     slope = None if unposed is None else unposed @ points.directions[1:].T
-    return Residual(squares @ weights, squares.sqrt(), wrenches, slope)
+    # A product with a vector would round differently for different numbers of people.
+    return Residual((squares * weights).sum(1), squares.sqrt(), wrenches, slope)
+
+
+def blend(points: Points, transforms: Tensor) -> Tensor:
+    """(B, 3, 4, N) each point's own transform, from those of the joints (B, 24, 3, 4)."""
+    return (transforms.flatten(2).transpose(1, 2) @ points.skinning).unflatten(1, (3, 4))
+
+
+def place(blended: Tensor, at_rest: Tensor) -> Tensor:
+    """(B, 3, N) points at rest moved by their transforms (B, 3, 4, N)."""
+    return (blended[:, :, :3] * at_rest[:, None]).sum(2).add_(blended[:, :, 3])
+
+
+def wrench_of(points: Points, force: Tensor, at_rest: Tensor) -> Tensor:
+    """(B, 24, 3, 4) per joint: sum of skinning weight * force [x; 1]^T, for forces and points at rest (B, 3, N)."""
+    moment = torch.cat([force[:, :, None] * at_rest[:, None], force[:, :, None]], 2).flatten(1, 2)
+    return (moment @ points.skinning.T).transpose(1, 2).unflatten(2, (3, 4))
+
+
+def unpose(blended: Tensor, force: Tensor) -> Tensor:
+    """(B, 3N) forces turned back into the rest frame: half the gradient by the points at rest."""
+    return (blended[:, :, :3] * force[:, :, None]).sum(1).flatten(1)
 
 
 class Moments:

@@ -60,6 +60,17 @@ class SKELFit:
         """All fields as arrays."""
         return {f.name: getattr(self, f.name).cpu().numpy() for f in dataclasses.fields(self)}
 
+    def first(self, count: int) -> SKELFit:
+        """The fit of the first people."""
+        return SKELFit(**{f.name: getattr(self, f.name)[:count] for f in dataclasses.fields(self)})
+
+    def with_rows(self, index: Tensor, rows: SKELFit) -> SKELFit:
+        """A copy in which the people `index` are those of another fit."""
+        copy = {f.name: getattr(self, f.name).clone() for f in dataclasses.fields(self)}
+        for name, values in copy.items():
+            values[index] = getattr(rows, name)
+        return SKELFit(**copy)
+
     @classmethod
     def concatenate(cls, parts: list[SKELFit]) -> SKELFit:
         """The people of several fits, in order."""

@@ -39,6 +39,10 @@ class SolverOptions:
     """First damping, relative to the diagonal of J^T J."""
 
 
+LEAST_PEOPLE = 8
+"""Matrix products with fewer rows take another path in the libraries and round otherwise. From this number on, a row's
+result does not depend on the others, which makes fits reproducible whoever shares the batch (measured on CPUs)."""
+
 _DAMPING_DOWN, _DAMPING_UP = 0.1, 8.0
 _DAMPING_MIN, _DAMPING_MAX = 1e-8, 1e6
 
@@ -72,14 +76,15 @@ def levenberg_marquardt(
     iterations = torch.zeros(people, dtype=torch.int64, device=x.device)
     converged = torch.zeros(people, dtype=torch.bool, device=x.device)
     damping = torch.full_like(cost, options.damping)
+    finished = torch.zeros_like(converged)
     current = x
     for _ in range(options.max_iterations):
         step = _bounded_step(model, current, damping, lower[active], upper[active])
         trial = evaluate(current + step, active)
         drop = model.cost - trial.cost
-        better = (drop >= 0) & trial.cost.isfinite()
+        better = (drop >= 0) & trial.cost.isfinite() & ~finished
         moved = step.abs().amax(1)
-        iterations[active] += 1
+        iterations[active] += ~finished
         # At the bottom rounding decides whether a tiny step helps, so a tiny step ends the search either way.
         done = (moved < options.step_tolerance) | (better & (drop <= options.cost_tolerance * model.cost))
         # A rejected step at full damping cannot be improved upon.
@@ -88,13 +93,17 @@ def levenberg_marquardt(
         model = _where(better, trial, model)
         damping = torch.where(better, damping * _DAMPING_DOWN, damping * _DAMPING_UP)
         damping = damping.clamp(_DAMPING_MIN, _DAMPING_MAX)
+        finished |= done
         x[active], cost[active] = current, model.cost
-        converged[active] = done & model.cost.isfinite()
-        left = (~done).nonzero().flatten()
-        if len(left) == 0:
+        converged[active] = finished & model.cost.isfinite()
+        going = (~finished).nonzero().flatten()
+        if len(going) == 0:
             break
-        if len(left) < len(active):
-            active, current, damping = active[left], current[left], damping[left]
+        if len(going) < len(active) and len(active) > LEAST_PEOPLE:
+            # Finished people fill the batch up; they take no more steps.
+            filling = finished.nonzero().flatten()[: max(LEAST_PEOPLE - len(going), 0)]
+            left = torch.cat([going, filling]).sort().values
+            active, current, damping, finished = active[left], current[left], damping[left], finished[left]
             model = Quadratic(model.cost[left], model.gradient[left], model.hessian[left])
     return Solution(x, cost, iterations, converged)
 
@@ -118,8 +127,15 @@ def _damped_solve(model: Quadratic, held: Tensor, damping: Tensor) -> Tensor:
     scale = diagonal.clamp_min(1e-12) + floor
     matrix = model.hessian * free[:, :, None] * free[:, None, :]
     matrix = matrix + torch.diag_embed(damping[:, None] * scale * free + (1 - free))
-    factor, failed = torch.linalg.cholesky_ex(matrix)
-    step = torch.cholesky_solve((-model.gradient * free)[..., None], factor).squeeze(-1)
+    # Matrices of a multiple of 16 rows begin at aligned addresses: the place in the batch does not change rounding.
+    people, size = model.gradient.shape
+    padded = -(-size // 16) * 16
+    square = torch.eye(padded, dtype=matrix.dtype, device=matrix.device).repeat(people, 1, 1)
+    square[:, :size, :size] = matrix
+    right = matrix.new_zeros(people, padded, 1)
+    right[:, :size, 0] = -model.gradient * free
+    factor, failed = torch.linalg.cholesky_ex(square)
+    step = torch.cholesky_solve(right, factor)[:, :size, 0]
     # Where rounding made the matrix indefinite, fall back to a short step down the scaled gradient.
     descent = -model.gradient * free / scale * 0.1
     return torch.where((failed == 0)[:, None] & step.isfinite(), step, descent)

@@ -15,7 +15,7 @@ from torch import Tensor
 from fitting.linearisation import transforms_of
 from fitting.objective import BODY_COORDINATES, FullObjective, Problem, Region, RegionObjective
 from fitting.points import residual
-from fitting.solver import SolverOptions, levenberg_marquardt
+from fitting.solver import LEAST_PEOPLE, SolverOptions, levenberg_marquardt
 
 
 @dataclass(frozen=True)
@@ -60,19 +60,22 @@ class Outcome:
 def run_stages(problem: Problem, start: Tensor, plan: Plan) -> Outcome:
     """Fit from a start (B, 46); the better of two tries for those whom the first leaves far away."""
     outcome = _run_once(problem, start, plan)
-    far = (outcome.stage_error[:, -1] > plan.second_try_above).nonzero().flatten()
-    if len(far) == 0:
+    is_far = outcome.stage_error[:, -1] > plan.second_try_above
+    if not bool(is_far.any()):
         return outcome
+    # Where there are few, some of the others come along for LEAST_PEOPLE's sake; their second try does not count.
+    company = (~is_far).nonzero().flatten()[: max(LEAST_PEOPLE - int(is_far.sum()), 0)]
+    far = torch.cat([is_far.nonzero().flatten(), company])
     rest_pose = torch.zeros_like(start[far])
     rest_pose = torch.maximum(torch.minimum(rest_pose, plan.bounds[:, 1]), plan.bounds[:, 0])
     rest_pose[:, : BODY_COORDINATES.start] = start[far, : BODY_COORDINATES.start]
     again = _run_once(problem.of(far), rest_pose, plan)
-    better = again.cost < outcome.cost[far]
+    better = (again.cost < outcome.cost[far]) & is_far[far]
     merged = {}
     for field in dataclasses.fields(Outcome):
         values = getattr(outcome, field.name).clone()
         if field.name == "iterations":
-            values[far] += again.iterations
+            values[far] += again.iterations * is_far[far]
         elif field.name in ("stage_error", "stage_cost"):
             # The stages are told as the first try went; only the end is the second one's.
             values[far[better], -1] = getattr(again, field.name)[better, -1]
@@ -114,7 +117,7 @@ def _run_once(problem: Problem, start: Tensor, plan: Plan) -> Outcome:
         betas=betas,
         distances=distances[-1],
         stage_error=torch.stack([d[:, :vertices].mean(1) for d in distances], 1),
-        stage_cost=torch.stack([d.square() @ everything for d in distances], 1),
+        stage_cost=torch.stack([(d.square() * everything).sum(1) for d in distances], 1),
         cost=solution.cost,
         iterations=iterations + solution.iterations,
         converged=solution.converged,

@@ -103,10 +103,11 @@ def test_root_is_exact_at_any_orientation(demo_smpl, demo_skel, lists):
 def test_person_does_not_depend_on_company(fitter, people, fit):
     poses, betas, trans = people
     alone = fitter.fit(poses[3:4], betas[3:4], trans[3:4])
-    torch.testing.assert_close(alone.poses[0], fit.poses[3], atol=1e-3, rtol=0)
-    backwards = fitter.fit(poses.flip(0), betas.flip(0), trans.flip(0), batch_size=5)
-    torch.testing.assert_close(backwards.poses.flip(0), fit.poses, atol=1e-3, rtol=0)
-    torch.testing.assert_close(backwards.vertex_error_mm.flip(0), fit.vertex_error_mm, atol=0.02, rtol=0)
+    torch.testing.assert_close(alone.poses[0], fit.poses[3], atol=1e-5, rtol=0)
+    for order, batch_size in ((torch.arange(12).flip(0), 5), (torch.randperm(12), 9)):
+        other = fitter.fit(poses[order], betas[order], trans[order], batch_size=batch_size)
+        torch.testing.assert_close(other.poses, fit.poses[order], atol=1e-5, rtol=0)
+        torch.testing.assert_close(other.betas, fit.betas[order], atol=1e-4, rtol=0)
 
 
 def test_rows_that_are_not_finite_are_flagged_and_harm_nobody(fitter, people, fit):
@@ -117,7 +118,7 @@ def test_rows_that_are_not_finite_are_flagged_and_harm_nobody(fitter, people, fi
     bad[[2, 5, 7]] = True
     assert torch.equal(broken.valid, ~bad) and not broken.converged[bad].any()
     assert broken.poses[bad].isnan().all() and broken.vertex_error_mm[bad].isnan().all()
-    torch.testing.assert_close(broken.poses[~bad], fit.poses[~bad], atol=1e-3, rtol=0)
+    torch.testing.assert_close(broken.poses[~bad], fit.poses[~bad], atol=1e-5, rtol=0)
 
 
 def test_translation_only_moves_the_body(fitter, people, fit):

@@ -49,7 +49,7 @@ def region(problem) -> Region:
     generator = torch.Generator().manual_seed(1)
     count = len(problem.points)
     weights = torch.rand(count, generator=generator, dtype=torch.float64) / count
-    return Region(weights, slice(1, 24), slice(3, 46), Moments(problem.points, weights))
+    return Region(weights, slice(3, 46), Moments(problem.points, weights))
 
 
 @pytest.fixture
@@ -124,7 +124,7 @@ def test_pose_hessian_is_jtj_with_correctives_held(problem, region, poses, betas
 def test_region_objective_is_exact_with_correctives_held(problem, skel, region, poses, betas):
     still = without_correctives(problem.points)
     held = dataclasses.replace(problem, points=still, betas_prior=0.0)
-    lower = Region(region.weights, slice(1, 11), slice(3, 17), region.moments)
+    lower = Region(region.weights, slice(3, 17), region.moments)
     rest = skel.rest_frames(skel.rest_joints(betas))
     objective = RegionObjective(held, lower, rest, betas, poses)
     x = (objective.start() + 0.2).requires_grad_()
