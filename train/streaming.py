@@ -1,0 +1,204 @@
+"""Batches of people from HMR-SKEL shards, in an order that can be taken up anywhere.
+
+Every batch is a function of its place (epoch, step, part) alone: worker processes take places in turn, and random
+changes are seeded by the place of the person in the epoch. So neither the number of workers nor an interruption
+changes what comes.
+"""
+
+from __future__ import annotations
+
+import logging
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from schemas import InputError
+from train.augmentation import NONE, AugmentationConfig, augment
+from train.camera import Framing
+from train.losses import Targets
+from train.samplers import Cut, Order, People, Places, parse_weights
+from train.shards import LABELS, OpenTars, Shard, find_shards, read_columns
+
+log = logging.getLogger(__name__)
+
+_FILTERED = ("dataset", "imgname", "converged", "vertex_error_mm", "crop_size", "box_size")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which people are drawn from the shards."""
+
+    shards: list[str] = field(default_factory=list)
+    """folders, tars, globs or URLs of tars; each tar has its Parquet file beside it"""
+    weights: list[str] = field(default_factory=list)
+    """shares of the data sets, as NAME=NUMBER; default: everybody once per epoch"""
+    max_vertex_error_mm: float = 30.0
+    """leave out people whose fit is further off than this on average"""
+    unconverged: bool = False
+    """also take people whose fit did not converge"""
+    smallest_box: float = 20.0
+    """leave out people whose box is smaller than this, px"""
+    part: Literal["all", "training", "held-out"] = "all"
+    """everybody, or one side of a division by image that never changes"""
+    held_out: float = 0.1
+    """share of images that are held out"""
+    limit: int = 0
+    """take only the first people who pass; 0 = all"""
+    margin: float = 1.0
+    """side of the network's input divided by the side of the person's box"""
+    window: int = 8
+    """shards among which people are shuffled"""
+    cache: str = "~/.cache/hmr-skel"
+    """folder for copies of shards that lie behind URLs"""
+
+
+@dataclass
+class Batch:
+    """People, and what share of the step's people they are. Tensors are on the device that `to` was last given."""
+
+    image: Tensor
+    """(B, 256, 256, 3) uint8 RGB."""
+    targets: Targets
+    share: float
+    """This batch's people divided by those of its step on all ranks; 0 for a stand-in that nothing is left for."""
+    people: int
+    """People of the step on all ranks."""
+    keys: list[str]
+    """Tar members without ending."""
+
+    def to(self, device: torch.device | str) -> Batch:
+        move = lambda value: value.to(device, non_blocking=True)  # noqa: E731
+        framing = Framing(*map(move, self.targets.framing))
+        targets = Targets(*map(move, self.targets[:-1]), framing)
+        return Batch(move(self.image), targets, self.share, self.people, self.keys)
+
+
+def select_people(shards: Sequence[Shard], config: DataConfig) -> tuple[People, list[int]]:
+    """Who passes the filters, and how many people each shard holds in all. Reads Parquet files only.
+
+    Raises InputError if nobody passes, and for damaged or outdated files.
+    """
+    names: dict[str, int] = {}
+    parts, totals, dropped = [], [], dict.fromkeys(("no image", "not converged", "error", "small box", "other part"), 0)
+    for number, shard in enumerate(shards):
+        columns = read_columns(shard, _FILTERED)
+        totals.append(len(columns["dataset"]))
+        kept = np.ones(totals[-1], bool)
+        checks = {
+            "no image": columns["crop_size"].reshape(-1, 2).min(1) > 0,
+            "not converged": columns["converged"].astype(bool) | config.unconverged,
+            "error": columns["vertex_error_mm"] <= config.max_vertex_error_mm,
+            "small box": columns["box_size"] >= config.smallest_box,
+            "other part": _in_part(columns["imgname"], config),
+        }
+        for reason, passes in checks.items():
+            dropped[reason] += int((kept & ~passes).sum())
+            kept &= passes
+        places = np.flatnonzero(kept)
+        codes = [names.setdefault(str(name), len(names)) for name in columns["dataset"][places]]
+        parts.append(np.stack([np.full(len(places), number), places, np.array(codes, np.int64)]))
+    shard, place, dataset = np.concatenate(parts, 1).astype(np.int32)[:, : config.limit or None]
+    people = People(shard, place, dataset, tuple(names))
+    reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.items() if count)
+    log.info("%d of %d people in %d shards%s", len(people), sum(totals), len(shards), reasons and f"; left: {reasons}")
+    if not len(people):
+        raise InputError(f"none of {sum(totals)} people pass the filters ({reasons})", file=shards[0].tar)
+    return people, totals
+
+
+def _in_part(images: np.ndarray, config: DataConfig) -> np.ndarray:
+    if config.part == "all":
+        return np.ones(len(images), bool)
+    held = np.array([zlib.crc32(str(name).encode()) % 10_000 < config.held_out * 10_000 for name in images], bool)
+    return held if config.part == "held-out" else ~held
+
+
+class PeopleStream(Dataset):
+    """Batches by place (epoch, step, part), for one rank."""
+
+    def __init__(
+        self,
+        config: DataConfig,
+        batch: int,
+        *,
+        seed: int = 0,
+        ranks: int = 1,
+        rank: int = 0,
+        parts: int = 1,
+        shuffle: bool = True,
+        augmentation: AugmentationConfig = NONE,
+        root_basis: np.ndarray | None = None,
+        fields: Sequence[str] = LABELS,
+    ) -> None:
+        from pathlib import Path
+
+        self.config, self.augmentation, self.root_basis, self.fields = config, augmentation, root_basis, fields
+        self.shards = find_shards(config.shards, Path(config.cache).expanduser())
+        self.people, totals = select_people(self.shards, config)
+        self.order = Order(self.people, seed, config.window, shuffle, parse_weights(config.weights))
+        self.cut = Cut(int(self.order.counts().sum()), batch, ranks, parts)
+        self.seed, self.rank = seed, rank
+        self.tars = OpenTars(self.shards, totals, 2 * max(config.window, 1) * max(len(self.people.datasets), 1) + 2)
+
+    def __getitem__(self, place: tuple[int, int, int]) -> dict[str, Any]:
+        """The batch at a place, as the plain values that `as_batch` takes; or the InputError that reading it caused."""
+        epoch, step, part = place
+        start, stop = self.cut.piece(step, part, self.rank)
+        first, last = self.cut.step(step)
+        rows = []
+        try:
+            for at in range(start, stop) if stop > start else [first]:
+                rows.append(self.read(epoch, at))
+        except InputError as error:  # the loader would bury it in the worker's traceback
+            return {"error": error}
+        stacked = {name: torch.from_numpy(np.stack([row[name] for row in rows])) for name in rows[0] if name != "key"}
+        share = (stop - start) / (last - first)
+        return stacked | {"share": share, "people": last - first, "keys": [row["key"] for row in rows]}
+
+    def read(self, epoch: int, position: int) -> dict[str, Any]:
+        """The person at a position of an epoch, as network input and labels."""
+        index = self.order.epoch(epoch)[position]
+        person = self.tars[int(self.people.shard[index])].person(int(self.people.place[index]), self.fields)
+        rng = np.random.default_rng([self.seed, epoch, position])
+        found = augment(person, self.augmentation, rng, self.root_basis, self.config.margin)
+        extra = {name: person.arrays[name] for name in self.fields if name not in LABELS}
+        return found | extra | {"key": person.key}
+
+
+def as_batch(values: dict[str, Any]) -> Batch:
+    """What a PeopleStream gave, as a Batch. Raises the InputError that reading it caused."""
+    if "error" in values:
+        raise values["error"]
+    framing = Framing(*(values[name] for name in Framing._fields))
+    targets = Targets(*(values[name] for name in Targets._fields[:-1]), framing)
+    return Batch(values["image"], targets, values["share"], values["people"], values["keys"])
+
+
+def stream(
+    people: PeopleStream, epoch: int = 0, step: int = 0, epochs: int = 1, workers: int = 0, pinned: bool = False
+) -> Iterator[tuple[tuple[int, int, int], dict[str, Any]]]:
+    """(place, values for `as_batch`) from a place on, to the end of epoch `epochs` - 1. Workers live that long."""
+    places = Places(people.cut, epoch, step, epochs)
+    loader = DataLoader(
+        people,
+        batch_size=None,
+        sampler=places,
+        num_workers=workers,
+        pin_memory=pinned,
+        worker_init_fn=_start_worker,
+        prefetch_factor=4 if workers else None,
+    )
+    yield from zip(places, loader, strict=True)
+
+
+def _start_worker(_number: int) -> None:
+    import cv2
+
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
