@@ -285,13 +285,12 @@ def shape_hessian(
     transforms: Tensor,
     moment: Tensor,
     carried: Tensor,
-    shape_gram: Tensor,
+    gram: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """J^T J by (betas, coordinates) (B, 10, 46) and by betas (B, 10, 10).
 
-    `moment` (B, 96, 96), `carried` (B, 10, 96, 3), `shape_gram` (10, 10), see `fitting.objective.Moments`.
-    Pose correctives are left out, and the product of two shape directions counts as if skinning did not shear it:
-    these blocks steer the solver, its gradient is exact.
+    `moment` (B, 96, 96); `carried` (B, 10, 96, 3) and `gram` (B, 10, 10) of `fitting.points.Moments.of_shapes`. Exact
+    but for the pose correctives, which are left out: these blocks steer the solver, its gradient is exact.
     """
     people, modes = motion.turns.shape[:2]
     d = motion.transforms(transforms, subtree).transpose(2, 3).reshape(people, modes, 3, JOINTS * 4)
@@ -300,5 +299,5 @@ def shape_hessian(
     summed = (subtree @ world.flatten(3)).unflatten(3, (4, 3))
     summed = summed[:, :, JOINT_OF_COORDINATE].transpose(3, 4)
     cross = (twists.world[:, None] * summed).sum((3, 4))
-    own = torch.einsum("bick,bjkc->bij", d, z) + torch.einsum("bikc,bjck->bij", carried, d) + shape_gram
+    own = torch.einsum("bick,bjkc->bij", d, z) + torch.einsum("bikc,bjck->bij", carried, d) + gram
     return cross, own

@@ -188,7 +188,7 @@ class FullObjective:
         by_pose = lin.pose_hessian(twists, subtree, transforms, moment, region.coordinates)
         if motion is None:
             return by_pose
-        carried = region.moments.carried(betas, transforms)
-        cross, own = lin.shape_hessian(twists, motion, subtree, transforms, moment, carried, region.moments.shape_gram)
+        carried, gram = region.moments.of_shapes(betas, transforms)
+        cross, own = lin.shape_hessian(twists, motion, subtree, transforms, moment, carried, gram)
         cross = cross[:, :, BODY_COORDINATES]
         return torch.cat([torch.cat([by_pose, cross.transpose(1, 2)], 2), torch.cat([cross, own], 2)], 1)

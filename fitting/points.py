@@ -140,8 +140,6 @@ class Moments:
         table = torch.stack([scaled[a].T @ y[b] for a in range(len(y)) for b in range(len(y))])
         self._table = table.unflatten(0, (len(y), len(y))).to(dtype).contiguous()
         self._size = size
-        self.shape_gram = (shapes[1:].flatten(1) * weights.repeat_interleave(3)) @ shapes[1:].flatten(1).T
-        self.shape_gram = self.shape_gram.to(dtype)
 
     def __call__(self, betas: Tensor) -> Tensor:
         """(B, 96, 96) second moment of the points of a shape (B, 10)."""
@@ -149,10 +147,17 @@ class Moments:
         products = (full[:, :, None] * full[:, None, :]).flatten(1)
         return (products @ self._table.flatten(2).flatten(0, 1)).unflatten(1, (self._size, self._size))
 
-    def carried(self, betas: Tensor, transforms: Tensor) -> Tensor:
-        """(B, 10, 96, 3) sum of w y (T y_i)^T for each shape direction y_i and transforms T (B, 24, 3, 4)."""
+    def of_shapes(self, betas: Tensor, transforms: Tensor) -> tuple[Tensor, Tensor]:
+        """What the shape directions y_i add to J^T J under transforms T (B, 24, 3, 4).
+
+        (B, 10, 96, 3) sum of w y (T y_i)^T, and (B, 10, 10) sum of w (T y_i).(T y_j).
+        """
         people, modes = len(betas), betas.shape[1]
         full = torch.cat([torch.ones_like(betas[:, :1]), betas], 1)
-        flat = transforms.transpose(1, 2).reshape(people * 3, self._size)
-        products = (flat @ self._table[:, 1:].reshape(-1, self._size).T).view(people, 3, modes + 1, -1)
-        return torch.einsum("ba,bcan->bnc", full, products).unflatten(1, (modes, self._size))
+        flat = transforms.transpose(1, 2).reshape(people, 3, self._size)
+        products = (flat.view(-1, self._size) @ self._table[:, 1:].reshape(-1, self._size).T).view(
+            people, 3, modes + 1, modes, self._size
+        )
+        carried = (full[:, None, None] @ products.flatten(3)).view(people, 3, modes, self._size).permute(0, 2, 3, 1)
+        gram = (products[:, :, 1:] * flat[:, :, None, None]).sum((1, 4))
+        return carried, gram

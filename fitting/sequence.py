@@ -11,7 +11,7 @@ in proportion to its length and has no seams.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -34,7 +34,7 @@ BODY = 43
 
 @dataclass(frozen=True)
 class SequenceOptions:
-    smoothness: float = 10.0
+    smoothness: float = 0.5
     """Weight of velocity errors against position errors."""
     max_iterations: int = 15
     cost_tolerance: float = 1e-5
@@ -95,6 +95,14 @@ class _System:
     betas_block: np.ndarray
     """(10, 10)"""
 
+    def after(self, step: np.ndarray) -> _System:
+        """The system at a place (T, 43) away, as the quadratic model has it."""
+        gradient = self.gradient + np.einsum("tij,tj->ti", self.diagonal, step)
+        gradient[:-1] += np.einsum("tij,tj->ti", self.neighbour, step[1:])
+        gradient[1:] += np.einsum("tji,tj->ti", self.neighbour, step[:-1])
+        betas_gradient = self.betas_gradient + np.einsum("tbk,tk->b", self.border, step)
+        return replace(self, gradient=gradient, betas_gradient=betas_gradient)
+
 
 def solve_sequence(
     problem: Problem, plan: Plan, poses: Tensor, betas: Tensor, options: SequenceOptions
@@ -111,6 +119,12 @@ def solve_sequence(
         q = x[:, body]
         held = ((q <= low) & (system.gradient > 0)) | ((q >= high) & (system.gradient < 0))
         step, betas_step = _solve(system, held, damping, plan.fit_betas)
+        outside = (q + step < low) | (q + step > high)
+        if outside.any():
+            # What the step carries beyond a bound stops there, and the rest is solved for again, knowing that.
+            cut = np.where(outside, np.clip(q + step, low, high) - q, 0.0)
+            step, betas_step = _solve(system.after(cut), held | outside, damping, plan.fit_betas)
+            step = step + cut
         trial_x, trial_b = x.copy(), np.clip(b + betas_step, centre - plan.betas_reach, centre + plan.betas_reach)
         trial_x[:, body] = np.clip(q + step, low, high)
         trial = _assemble(problem, plan, trial_x, trial_b, options)
@@ -198,11 +212,9 @@ def _assemble(problem: Problem, plan: Plan, x: np.ndarray, b: np.ndarray, option
             motion, posed, problem.subtree, transforms, wrench, by_features
         )
         betas_gradient += by_betas[own].double().sum(0).cpu().numpy()
-        carried = region.moments.carried(betas, transforms)
+        carried, gram = region.moments.of_shapes(betas, transforms)
         # Velocities hardly depend on the shape; their share of these two blocks is left out. They steer, no more.
-        border, block = lin.shape_hessian(
-            twists, motion, problem.subtree, transforms, moment, carried, region.moments.shape_gram
-        )
+        border, block = lin.shape_hessian(twists, motion, problem.subtree, transforms, moment, carried, gram)
         keep("border", border[own][:, :, BODY_COORDINATES])
         betas_block += block[own].double().sum(0).cpu().numpy()
 

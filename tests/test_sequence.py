@@ -108,10 +108,11 @@ def test_running_is_as_smooth_as_its_target_and_as_near(fits, demo_smpl, demo_sk
             global_orient=torch.tensor(poses[:, :3]),
             transl=torch.tensor(trans),
         ).vertices
-        joints = {name: demo_skel(f.poses, f.betas, f.trans).joints for name, f in (("t", together), ("a", alone))}
-    target = acceleration(demo_skel.J_regressor @ mesh)
-    assert acceleration(joints["t"]) <= target
-    assert acceleration(joints["t"]) < acceleration(joints["a"])
+        skin = {name: demo_skel(f.poses, f.betas, f.trans).vertices for name, f in (("t", together), ("a", alone))}
+    # Joints regressed from both skins alike, as evaluations do.
+    jitter = {name: acceleration(demo_smpl.J_regressor @ vertices) for name, vertices in skin.items()}
+    assert jitter["t"] <= acceleration(demo_smpl.J_regressor @ mesh)
+    assert jitter["t"] < jitter["a"]
 
 
 def test_sequence_has_one_shape_and_keeps_limits(fits):
