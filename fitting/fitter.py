@@ -201,6 +201,7 @@ class SKELFitter:
         *,
         options: SequenceOptions | None = None,
         batch_size: int | None = None,
+        threads: int | None = None,
         progress: Callable[[int], object] | None = None,
     ) -> SKELFit:
         """Fit the T frames of one motion: one shape, and surface velocities like the target's (`fitting.sequence`).
@@ -208,7 +209,7 @@ class SKELFitter:
         Arguments and result as in `fit`, whose result for the single frames is the start. Frames with a number that is
         not finite are left out, as if the motion did not have them.
         """
-        alone = self.fit(poses, betas, trans, batch_size=batch_size, progress=progress)
+        alone = self.fit(poses, betas, trans, batch_size=batch_size, threads=threads, progress=progress)
         kept = alone.valid.nonzero().flatten()
         if len(kept) == 0:
             return alone

@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -37,8 +36,7 @@ class Bodies(Protocol):
 class LoadedBodies:
     """SMPL of each gender as it is needed, SKEL, and fitters between them. Callers take turns.
 
-    On the CPU, batches are spread over `threads`, each of which computes alone: what a fit gives then does not depend
-    on how many there are, as it would if one product were shared among them.
+    On the CPU, batches are spread over `threads` (see `fitting.SKELFitter.fit`).
     """
 
     body_models: str
@@ -78,25 +76,12 @@ class LoadedBodies:
                 self._fitters[gender] = SKELFitter(smpl, self._skel, FitOptions(limits=self.limits))
             return self._fitters[gender]
 
-    def fit(self, gender, poses, betas, trans, progress):
+    def fit(self, gender, poses, betas, trans, progress, sequence=False):
         with self._lock:
             fitter = self.load(gender)
-            poses, betas, trans = (self._tensor(values) for values in (poses, betas, trans))
-            if self.device != "cpu" or self.threads == 1 or not len(poses):
-                return fitter.fit(poses, betas, trans, batch_size=self.batch_size, progress=progress).numpy()
-            size = self.batch_size or fitter.default_batch_size()
-
-            def fit_batch(first: int) -> dict[str, np.ndarray]:
-                _compute_alone()
-                rows = slice(first, first + size)
-                return fitter.fit(poses[rows], betas[rows], trans[rows], batch_size=size).numpy()
-
-            parts = []
-            with ThreadPoolExecutor(self.threads, thread_name_prefix="fit") as pool:
-                for part in pool.map(fit_batch, range(0, len(poses), size)):
-                    parts.append(part)
-                    progress(len(part["poses"]))
-            return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+            run = fitter.fit_sequence if sequence else fitter.fit
+            source = (self._tensor(values) for values in (poses, betas, trans))
+            return run(*source, batch_size=self.batch_size, threads=self.threads, progress=progress).numpy()
 
     def keypoints(self, gender, poses, betas):
         import torch

@@ -47,6 +47,8 @@ class FitSequenceOptions:
     """Gender of the SMPL model that the rows are for; file: what the file says, neutral if it says nothing."""
     limits: str = choice("bounds", "penalty", "none", default="bounds")
     """Joint limits: hold exactly, cost something to exceed, or do not count."""
+    sequence: bool = False
+    """The rows are the frames of one motion: one shape for all, and surface velocities like the source's."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     batch_size: int | None = None
@@ -65,9 +67,15 @@ class Bodies(Protocol):
         ...
 
     def fit(
-        self, gender: str, poses: np.ndarray, betas: np.ndarray, trans: np.ndarray, progress: Callable[[int], object]
+        self,
+        gender: str,
+        poses: np.ndarray,
+        betas: np.ndarray,
+        trans: np.ndarray,
+        progress: Callable[[int], object],
+        sequence: bool = False,
     ) -> dict[str, np.ndarray]:
-        """Fields of fitting.SKELFit as arrays."""
+        """Fields of fitting.SKELFit as arrays; `sequence` takes the rows as frames of one motion."""
         ...
 
 
@@ -92,7 +100,7 @@ def main(argv: list[str], prog: str = "hmr-skel fit") -> int:
     for gender in [smpl_gender] if smpl_gender else smpl_genders(labels, start, stop):
         bodies.load(gender)
     began = time.perf_counter()
-    fit = fit_rows(labels, start, stop, bodies, smpl_gender)
+    fit = fit_rows(labels, start, stop, bodies, smpl_gender, options.sequence)
     seconds = time.perf_counter() - began
     frame_rate = options.frame_rate or labels.frame_rate
     save_fit(options.output, fit, labels, start, frame_rate, options.gender)
@@ -125,17 +133,20 @@ def smpl_genders(labels: LabelFile, start: int, stop: int) -> list[str]:
     return ["neutral"] if stated is None else sorted(set(stated.tolist()))
 
 
-def fit_rows(labels: LabelFile, start: int, stop: int, bodies: Bodies, gender: str | None = None) -> Columns:
+def fit_rows(
+    labels: LabelFile, start: int, stop: int, bodies: Bodies, gender: str | None = None, sequence: bool = False
+) -> Columns:
     """Fits rows [start, stop): fields of SKELFit and the SMPL source (`smpl_poses`, ...), a row per row.
 
-    `gender` overrides the file's. Rows that are not finite are NaN, with `valid` False.
+    `gender` overrides the file's. Rows that are not finite are NaN, with `valid` False. A `sequence` is solved as one.
     """
     from tqdm import tqdm
 
     pieces: list[Columns] = []
     with tqdm(total=stop - start, desc="fit", unit="person", disable=None) as bar:
-        for first in range(start, stop, ROWS_AT_A_TIME):
-            read = labels.read(first, min(first + ROWS_AT_A_TIME, stop), (*POSE_AND_SHAPE, *_OPTIONAL))
+        at_a_time = stop - start if sequence else ROWS_AT_A_TIME
+        for first in range(start, stop, at_a_time):
+            read = labels.read(first, min(first + at_a_time, stop), (*POSE_AND_SHAPE, *_OPTIONAL))
             count = len(read["pose_cam"])
             piece: Columns = {
                 "smpl_poses": read["pose_cam"],
@@ -147,17 +158,19 @@ def fit_rows(labels: LabelFile, start: int, stop: int, bodies: Bodies, gender: s
                 piece["smpl_gender"] = np.full(count, gender, object)
             if "imgname" in read:
                 piece["imgname"] = read["imgname"]
-            pieces.append(piece | _fit_by_gender(piece, bodies, bar.update))
+            pieces.append(piece | _fit_by_gender(piece, bodies, bar.update, sequence))
     return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
 
 
-def _fit_by_gender(source: Columns, bodies: Bodies, progress: Callable[[int], object]) -> Columns:
+def _fit_by_gender(source: Columns, bodies: Bodies, progress: Callable[[int], object], sequence: bool) -> Columns:
     found: Columns = {}
     genders = source["smpl_gender"].astype(str)
+    if sequence and len(np.unique(genders)) > 1:
+        raise InputError("rows of several genders", field="--sequence", expected="the frames of one person")
     for gender in np.unique(genders):
         rows = np.flatnonzero(genders == gender)
         inputs = (source[name][rows] for name in ("smpl_poses", "smpl_betas", "smpl_trans"))
-        for name, values in bodies.fit(str(gender), *inputs, progress).items():
+        for name, values in bodies.fit(str(gender), *inputs, progress, sequence).items():
             column = found.setdefault(name, np.zeros((len(genders), *values.shape[1:]), values.dtype))
             column[rows] = values
     return found
