@@ -26,9 +26,11 @@ from pipelines.cli import guarded, set_up_logging
 from pipelines.conversion import ConversionSettings, convert_shard
 from pipelines.images import open_images
 from pipelines.options import BuildOptions, cores, package_versions, parse_options, settings_hash
+from pipelines.output_lock import OutputTaken, output_lock
 from pipelines.planning import RowSelection, ShardSpec, file_sha256, find_label_files, plan_shards
-from pipelines.progress import FOLDER, ProgressBar, ShardProgress, print_summary
-from pipelines.shards import remove_stale_shards, withdraw_dataset, write_dataset
+from pipelines.progress import ProgressBar, ShardProgress, failed_run, print_summary, report_failure
+from pipelines.run_record import run_facts, write_run
+from pipelines.shards import output_problems, remove_stale_shards, withdraw_dataset, write_dataset
 from schemas import InputError
 
 # Importing Beam warns that Google's clients are not installed; nobody here needs them.
@@ -41,7 +43,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PROG = "build_hmr_skel"
-_FAILED = "failed.txt"
+_LOST = ("Channel closed prematurely", "Worker subprocess exited")
+
+
+class WorkerLost(RuntimeError):
+    """The run ended before its time for no fault of the input."""
 
 
 @dataclass(frozen=True)
@@ -57,17 +63,29 @@ class BodySettings:
 
 
 class ConvertShard(beam.DoFn):
-    """ShardSpec -> the shard's statistics; or, if the input is at fault, {"shard": .., "error": ..}."""
+    """ShardSpec -> the shard's statistics; or, if it cannot be made, {"shard": .., "error": ..}.
+
+    Once the output cannot be written to, the shards that are left are not tried.
+    """
 
     def __init__(self, settings: ConversionSettings, bodies: BodySettings) -> None:
         self.settings = settings
         self.bodies = bodies
 
     def process(self, spec: ShardSpec) -> Iterator[dict[str, Any]]:
-        progress = ShardProgress(Path(self.settings.output), spec.name)
+        directory = Path(self.settings.output)
+        if failed_run(directory):
+            yield {"shard": spec.name, "error": ""}
+            return
+        progress = ShardProgress(directory, spec.name)
         try:
             stats = convert_shard(spec, self.settings, bodies_of_process(**vars(self.bodies)), progress)
         except InputError as error:
+            if error.field == "--output":
+                report_failure(directory, str(error))
+            yield {"shard": spec.name, "error": str(error)}
+            return
+        except OutputTaken as error:
             yield {"shard": spec.name, "error": str(error)}
             return
         progress.write()
@@ -75,20 +93,34 @@ class ConvertShard(beam.DoFn):
 
 
 class WriteDataset(beam.DoFn):
-    """All statistics -> rejects.parquet and dataset.json, unless a shard failed."""
+    """All statistics -> rejects.parquet, dataset.json, report.html and run.json, unless a shard failed."""
 
-    def __init__(self, output: str, options: dict[str, Any], inputs: dict[str, str]) -> None:
+    def __init__(
+        self,
+        output: str,
+        options: dict[str, Any],
+        inputs: dict[str, str],
+        planned: dict[str, range],
+        facts: dict[str, Any],
+    ) -> None:
         self.output = output
         self.options = options
         self.inputs = inputs
+        self.planned = planned
+        self.facts = facts
 
     def process(self, shards: list[dict[str, Any]]) -> Iterator[str]:
-        errors = {stats["error"]: None for stats in shards if "error" in stats}
+        errors = {stats["error"]: None for stats in shards if stats.get("error")}
         directory = Path(self.output)
-        if errors:
-            (directory / FOLDER / _FAILED).write_text("\n".join(sorted(errors)))
+        try:
+            if errors:
+                raise InputError(min(errors))
+            names = [stats["shard"] for stats in shards]
+            write_dataset(directory, names, self.options, package_versions(), self.inputs, self.planned)
+            write_run(directory, self.facts, shards)
+        except InputError as error:
+            report_failure(directory, str(error))
             return
-        write_dataset(directory, [s["shard"] for s in shards], self.options, package_versions(), self.inputs)
         yield str(directory / "dataset.json")
 
 
@@ -112,7 +144,11 @@ def build(
 def main(argv: list[str] | None = None) -> int:
     """Run the job with these arguments; the exit code is 0, 2 for what is wrong with the input, 1 otherwise."""
     set_up_logging(0)
-    return guarded(lambda: run(sys.argv[1:] if argv is None else argv), PROG)
+    try:
+        return guarded(lambda: run(sys.argv[1:] if argv is None else argv), PROG)
+    except WorkerLost as error:
+        sys.stderr.write(f"{PROG}: error: {error}\n")
+        return 1
 
 
 def run(argv: list[str]) -> int:
@@ -122,9 +158,15 @@ def run(argv: list[str]) -> int:
         options = _with_demo_data(options)
     options.output = options.output or "hmr_skel"
     options.device = resolve_device(options.device)
-    pipeline_options, workers, processes = _beam_options(rest)
     directory = Path(os.path.abspath(options.output))
+    _prepare(directory)
+    with output_lock(directory) as token:
+        return _convert(options, rest, directory, token)
 
+
+def _convert(options: BuildOptions, rest: list[str], directory: Path, token: str) -> int:
+    """Plan, convert and sum up, in a folder that is ours."""
+    pipeline_options, workers, processes = _beam_options(rest)
     with_images = options.images.lower() != "none"
     labels = find_label_files(options.annotations, with_images=with_images, datasets=options.subset)
     threads = options.threads or max(1, cores() // processes)
@@ -136,25 +178,17 @@ def run(argv: list[str]) -> int:
         limits=options.limits,
         threads=threads,
     )
+    facts = run_facts(device=options.device, workers=workers, processes=processes, threads=threads, runner=_name(rest))
     fitter = bodies_of_process(**vars(bodies)).load()  # a body model that is missing or damaged shows here
     body_hash = bodies_sha256(options.body_models, options.gender, fitter.skel.num_vertices)
     selection = RowSelection.parse(options.rows, options.every)
-    specs = list(
-        plan_shards(
-            labels,
-            open_images(options.images),
-            options.samples_per_shard,
-            selection,
-            settings_hash(options, body_hash),
-        )
-    )
+    settings_sha256 = settings_hash(options, body_hash)
+    images = open_images(options.images)
+    specs = list(plan_shards(labels, images, options.samples_per_shard, selection, settings_sha256))
     people = sum(len(spec) for spec in specs)
     if not people:
         raise InputError("no rows are selected", field="--rows", expected="at least one label row")
-    _prepare(directory)
-    withdraw_dataset(directory)
-    _save_options(directory, options)
-    inputs = {file.name: file_sha256(file.path) for file in labels} | {"body_models": body_hash}
+    facts["plan_s"] = round(time.time() - facts["started"], 3)
     settings = ConversionSettings(
         output=str(directory),
         crop=options.crop,
@@ -164,21 +198,48 @@ def run(argv: list[str]) -> int:
         float_width=options.float_width,
         image_threads=max(2, min(threads, 16) // max(1, workers // processes)),
         versions=package_versions(),
+        run=token,
+    )
+    write = WriteDataset(
+        output=str(directory),
+        options=options.recorded(),
+        inputs={file.name: file_sha256(file.path) for file in labels} | {"body_models": body_hash},
+        planned={file.name: selection.of(file.rows) for file in labels},
+        facts=facts,
     )
     started = time.time()
+    with output_problems(directory):
+        withdraw_dataset(directory)
+        _save_options(directory, options)
     with ProgressBar(directory, people, options.quiet):
-        pipeline = beam.Pipeline(runner=_runner(pipeline_options), options=pipeline_options)
-        build(pipeline, specs, ConvertShard(settings, bodies), WriteDataset(str(directory), options.recorded(), inputs))
-        pipeline.run().wait_until_finish()
-        failed = directory / FOLDER / _FAILED
-        if failed.exists():
-            raise InputError(failed.read_text().splitlines()[0])
-    remove_stale_shards(directory, [spec.name for spec in specs])
+        _run_pipeline(directory, pipeline_options, specs, ConvertShard(settings, bodies), write)
+    with output_problems(directory):
+        remove_stale_shards(directory, [spec.name for spec in specs])
     if not options.quiet:
         manifest = json.loads((directory / "dataset.json").read_text())
         kept = {spec.name for spec in specs if (directory / f"{spec.name}.tar").stat().st_mtime < started}
         print_summary(manifest, Path(options.output), time.time() - started, kept)
     return 0
+
+
+def _run_pipeline(
+    directory: Path, options: PipelineOptions, specs: list[ShardSpec], convert: ConvertShard, write: WriteDataset
+) -> None:
+    """Raises InputError for what a step reported, WorkerLost for a worker that is gone."""
+    pipeline = beam.Pipeline(runner=_runner(options), options=options)
+    build(pipeline, specs, convert, write)
+    try:
+        pipeline.run().wait_until_finish()
+    except RuntimeError as error:
+        if any(text in str(error) for text in _LOST):
+            problem = "a worker process died (killed, or out of memory?); the same command goes on from here"
+            raise WorkerLost(f"{directory}: {problem}") from error
+        raise
+    failure = failed_run(directory)
+    if failure:
+        raise InputError(failure)
+    if not (directory / "dataset.json").is_file():
+        raise WorkerLost(f"{directory}: the run ended without a dataset.json; the same command goes on from here")
 
 
 def _with_demo_data(options: BuildOptions) -> BuildOptions:
@@ -228,6 +289,12 @@ def _beam_options(rest: list[str]) -> tuple[PipelineOptions, int, int]:
     if mode == "in_memory":
         workers = 1
     return options, workers, workers if mode == "multi_processing" else 1
+
+
+def _name(rest: list[str]) -> str:
+    from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+
+    return PipelineOptions(rest).view_as(StandardOptions).runner or "DirectRunner"
 
 
 def _runner(options: PipelineOptions) -> Any:

@@ -12,6 +12,7 @@ left out with one of schemas.REJECT_REASONS; the first that applies counts, in t
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -25,10 +26,11 @@ from pipelines.bodies import Bodies
 from pipelines.crops import Crop, ImageError, box_side, decode_image, person_crop, whole_frame
 from pipelines.images import ImageRef, read_image
 from pipelines.labels import IMAGE_LABELS, POSE_AND_SHAPE, LabelFile, dataset_name, open_labels
+from pipelines.output_lock import check_still_ours
 from pipelines.planning import ShardSpec, image_name, sample_key
 from pipelines.shards import finished_shard, write_shard
 from pipelines.translation import solve_translation
-from schemas import HMR_SKEL, KEYPOINTS, Columns, field_dtype, field_shape
+from schemas import HMR_SKEL, KEYPOINTS, Columns, InputError, field_dtype, field_shape
 
 SMALLEST_BOX = 4.0
 """A box whose side is less, in px, shows nobody."""
@@ -55,6 +57,8 @@ class ConversionSettings:
     float_width: int = 32
     image_threads: int = 2
     versions: dict[str, str] = field(default_factory=dict)
+    run: str = ""
+    """Token of the run that may write to `output`."""
 
 
 @dataclass
@@ -87,8 +91,10 @@ def convert_shard(
 ) -> dict[str, Any]:
     """Make one shard, or find it finished; returns its statistics. `progress` is told people as they are done.
 
-    Raises InputError if a label file cannot be read.
+    The statistics of a shard that was made have besides "seconds": what fitting, waiting for images, and all took.
+    Raises InputError if a label file cannot be read, OutputTaken if another run has the folder by now.
     """
+    began = time.perf_counter()
     directory = Path(settings.output)
     stats = finished_shard(directory, spec)
     if stats is not None:
@@ -105,8 +111,11 @@ def convert_shard(
     progress(len(spec) - len(fitted_rows))
     with ThreadPoolExecutor(max(1, settings.image_threads), thread_name_prefix="images") as pool:
         crops = _start_crops(pool, spec, rows, fitted_rows, settings)
+        start = time.perf_counter()
         fitted = _fit(rows, fitted_rows, bodies, progress)
+        fit_end = time.perf_counter()
         images, sizes = _collect(crops, rows, fitted_rows)
+        image_end = time.perf_counter()
     finite = np.ones(len(fitted_rows), bool)
     for values in fitted.values():
         if values.dtype.kind == "f":
@@ -114,7 +123,8 @@ def convert_shard(
     rows.reject(fitted_rows[~finite], "non_finite_pose", "the fit is not finite")
     kept = np.array([i for i, row in enumerate(fitted_rows.tolist()) if row not in rows.problems], np.int64)
     columns = _sample_columns(spec, rows, fitted_rows[kept], {k: v[kept] for k, v in fitted.items()}, sizes)
-    return write_shard(
+    check_still_ours(directory, settings.run)
+    stats = write_shard(
         directory,
         spec,
         columns,
@@ -123,13 +133,18 @@ def convert_shard(
         settings.float_width,
         settings.versions,
     )
+    seconds = {"fit": fit_end - start, "images": image_end - fit_end, "all": time.perf_counter() - began}
+    return stats | {"seconds": seconds}
 
 
 def _read_rows(spec: ShardSpec) -> _Rows:
     parts, files, numbers, keys = [], [], [], []
     persons = iter(spec.persons)
     for part in spec.rows:
-        facts = os.stat(part.label_file)
+        try:
+            facts = os.stat(part.label_file)
+        except OSError as error:
+            raise InputError(f"cannot be read: {error.strerror or error}", file=part.label_file) from error
         labels = _labels(part.label_file, spec.image_root is not None, (facts.st_size, facts.st_mtime_ns))
         columns = {name: values[:: part.step] for name, values in labels.read(part.start, part.stop).items()}
         chosen = range(part.start, part.stop, part.step)

@@ -14,8 +14,26 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = ".progress"
+_FAILURE = "failed.txt"
 _WRITE_EVERY = 0.2
 _POLL_EVERY = 0.25
+
+
+def report_failure(directory: Path, problem: str) -> None:
+    """Tell the driver, and the other workers, why the run cannot be finished; the first word stands."""
+    path = directory / FOLDER / _FAILURE
+    with contextlib.suppress(OSError):
+        if not path.exists():
+            path.write_text(problem)
+
+
+def failed_run(directory: Path) -> str:
+    """What `report_failure` was told in this run; empty if nothing failed."""
+    path = directory / FOLDER / _FAILURE
+    try:
+        return path.read_text() or "a worker could not write what went wrong"
+    except FileNotFoundError:
+        return ""
 
 
 class ShardProgress:

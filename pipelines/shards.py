@@ -7,6 +7,7 @@ statistics tell is complete.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import logging
@@ -14,7 +15,7 @@ import os
 import re
 import tarfile
 import zipfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -22,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.ledger import Ledger
 from pipelines.planning import ShardSpec, file_sha256
 from schemas import (
     ERROR_QUANTILES,
@@ -31,6 +33,7 @@ from schemas import (
     SHARD_STATS,
     STAGES,
     Columns,
+    InputError,
     columns_to_table,
     record_name,
     record_version,
@@ -62,7 +65,7 @@ def write_shard(
     import pyarrow.parquet as pq
 
     schema = with_float_width(HMR_SKEL, float_width)
-    with ExitStack() as files:  # closed in reverse: the tar gets its name last
+    with output_problems(directory), ExitStack() as files:  # closed in reverse: the tar gets its name last
         tar, table, document = (
             files.enter_context(_renamed(directory / f"{spec.name}.{ending}")) for ending in ("tar", "parquet", "json")
         )
@@ -85,6 +88,7 @@ def write_shard(
             "versions": versions,
             "rejected_rows": rejected,
         }
+        stats["document_sha256"] = _document_sha256(stats)
         document.write_text(_json(stats) + "\n")
     return stats
 
@@ -95,21 +99,31 @@ def finished_shard(directory: Path, spec: ShardSpec) -> dict[str, Any] | None:
         stats = json.loads((directory / f"{spec.name}.json").read_text())
         if stats["spec_hash"] != spec.hash or stats["version"] != record_version(SHARD_STATS):
             return None
+        if stats["document_sha256"] != _document_sha256(stats):
+            log.warning("%s.json does not have its checksum; the shard is made again", directory / spec.name)
+            return None
         for ending in ("tar", "parquet"):
             if file_sha256(str(directory / f"{spec.name}.{ending}")) != stats[f"{ending}_sha256"]:
                 log.warning("%s.%s does not have its checksum; the shard is made again", directory / spec.name, ending)
                 return None
         return stats
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
 def write_dataset(
-    directory: Path, shards: Iterable[str], options: dict[str, Any], versions: dict[str, str], inputs: dict[str, str]
+    directory: Path,
+    shards: Iterable[str],
+    options: dict[str, Any],
+    versions: dict[str, str],
+    inputs: dict[str, str],
+    planned: Mapping[str, Sequence[int]] | None = None,
 ) -> dict[str, Any]:
     """Write rejects.parquet and dataset.json from the shards' files, and return the manifest (schemas.DATASET).
 
-    Reads the statistics of each shard and, for exact quantiles, the distances in its Parquet file.
+    Reads the statistics of each shard and, for exact quantiles, the distances in its Parquet file. With `planned`
+    (label file -> rows) the files must account for each of these rows once: raises InputError, and writes no
+    dataset.json, if they do not.
     """
     import pyarrow.parquet as pq
 
@@ -118,7 +132,10 @@ def write_dataset(
     reasons: dict[str, int] = {}
     distances: dict[str, list[np.ndarray]] = {name: [] for name in QUANTILE_FIELDS}
     stages = np.zeros(len(STAGES))
+    datasets: list[np.ndarray] = []
+    ledger = Ledger(planned or {})
     with (
+        output_problems(directory),
         _renamed(directory / "rejects.parquet") as path,
         pq.ParquetWriter(path, REJECTS, compression="zstd") as writer,
     ):
@@ -126,19 +143,26 @@ def write_dataset(
             stats = json.loads((directory / f"{name}.json").read_text())
             rejected = stats.pop("rejected_rows")
             if rejected:
-                writer.write_table(_rejects_table(rejected))
-            for key in ("record", "version", "versions"):
+                table = _rejects_table(rejected)
+                writer.write_table(table)
+                ledger.add(table)
+            for key in ("record", "version", "versions", "document_sha256"):
                 stats.pop(key)
             summaries.append(stats)
             for key in counts:
                 counts[key] += stats[key]
             for reason, number in stats["rejects"].items():
                 reasons[reason] = reasons.get(reason, 0) + number
-            table = pq.read_table(directory / f"{name}.parquet", columns=list(QUANTILE_FIELDS))
+            table = pq.read_table(directory / f"{name}.parquet", columns=["label_file", "label_row", *QUANTILE_FIELDS])
+            ledger.add(table)
+            datasets.append(table.column("label_file").to_numpy())
             for key in QUANTILE_FIELDS:
                 distances[key].append(table.column(key).to_numpy())
             if stats["samples"]:
                 stages += stats["samples"] * np.array([stats["stage_errors"][stage] for stage in STAGES])
+    if planned is not None and (problems := ledger.problems()):
+        (directory / "rejects.parquet").unlink(missing_ok=True)
+        raise InputError(f"the rows do not add up: {'; '.join(problems)}", file=directory)
     gathered = {key: np.concatenate(parts) if parts else np.zeros(0) for key, parts in distances.items()}
     means = stages / counts["samples"] if counts["samples"] else [None] * len(STAGES)
     manifest = {
@@ -149,19 +173,21 @@ def write_dataset(
         "rejects": dict(sorted(reasons.items())),
         "errors": error_quantiles(gathered),
         "stage_errors": {stage: _rounded(mean) for stage, mean in zip(STAGES, means, strict=True)},
+        "dataset_errors": _by_label_file(datasets, gathered),
         "options": options,
         "inputs": inputs,
         "versions": versions,
         "shards": summaries,
     }
-    with _renamed(directory / "dataset.json") as path:
+    with output_problems(directory), _renamed(directory / "dataset.json") as path:
         path.write_text(_json(manifest, indent=1) + "\n")
     return manifest
 
 
 def withdraw_dataset(directory: Path) -> None:
     """Remove what only a finished run may show, and what killed runs left half written."""
-    for path in [directory / "dataset.json", directory / "rejects.parquet", *directory.glob(".*.tmp-*")]:
+    finished = (directory / name for name in ("dataset.json", "rejects.parquet", "run.json", "report.html"))
+    for path in [*finished, *directory.glob(".*.tmp-*")]:
         path.unlink(missing_ok=True)
 
 
@@ -193,6 +219,17 @@ def stage_means(errors: np.ndarray) -> dict[str, float | None]:
     """Mean vertex distance after each stage of the fit, mm, from (N, 4)."""
     means = np.asarray(errors, np.float64).mean(axis=0) if len(errors) else [None] * len(STAGES)
     return {stage: _rounded(mean) for stage, mean in zip(STAGES, means, strict=True)}
+
+
+@contextmanager
+def output_problems(directory: Path) -> Iterator[None]:
+    """What the system says of writing (a full disk, no permission) as an InputError that names the folder."""
+    try:
+        yield
+    except OSError as error:
+        problem = f"cannot be written to: {error.strerror or error}"
+        expected = "room to write; the same command goes on from here"
+        raise InputError(problem, file=directory, field="--output", expected=expected) from error
 
 
 def npz_bytes(arrays: dict[str, np.ndarray]) -> bytes:
@@ -242,6 +279,24 @@ def _renamed(path: Path) -> Iterator[Path]:
         os.replace(hidden, path)
     finally:
         hidden.unlink(missing_ok=True)
+
+
+def _by_label_file(names: list[np.ndarray], distances: dict[str, np.ndarray]) -> dict[str, dict[str, Any]]:
+    """`error_quantiles` and the number of people per label file."""
+    if not names:
+        return {}
+    kinds, codes = np.unique(np.concatenate(names).astype(str), return_inverse=True)
+    found = {}
+    for code, kind in enumerate(kinds.tolist()):
+        mine = codes == code
+        found[kind] = {"samples": int(mine.sum()), **error_quantiles({k: v[mine] for k, v in distances.items()})}
+    return found
+
+
+def _document_sha256(stats: dict[str, Any]) -> str:
+    """sha256 of a shard's statistics but for this very field."""
+    facts = {key: value for key, value in stats.items() if key != "document_sha256"}
+    return hashlib.sha256(_json(facts).encode()).hexdigest()
 
 
 def _rejects_table(rejected: list[dict[str, Any]]):

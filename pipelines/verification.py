@@ -140,6 +140,8 @@ def _document_problems(schema: pa.Schema, document: Mapping) -> Iterator[tuple[s
 
     for field in schema:
         if field.name not in document:
+            if field.nullable:
+                continue
             yield field.name, f"the field {field.name!r} is missing"
             continue
         value, meaning = document[field.name], field.metadata[b"doc"].decode()

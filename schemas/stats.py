@@ -45,6 +45,7 @@ SHARD_STATS_FIELDS = [
     Field("stage_errors", "str", "JSON object: stage of the fit -> mean vertex distance over people, mm"),
     Field("versions", "str", "JSON object: package -> version"),
     Field("rejected_rows", "str", "JSON list: the rows left out, each as a `rejects` record"),
+    Field("document_sha256", "str", "sha256 of this document without this field", optional=True),
 ]
 
 DATASET_FIELDS = [
@@ -56,6 +57,12 @@ DATASET_FIELDS = [
     Field("rejects", "str", "JSON object: reason -> rows"),
     Field("errors", "str", "JSON object: distance -> mean and quantiles (p50, ..., max) over people, mm"),
     Field("stage_errors", "str", "JSON object: stage of the fit -> mean vertex distance over people, mm"),
+    Field(
+        "dataset_errors",
+        "str",
+        "JSON object: label file -> samples, and distance -> mean and quantiles over its people, mm",
+        optional=True,
+    ),
     Field("inputs", "str", "JSON object: label file or body models -> sha256 of the content"),
     Field("options", "str", "JSON object: the resolved options of the run"),
     Field("versions", "str", "JSON object: package -> version"),

@@ -135,7 +135,8 @@ def images_of(output):
 
 
 def content(output):
-    return {path.name: path.read_bytes() for path in sorted(output.iterdir())}
+    """All that must repeat; run.json tells what one run took."""
+    return {path.name: path.read_bytes() for path in sorted(output.iterdir()) if path.name != "run.json"}
 
 
 def inodes(output):
