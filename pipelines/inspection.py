@@ -51,6 +51,9 @@ class InspectOptions:
     """How many of the worst samples to list."""
     verify: bool = field(default=False, action="store_true")
     """Check checksums, schema, counts and every sample; exit status 1 if anything is wrong."""
+    against: list[str] = field(default_factory=list)  # noqa: RUF009
+    """With --verify: label files that the shards were made from; each of their rows must be in one shard or among the
+    rejects."""
     contact_sheet: Path | None = None
     """Draw people with skin and skeleton over their crops into this image file."""
     people: int = 24
@@ -77,10 +80,10 @@ def main(argv: list[str], prog: str = "hmr-skel inspect") -> int:
     if options.sample is not None:
         shard, sample = find_key(shards, options.sample)
         _show_sample(shard, sample, options.json, console())
-    if options.verify:
+    if options.verify or options.against:
         from pipelines.verification import verify
 
-        verdict = verify(shards)
+        verdict = verify(shards, options.against)
         if options.json:
             _print_json(verdict.document())
         else:
@@ -92,7 +95,11 @@ def main(argv: list[str], prog: str = "hmr-skel inspect") -> int:
             console().print(
                 f"contact sheet of {people} people: {options.contact_sheet}", highlight=False, soft_wrap=True
             )
-    if options.sample is None and not options.verify and (options.contact_sheet is None or options.json):
+    if (
+        options.sample is None
+        and not (options.verify or options.against)
+        and (options.contact_sheet is None or options.json)
+    ):
         summary = summarise(shards, options.worst)
         if options.json:
             _print_json(summary)

@@ -5,13 +5,15 @@ Two bytes of memory per row of the label files, whatever the number of shards.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from pipelines.shard_reading import Shard
 
 RANGES_SHOWN = 8
 
@@ -60,6 +62,43 @@ class Ledger:
             which = "beyond its last planned row" if name in self.planned else "of a label file that was not asked for"
             found.append(f"{name}: {count:,} rows {which}")
         return found
+
+
+def account_problems(shards: Sequence[Shard], patterns: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Whether these shards and their rejects account for the rows of label files: (where, what is wrong).
+
+    `patterns` name the label files as `--annotations` does. Which of their rows were asked for (`--subset`, `--rows`,
+    `--every`), and what the files' content was, is read from dataset.json. Raises InputError if there is no such label
+    file, or if the shards are not one whole folder with a dataset.json.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from pipelines.planning import RowSelection, file_sha256, find_label_files
+    from pipelines.shard_reading import DATASET_FILE, REJECTS_FILE, read_document, whole_folder
+    from schemas import InputError
+
+    folder = whole_folder(shards)
+    if folder is None:
+        raise InputError("shards of a part of a folder", field="--against", expected="all shards of one data set")
+    manifest = read_document(folder / DATASET_FILE)
+    options, inputs = manifest.get("options"), manifest.get("inputs")
+    if not isinstance(options, dict) or not isinstance(inputs, dict):
+        raise InputError("options or inputs are missing", file=folder / DATASET_FILE, expected="a data set's manifest")
+    labels = find_label_files(patterns, with_images=False, datasets=options.get("subset") or ())
+    selection = RowSelection.parse(str(options.get("rows") or ""), int(options.get("every") or 1))
+    for file in labels:
+        if file_sha256(file.path) != inputs.get(file.name):
+            told = "has other content than when" if file.name in inputs else "was not there when"
+            yield file.path, f"the label file {told} the data set was made"
+    ledger = Ledger({file.name: selection.of(file.rows) for file in labels})
+    for path in [*(shard.parquet for shard in shards), folder / REJECTS_FILE]:
+        try:
+            ledger.add(pq.read_table(path, columns=["label_file", "label_row"]))
+        except (pa.ArrowException, OSError, KeyError) as error:
+            yield str(path), f"cannot be used: {error}"
+    for problem in ledger.problems():
+        yield str(folder), problem
 
 
 def row_list(rows: Iterable[int]) -> str:

@@ -68,8 +68,12 @@ class Verdict:
         out.print(table, markup=False)
 
 
-def verify(shards: Sequence[Shard]) -> Verdict:
-    """Checks shards, and the manifest of a folder whose shards are all among them. Changes nothing."""
+def verify(shards: Sequence[Shard], against: Sequence[str] = ()) -> Verdict:
+    """Checks shards, and the manifest of a folder whose shards are all among them. Changes nothing.
+
+    `against` are label files (paths, folders, globs): each of their rows that the data set was made from must be in
+    one shard or among the rejects.
+    """
     from tqdm import tqdm
 
     failures: list[tuple[str, str]] = []
@@ -83,6 +87,10 @@ def verify(shards: Sequence[Shard]) -> Verdict:
     for folder, members in folders.items():
         if whole_folder(members):
             failures += [(str(folder / DATASET_FILE), problem) for problem in _check_manifest(folder, members)]
+    if against:
+        from pipelines.ledger import account_problems
+
+        failures += account_problems(shards, against)
     return Verdict(len(shards), samples, failures)
 
 
