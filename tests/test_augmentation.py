@@ -10,7 +10,8 @@ import torch
 
 from fitting import SKEL
 from schemas import InputError
-from train.augmentation import INPUT, MIRRORED_KEYPOINTS, NONE, AugmentationConfig, augment, root_basis
+from train.augmentation import INPUT, MIRRORED_KEYPOINTS, augment, root_basis
+from train.augmentation_config import NONE, AugmentationConfig
 from train.body import PELVIS_KEYPOINT, KeypointLayer
 from train.shards import Person
 

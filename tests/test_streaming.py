@@ -17,10 +17,11 @@ import torch
 from written_shards import label_columns, write_shard
 
 from schemas import InputError
-from train.augmentation import AugmentationConfig
+from train.augmentation_config import AugmentationConfig
+from train.data_config import DataConfig
 from train.samplers import Cut, Order, People, parse_weights
 from train.shards import TarReader, find_shards, read_npz
-from train.streaming import DataConfig, PeopleStream, as_batch, stream
+from train.streaming import PeopleStream, as_batch, stream
 
 
 @pytest.fixture(scope="module")

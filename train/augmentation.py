@@ -9,7 +9,6 @@ takes the stored crop to the input. Pixel convention: schemas.hmr_skel (origin a
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -18,6 +17,7 @@ import simplejpeg
 
 from fitting.keypoints import KEYPOINT_NAMES
 from schemas import InputError
+from train.augmentation_config import NONE, AugmentationConfig
 from train.shards import Person
 
 INPUT = 256
@@ -51,35 +51,6 @@ _PARTS = (
 _PART_MARGIN = 1.25
 _SMALLEST_PART = 0.1
 """An extreme crop is at least this part of the person's box."""
-
-
-@dataclass(frozen=True)
-class AugmentationConfig:
-    """Random changes of training images. The defaults are the paper's."""
-
-    scale_change: float = 0.1
-    """the box is up to this much larger or smaller"""
-    shift: float = 0.0
-    """the box is moved up to this part of its side, in x and in y"""
-    rotation: float = 0.0
-    """the camera is rolled by up to this many degrees"""
-    mirror: float = 0.0
-    """share of people who are mirrored"""
-    colour: float = 0.2
-    """each colour is up to this much brighter or darker"""
-    photometric: float = 0.3
-    """share of images that are blurred, noisy, badly compressed or of poor contrast"""
-    extreme_crop: float = 0.1
-    """share of people of whom only a part of the body is shown"""
-
-    def __post_init__(self) -> None:
-        for name in ("mirror", "photometric", "extreme_crop", "colour", "scale_change", "shift"):
-            if not 0 <= getattr(self, name) <= (0.9 if name == "scale_change" else 1):
-                raise InputError(f"{getattr(self, name)} given", field=name, expected="0 to 1")
-
-
-NONE = AugmentationConfig(0, 0, 0, 0, 0, 0, 0)
-"""No change at all, as for evaluation."""
 
 
 def augment(

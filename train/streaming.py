@@ -10,8 +10,8 @@ from __future__ import annotations
 import logging
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,8 +19,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from schemas import InputError
-from train.augmentation import NONE, AugmentationConfig, augment
+from train.augmentation import augment
+from train.augmentation_config import NONE, AugmentationConfig
 from train.camera import Framing
+from train.data_config import DataConfig
 from train.losses import Targets
 from train.samplers import Cut, Order, People, Places, parse_weights
 from train.shards import LABELS, OpenTars, Shard, find_shards, read_columns
@@ -28,34 +30,6 @@ from train.shards import LABELS, OpenTars, Shard, find_shards, read_columns
 log = logging.getLogger(__name__)
 
 _FILTERED = ("dataset", "imgname", "converged", "vertex_error_mm", "crop_size", "box_size")
-
-
-@dataclass(frozen=True)
-class DataConfig:
-    """Which people are drawn from the shards."""
-
-    shards: list[str] = field(default_factory=list)
-    """folders, tars, globs or URLs of tars; each tar has its Parquet file beside it"""
-    weights: list[str] = field(default_factory=list)
-    """shares of the data sets, as NAME=NUMBER; default: everybody once per epoch"""
-    max_vertex_error_mm: float = 30.0
-    """leave out people whose fit is further off than this on average"""
-    unconverged: bool = False
-    """also take people whose fit did not converge"""
-    smallest_box: float = 20.0
-    """leave out people whose box is smaller than this, px"""
-    part: Literal["all", "training", "held-out"] = "all"
-    """everybody, or one side of a division by image that never changes"""
-    held_out: float = 0.1
-    """share of images that are held out"""
-    limit: int = 0
-    """take only the first people who pass; 0 = all"""
-    margin: float = 1.0
-    """side of the network's input divided by the side of the person's box"""
-    window: int = 8
-    """shards among which people are shuffled"""
-    cache: str = "~/.cache/hmr-skel"
-    """folder for copies of shards that lie behind URLs"""
 
 
 @dataclass

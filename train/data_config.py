@@ -1,0 +1,34 @@
+"""Which people are drawn from shards. Imports nothing heavy, for command lines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which people are drawn from the shards."""
+
+    shards: list[str] = field(default_factory=list)
+    """folders, tars, globs or URLs of tars; each tar has its Parquet file beside it"""
+    weights: list[str] = field(default_factory=list)
+    """shares of the data sets, as NAME=NUMBER; default: everybody once per epoch"""
+    max_vertex_error_mm: float = 30.0
+    """leave out people whose fit is further off than this on average"""
+    unconverged: bool = False
+    """also take people whose fit did not converge"""
+    smallest_box: float = 20.0
+    """leave out people whose box is smaller than this, px"""
+    part: Literal["all", "training", "held-out"] = "all"
+    """everybody, or one side of a division by image that never changes"""
+    held_out: float = 0.1
+    """share of images that are held out"""
+    limit: int = 0
+    """take only the first people who pass; 0 = all"""
+    margin: float = 1.0
+    """side of the network's input divided by the side of the person's box"""
+    window: int = 8
+    """shards among which people are shuffled"""
+    cache: str = "~/.cache/hmr-skel"
+    """folder for copies of shards that lie behind URLs"""

@@ -1,0 +1,78 @@
+"""What a training run tells: progress, TensorBoard scalars, pictures of predictions, measures on held-out people."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from tqdm import tqdm
+
+from train.streaming import Batch
+
+if TYPE_CHECKING:
+    from train.body import KeypointLayer
+    from train.options import TrainOptions
+    from train.processes import World
+    from train.samplers import Cut
+    from train.trainer import Run
+
+log = logging.getLogger(__name__)
+
+
+class Records:
+    """Of one run; ranks other than the first keep none."""
+
+    def __init__(self, options: TrainOptions, run: Run, cut: Cut, done: int, last: int, world: World) -> None:
+        self.options, self.run, self.world, self.done, self.last = options, run, world, done, last
+        self.writer = self.bar = None
+        self.data_time = self.step_time = 0.0
+        self.people, self.steps, self.began = 0, 0, time.perf_counter()
+        self._mark = self.began
+        if world.rank == 0:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.writer = SummaryWriter(str(options.output), purge_step=done or None)
+            self.bar = tqdm(total=last, initial=done, desc="train", unit="step", disable=None, smoothing=0.05)
+
+    def data_arrived(self) -> None:
+        """The step's batches are here: what passed since the last step was waiting."""
+        now = time.perf_counter()
+        self.data_time, self._mark = self.data_time + now - self._mark, now
+
+    def step_done(self, loss: float, terms: dict[str, float], norm: float, parts: list[Batch]) -> None:
+        now = time.perf_counter()
+        self.step_time, self._mark = self.step_time + now - self._mark, now
+        self.done, self.steps, self.people = self.done + 1, self.steps + 1, self.people + parts[0].people
+        if self.writer is None:
+            return
+        self.bar.update()
+        if self.done % self.options.log_steps and self.done != self.last:
+            return
+        elapsed = max(self.data_time + self.step_time, 1e-9)
+        rate, waiting = self.people / elapsed, self.data_time / elapsed
+        self.bar.set_postfix_str(f"loss {loss:.4f}, {rate:,.0f} people/s, {waiting:.0%} waiting")
+        scalars = {f"loss/{name}": value for name, value in terms.items()} | {
+            "loss/total": loss,
+            "optimiser/learning_rate": self.run.optimiser.param_groups[0]["lr"],
+            "optimiser/gradient_norm": norm,
+            "optimiser/skipped_steps": self.run.skipped,
+            "time/people_per_second": rate,
+            "time/seconds_per_step": self.step_time / self.steps,
+            "time/share_waiting_for_data": waiting,
+        }
+        for name, value in scalars.items():
+            self.writer.add_scalar(name, value, self.done)
+        left = (self.last - self.done) * elapsed / self.steps
+        log.info("step %d/%d: loss %.4f, %.0f people/s, %.0f s left", self.done, self.last, loss, rate, left)
+        self.data_time = self.step_time = 0.0
+        self.people = self.steps = 0
+
+    def epoch_done(self, body: KeypointLayer) -> None:
+        """Nothing yet; the next data is waited for from now on."""
+        self._mark = time.perf_counter()
+
+    def close(self) -> None:
+        if self.writer is not None:
+            self.bar.close()
+            self.writer.close()
