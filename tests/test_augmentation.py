@@ -29,8 +29,6 @@ GEOMETRY = {
 
 def config(**changes) -> AugmentationConfig:
     settings = dict.fromkeys(AugmentationConfig.__dataclass_fields__, 0.0)
-    if changes.get("mirror"):
-        pytest.importorskip("fitting.mirror")
     return AugmentationConfig(**settings | changes)
 
 

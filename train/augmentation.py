@@ -16,6 +16,7 @@ import numpy as np
 import simplejpeg
 
 from fitting.keypoints import KEYPOINT_NAMES
+from fitting.mirror import COUNTERPART, MIRROR_SIGN
 from schemas import InputError
 from train.augmentation_config import NONE, AugmentationConfig
 from train.shards import Person
@@ -84,11 +85,9 @@ def augment(
     mirrored, roll = rng.random() < config.mirror, math.radians(rng.uniform(-1, 1) * config.rotation)
     turn = np.array([[math.cos(roll), -math.sin(roll)], [math.sin(roll), math.cos(roll)]])
     if mirrored:
-        from fitting.mirror import mirror_poses
-
         turn = turn @ np.diag([-1.0, 1.0])
         keypoints_2d, keypoints_3d = keypoints_2d[MIRRORED_KEYPOINTS], keypoints_3d[MIRRORED_KEYPOINTS]
-        poses = np.asarray(mirror_poses(poses), np.float32)
+        poses = poses[COUNTERPART] * MIRROR_SIGN.astype(np.float32)
     if roll:
         poses = rotate_root(poses, roll, root_basis)
     keypoints_3d[:, :2] = keypoints_3d[:, :2] @ turn.T

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
+from schemas import InputError
 from train.streaming import Batch
 
 if TYPE_CHECKING:
-    from train.body import KeypointLayer
     from train.options import TrainOptions
     from train.processes import World
     from train.samplers import Cut
@@ -28,7 +29,7 @@ class Records:
         self.writer = self.bar = None
         self.data_time = self.step_time = 0.0
         self.people, self.steps, self.began = 0, 0, time.perf_counter()
-        self._mark = self.began
+        self._mark, self._held_out = self.began, None
         if world.rank == 0:
             from torch.utils.tensorboard import SummaryWriter
 
@@ -68,9 +69,33 @@ class Records:
         self.data_time = self.step_time = 0.0
         self.people = self.steps = 0
 
-    def epoch_done(self, body: KeypointLayer) -> None:
-        """Nothing yet; the next data is waited for from now on."""
+    def epoch_done(self) -> None:
+        """Measures the moving average on held-out people, on the first rank; the others wait at the next step."""
+        if self.writer is not None and self.options.evaluate_people:
+            numbers = self._measured()
+            for name, value in numbers.items():
+                self.writer.add_scalar(f"held_out/{name}", value, self.done)
+            told = ", ".join(f"{name} {value:.3g}" for name, value in numbers.items())
+            log.info("epoch %d, held-out people: %s", self.run.epoch, told)
         self._mark = time.perf_counter()
+
+    def _measured(self) -> dict[str, float]:
+        from train.evaluation import Bodies, evaluate, network_estimator, summary
+        from train.streaming import PeopleStream
+
+        options = self.options
+        if self._held_out is None:
+            data = replace(options.data, part="held-out", limit=options.evaluate_people, weights=[])
+            try:
+                people = PeopleStream(data, options.batch, shuffle=False)
+            except InputError as error:
+                log.warning("nobody to measure on: %s", error)
+                options.evaluate_people = 0
+                return {}
+            self._held_out = people, Bodies(options.body_models, self.world.device)
+        people, bodies = self._held_out
+        protocol = "3dpw" if "J_regressor_SMPL_MALE" in bodies.regressors else "h36m"
+        return summary(evaluate(network_estimator(self.run.ema), people, bodies, self.world.device, protocol))
 
     def close(self) -> None:
         if self.writer is not None:

@@ -136,7 +136,7 @@ def loop(
             log.warning("stopped after step %d; the same command goes on from there", done)
             return STOPPED
         if run.step == 0 or done == last:
-            records.epoch_done(body)
+            records.epoch_done()
     records.close()
     return 0
 
@@ -161,10 +161,13 @@ def gradients(
 
 def forward(model: nn.Module, batch: Batch) -> tuple[Output, Targets]:
     """The network's estimate for a batch, and its targets in the camera that the network's variant assumes."""
-    targets, framing = batch.targets, batch.targets.framing
-    if not unwrapped(model).config.camera:
-        framing = Framing.of_crop(framing.center, framing.box)
-    return model(normalised(batch.image), bbox_cue(framing)), targets._replace(framing=framing)
+    framing = assumed_framing(model, batch.targets.framing)
+    return model(normalised(batch.image), bbox_cue(framing)), batch.targets._replace(framing=framing)
+
+
+def assumed_framing(model: nn.Module, framing: Framing) -> Framing:
+    """The camera that the network's variant assumes: the photograph's, or a far one that looks at the crop."""
+    return framing if unwrapped(model).config.camera else Framing.of_crop(framing.center, framing.box)
 
 
 def normalised(image: Tensor) -> Tensor:
