@@ -72,8 +72,8 @@ LEGS = slice(kinematics.FEMUR_R, kinematics.LUMBAR)
 TRUNK = slice(kinematics.LUMBAR, kinematics.JOINTS)
 """Joints of the lower-body and of the upper-body stage."""
 
-_PEOPLE_ON_CPU = 64
-"""Batch that keeps two cores busy while its arrays stay near the caches."""
+_PEOPLE_ON_CPU = 128
+"""Batch in which array operations outweigh the calls to them, and that leaves work for every core of small inputs."""
 
 _BYTES_PER_POINT = 4 * 64
 """Working memory of a fit per point and person, measured: about 64 floats."""
@@ -263,8 +263,9 @@ class SKELFitter:
         root = root_angles(rotations[:, 0], basis)
         # Trans relative to SMPL's: the fit runs near the origin, where float32 resolves nanometres.
         shift = root_translation(rotations[:, 0], smpl_root, rest.joints[:, 0], offset, torch.zeros_like(trans))
-        target = mesh - shift[:, None]
-        target = torch.cat([target, skel.J_regressor @ target], 1).transpose(1, 2).contiguous()
+        target = (mesh - shift[:, None]).transpose(1, 2).contiguous()
+        joints = (target.flatten(0, 1) @ skel.J_regressor.T).unflatten(0, (-1, 3))
+        target = torch.cat([target, joints], 2)
         start = start_poses(rest, skel.parents, rotations, root, self.start_limits)
         problem = Problem(
             skel=skel,

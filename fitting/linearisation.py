@@ -182,10 +182,13 @@ class ShapeMotion:
 
     def transforms(self, transforms: Tensor, subtree: Tensor) -> Tensor:
         """(B, 10, 24, 3, 4) derivative of what skinning applies."""
-        own = torch.cat([skew(self.turns), self.rates[..., None]], -1)
+        people, modes = self.turns.shape[:2]
         # A joint moves with everything between the root and itself.
-        twist = (subtree.T @ own.flatten(3)).unflatten(3, (3, 4))
-        moved = twist @ homogeneous(transforms)[:, None]
+        both = torch.cat([self.turns, self.rates], -1).transpose(1, 2).flatten(2)
+        turns, rates = (subtree.T @ both).view(people, JOINTS, modes, 6).split(3, dim=-1)
+        own = torch.cat([skew(turns), rates[..., None]], -1)
+        moved = own.flatten(2, 3) @ homogeneous(transforms)
+        moved = moved.view(people, JOINTS, modes, 3, 4).transpose(1, 2)
         moved[..., 3] -= self.drift
         return moved
 
@@ -294,10 +297,11 @@ def shape_hessian(
     """
     people, modes = motion.turns.shape[:2]
     d = motion.transforms(transforms, subtree).transpose(2, 3).reshape(people, modes, 3, JOINTS * 4)
-    z = moment[:, None] @ d.transpose(2, 3) + carried
-    world = homogeneous(transforms)[:, None] @ z.view(people, modes, JOINTS, 4, 3)
-    summed = (subtree @ world.flatten(3)).unflatten(3, (4, 3))
-    summed = summed[:, :, JOINT_OF_COORDINATE].transpose(3, 4)
-    cross = (twists.world[:, None] * summed).sum((3, 4))
+    z = (moment @ d.flatten(1, 2).transpose(1, 2)).unflatten(2, (modes, 3)).transpose(1, 2) + carried
+    # Every joint's block in the world frame, all modes side by side, summed over its subtree.
+    world = homogeneous(transforms) @ z.view(people, modes, JOINTS, 4, 3).permute(0, 2, 3, 1, 4).flatten(3)
+    summed = (subtree @ world.flatten(2)).view(people, JOINTS, 4, modes, 3)[:, JOINT_OF_COORDINATE]
+    twist = twists.world.transpose(2, 3).flatten(2)[:, :, None]
+    cross = (twist @ summed.permute(0, 1, 2, 4, 3).flatten(2, 3)).squeeze(2).transpose(1, 2)
     own = torch.einsum("bick,bjkc->bij", d, z) + torch.einsum("bikc,bjck->bij", carried, d) + gram
     return cross, own

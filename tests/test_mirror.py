@@ -22,4 +22,4 @@ def test_mirrored_parameters_give_the_mirrored_mesh():
 def test_mirroring_twice_is_nothing():
     poses = torch.randn(4, 46)
     assert torch.equal(mirror_poses(mirror_poses(poses)), poses)
-    assert (COUNTERPART[COUNTERPART] == range(46)).all() and (MIRROR_SIGN == MIRROR_SIGN[COUNTERPART]).all()
+    assert (COUNTERPART[COUNTERPART] == range(46)).all() and (MIRROR_SIGN[COUNTERPART] == MIRROR_SIGN).all()

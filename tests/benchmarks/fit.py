@@ -1,0 +1,193 @@
+"""`make bench`: what a fit costs, in people per second and in plain forward passes, and against a plain L-BFGS fitter.
+
+    python -m tests.benchmarks.fit [--device cuda] [--people 512] [--batch-sizes 16 64 256]
+
+On a CPU, times are CPU seconds of a single thread, so that a busy machine disturbs them little; the rate of all cores
+is measured by the clock.
+"""
+
+from __future__ import annotations
+
+import platform
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import simple_parsing
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from fitting import SKEL, SKELFitter, load_smpl
+from fitting.objective import FullObjective, RegionObjective
+from fitting.points import residual
+from pipelines.demo_poses import draw_poses, skel_rotations, smpl_pose
+from tests.benchmarks.lbfgs_baseline import lbfgs_fit
+
+
+@dataclass
+class Options:
+    device: str = "cpu"
+    """Where to fit."""
+    people: int = 256
+    """People per measurement."""
+    batch_sizes: list[int] = field(default_factory=lambda: [16, 64, 256])
+    """Batch sizes to measure."""
+    baseline_people: int = 16
+    """People for the comparison with L-BFGS; 0 leaves it out."""
+
+
+def best(work: Callable[[], object], clock: Callable[[], float], repeats: int = 3) -> float:
+    """Seconds of the fastest of some runs, after one that is not counted."""
+    work()
+    seconds = []
+    for _ in range(repeats):
+        began = clock()
+        work()
+        seconds.append(clock() - began)
+    return min(seconds)
+
+
+def clock_of(device: str) -> Callable[[], float]:
+    if device == "cpu":
+        return time.process_time
+
+    def synchronised() -> float:
+        torch.cuda.synchronize()
+        return time.perf_counter()
+
+    return synchronised
+
+
+def main() -> None:
+    options = simple_parsing.parse(Options, add_option_string_dash_variants=simple_parsing.DashVariant.DASH)
+    console = Console(width=140)
+    cores = torch.get_num_threads()
+    where = f"{platform.processor() or platform.machine()}, {cores} cores" if options.device == "cpu" else ""
+    console.print(f"torch {torch.__version__}, {where or torch.cuda.get_device_name()}")
+    torch.set_num_threads(1)
+    skel = SKEL.demo().to(options.device)
+    fitter = SKELFitter(load_smpl.demo().to(options.device), skel)
+    poses, betas = (torch.as_tensor(v, dtype=torch.float32, device=options.device) for v in people(options.people))
+    rates(console, fitter, poses, betas, options, cores)
+    kernels(console, fitter, poses[:64], betas[:64], options.device)
+    if options.baseline_people:
+        baseline(console, fitter, poses[: options.baseline_people], betas[: options.baseline_people], options.device)
+
+
+def people(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """SMPL poses (B, 72) and betas (B, 10) of the demo's people, which move as people do."""
+    rng = np.random.default_rng(0)
+    skel = SKEL.demo(torch.float64)
+    drawn = draw_poses(count, skel, rng)
+    with torch.no_grad():
+        poses = smpl_pose(skel_rotations(drawn.q, skel)).flatten(1).numpy()
+    return poses, rng.normal(0, 0.5, (count, 10))
+
+
+def rates(console, fitter, poses, betas, options: Options, cores: int) -> None:
+    clock = clock_of(options.device)
+    table = Table(title=f"whole fit of {len(poses)} people, {fitter.skel.num_vertices} vertices, float32")
+    for name in (
+        "batch",
+        "ms/person, one core",
+        "forward passes",
+        f"people/s, {cores} cores",
+        "mean mm",
+        "p95",
+        "max",
+        "peak MiB",
+    ):
+        table.add_column(name, justify="right")
+    for size in options.batch_sizes:
+        with torch.no_grad():
+            chunks = list(zip(poses.split(size), betas.split(size), strict=True))
+            q = [torch.zeros(len(b), 46, device=b.device) + 0.1 for _, b in chunks]
+            forward = best(
+                lambda q=q, chunks=chunks: [fitter.skel(a, b) for a, (_, b) in zip(q, chunks, strict=True)], clock
+            )
+        whole = best(lambda size=size: fitter.fit(poses, betas, batch_size=size, threads=1), clock, 1)
+        fit = fitter.fit(poses, betas, batch_size=size, threads=cores)
+        wall = best(lambda size=size: fitter.fit(poses, betas, batch_size=size, threads=cores), time.perf_counter, 1)
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        if options.device != "cpu":
+            memory = torch.cuda.max_memory_allocated() / 2**20
+        errors = [fit.vertex_error_mm.mean(), fit.vertex_error_p95_mm.mean(), fit.max_vertex_error_mm.mean()]
+        table.add_row(
+            str(size),
+            f"{1000 * whole / len(poses):.2f}",
+            f"{whole / forward:.1f}",
+            f"{len(poses) / wall:.0f}",
+            *(f"{float(e):.2f}" for e in errors),
+            f"{memory:.0f}",
+        )
+    console.print(table)
+
+
+def kernels(console, fitter, poses, betas, device: str) -> None:
+    """Cost of each part per person of a batch."""
+    clock = clock_of(device)
+    skel, points = fitter.skel, fitter.points
+    with torch.no_grad():
+        problem, start, _ = fitter._problem(poses, betas, torch.zeros_like(poses[:, :3]))
+        rest = skel.rest_frames(skel.rest_joints(betas))
+        everyone = torch.arange(len(poses), device=poses.device)
+        regions = {n: RegionObjective(problem, fitter.plan.regions[n], rest, betas, start) for n in ("lower", "upper")}
+        full = FullObjective(problem, fitter.plan.regions["full"], start, betas, True)
+        features = torch.zeros(len(poses), 207, device=poses.device)
+        at_rest = points.at_rest(betas, features)
+        transforms, weights = regions["lower"].transforms, fitter.plan.regions["full"].weights
+        work = {
+            "SKEL forward pass": lambda: skel(start, betas),
+            "SMPL target (smplx)": lambda: fitter.smpl(betas=betas, body_pose=poses[:, 3:], global_orient=poses[:, :3]),
+            "target, root and start": lambda: fitter._problem(poses, betas, torch.zeros_like(poses[:, :3])),
+            "points at rest": lambda: points.at_rest(betas, features),
+            "residual": lambda: residual(points, weights, transforms, at_rest, problem.target),
+            "residual and gradient": lambda: residual(
+                points, weights, transforms, at_rest, problem.target, wrench=True, by_directions=True
+            ),
+            "begin a region": lambda: RegionObjective(problem, fitter.plan.regions["lower"], rest, betas, start),
+            "iteration, lower body": lambda: regions["lower"](regions["lower"].start(), everyone),
+            "iteration, upper body": lambda: regions["upper"](regions["upper"].start(), everyone),
+            "iteration, full body with betas": lambda: full(full.start(), everyone),
+        }
+        seconds = {name: best(run, clock) / len(poses) for name, run in work.items()}
+    table = Table("part", title=f"parts, batch of {len(poses)}")
+    table.add_column("ms/person", justify="right")
+    table.add_column("forward passes", justify="right")
+    for name, value in seconds.items():
+        table.add_row(name, f"{1000 * value:.3f}", f"{value / seconds['SKEL forward pass']:.2f}")
+    console.print(table)
+
+
+def baseline(console, fitter, poses, betas, device: str) -> None:
+    clock = clock_of(device)
+    with torch.no_grad():
+        target = fitter.smpl(betas=betas, body_pose=poses[:, 3:], global_orient=poses[:, :3]).vertices
+        root = fitter.fit(poses, betas).poses[:, :3]
+    began = clock()
+    found = lbfgs_fit(fitter.skel, target, root, betas, torch.zeros_like(poses[:, :3]))
+    slow = clock() - began
+    fast = best(lambda: fitter.fit(poses, betas, threads=1), clock, 1)
+    fit = fitter.fit(poses, betas)
+    with torch.no_grad():
+        plain = 1000 * (fitter.skel(found, betas).vertices - target).norm(dim=-1)
+        ours = 1000 * (fitter.skel(fit.poses, fit.betas, fit.trans).vertices - target).norm(dim=-1)
+    table = Table("fitter", title=f"{len(poses)} people")
+    for name in ("people/s, one core", "mean mm", "p95", "max", "worst person's mean"):
+        table.add_column(name, justify="right")
+    for name, seconds, distance in (("L-BFGS over the batch", slow, plain), ("this project", fast, ours)):
+        numbers = [
+            distance.mean(),
+            distance.quantile(0.95, dim=1).mean(),
+            distance.amax(1).mean(),
+            distance.mean(1).max(),
+        ]
+        table.add_row(name, f"{len(poses) / seconds:.2f}", *(f"{float(n):.2f}" for n in numbers))
+    console.print(table)
+
+
+if __name__ == "__main__":
+    main()
