@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+PANEL_PEOPLE = 16
+
 
 class Records:
     """Of one run; ranks other than the first keep none."""
@@ -29,12 +31,14 @@ class Records:
         self.writer = self.bar = None
         self.data_time = self.step_time = 0.0
         self.people, self.steps, self.began = 0, 0, time.perf_counter()
-        self._mark, self._held_out = self.began, None
+        self._mark, self._held_out, self._panel, self._before = self.began, None, None, None
         if world.rank == 0:
             from torch.utils.tensorboard import SummaryWriter
 
             self.writer = SummaryWriter(str(options.output), purge_step=done or None)
             self.bar = tqdm(total=last, initial=done, desc="train", unit="step", disable=None, smoothing=0.05)
+            if options.panel_steps and done == 0:
+                self._draw()
 
     def data_arrived(self) -> None:
         """The step's batches are here: what passed since the last step was waiting."""
@@ -48,7 +52,8 @@ class Records:
         if self.writer is None:
             return
         self.bar.update()
-        if self.done % self.options.log_steps and self.done != self.last:
+        steps, panels = self.options.log_steps, self.options.panel_steps or self.options.log_steps
+        if self.done % steps and self.done % panels and self.done != self.last:
             return
         elapsed = max(self.data_time + self.step_time, 1e-9)
         rate, waiting = self.people / elapsed, self.data_time / elapsed
@@ -66,8 +71,11 @@ class Records:
             self.writer.add_scalar(name, value, self.done)
         left = (self.last - self.done) * elapsed / self.steps
         log.info("step %d/%d: loss %.4f, %.0f people/s, %.0f s left", self.done, self.last, loss, rate, left)
+        if self.options.panel_steps and (self.done % self.options.panel_steps == 0 or self.done == self.last):
+            self._draw()
         self.data_time = self.step_time = 0.0
         self.people = self.steps = 0
+        self._mark = time.perf_counter()
 
     def epoch_done(self) -> None:
         """Measures the moving average on held-out people, on the first rank; the others wait at the next step."""
@@ -96,6 +104,42 @@ class Records:
         people, bodies = self._held_out
         protocol = "3dpw" if "J_regressor_SMPL_MALE" in bodies.regressors else "h36m"
         return summary(evaluate(network_estimator(self.run.ema), people, bodies, self.world.device, protocol))
+
+    def _draw(self) -> None:
+        """Writes OUTPUT/panels/NNNNNNNN.png: some people as the moving average sees them now."""
+        import cv2
+
+        from train.panels import draw_estimates, estimates, sheet
+
+        folder = self.options.output / "panels"
+        folder.mkdir(parents=True, exist_ok=True)
+        batch, skel, labels = self._shown()
+        now = draw_estimates(batch, skel, *estimates(self.run.ema, batch))
+        crops = list(batch.image.cpu().numpy())
+        picture = sheet({"image": crops, f"step {self.done}": now, "label": labels})
+        cv2.imwrite(str(folder / f"{self.done:08d}.png"), picture[:, :, ::-1])
+        self.writer.add_image("people", picture, self.done, dataformats="HWC")
+        if self.done == 0:
+            self._before = now
+        elif self.done == self.last and self._before:
+            columns = {"image": crops, "before": self._before, "after": now, "label": labels}
+            cv2.imwrite(str(self.options.output / "before_after.png"), sheet(columns)[:, :, ::-1])
+
+    def _shown(self):
+        """The people whose pictures are drawn, SKEL, and the people with their labels drawn."""
+        if self._panel is None:
+            from fitting import SKEL
+            from train.body import KeypointLayer
+            from train.panels import draw_labels
+            from train.streaming import PeopleStream, as_batch
+
+            options = self.options
+            people = PeopleStream(replace(options.data, limit=PANEL_PEOPLE, weights=[]), PANEL_PEOPLE, shuffle=False)
+            batch = as_batch(people[0, 0, 0]).to(self.world.device)
+            skel = SKEL.load(options.body_models).to(self.world.device)
+            body = KeypointLayer.load(options.body_models).to(self.world.device)
+            self._panel = batch, skel, draw_labels(batch, skel, body)
+        return self._panel
 
     def close(self) -> None:
         if self.writer is not None:

@@ -1,0 +1,104 @@
+"""Pictures of predictions: SKEL's skin and bones over the crop, and sheets of them that show a run's progress."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fitting import SKEL
+from train.body import PELVIS_KEYPOINT, KeypointLayer
+from train.camera import Framing, bbox_cue, cam_to_translation, project, to_crop, translation_to_cam
+from train.decoder import Estimate
+from train.losses import Targets
+from train.streaming import Batch
+
+SKIN, BONE = np.array([250.0, 165.0, 110.0])[::-1], np.array([235.0, 238.0, 215.0])
+_LIGHT = np.array([-0.35, -0.65, -0.68])
+_SKIN_OPACITY = 0.55
+_FINE = 8
+"""Sub-pixel steps of drawn triangles, as a power of two."""
+
+
+def draw_body(image: np.ndarray, skel: SKEL, poses: Tensor, betas: Tensor, cam: Tensor, framing: Framing) -> np.ndarray:
+    """The crop (S, S, 3) uint8 RGB with the bones, and the skin as glass over them; a new array.
+
+    One person: poses (46,), betas (10,), cam (3,); `framing` is a batch of one that `cam` is for.
+    """
+    out = skel(poses[None], betas[None], cam_to_translation(cam[None], framing), skeleton_mesh=True)
+    canvas = _shaded(image, out.skeleton_vertices, skel.skeleton_faces, framing, BONE)
+    skin = _shaded(canvas, out.vertices, skel.faces, framing, SKIN)
+    return cv2.addWeighted(canvas, 1 - _SKIN_OPACITY, skin, _SKIN_OPACITY, 0)
+
+
+def _shaded(image: np.ndarray, vertices: Tensor, faces: np.ndarray, framing: Framing, colour: np.ndarray) -> np.ndarray:
+    """The image with an opaque mesh, triangles drawn from the farthest to the nearest."""
+    pixels = (to_crop(project(vertices, framing), framing)[0] + 0.5) * image.shape[0] - 0.5
+    pixels, corners = pixels.cpu().numpy(), vertices[0].cpu().numpy()[faces]
+    normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    normal /= np.linalg.norm(normal, axis=1, keepdims=True).clip(1e-12)
+    middle = corners.mean(1)
+    seen = ((normal * middle).sum(1) < 0) & (corners[..., 2] > 0.05).all(1)
+    order = np.flatnonzero(seen)[np.argsort(-middle[seen, 2])]
+    light = 0.35 + 0.65 * (normal[order] @ (_LIGHT / np.linalg.norm(_LIGHT))).clip(0)
+    canvas = image.copy()
+    triangles = np.rint(pixels[faces[order]].clip(-4096, 4096) * (1 << _FINE)).astype(np.int32)
+    for triangle, shade in zip(triangles, light[:, None] * colour, strict=True):
+        cv2.fillConvexPoly(canvas, triangle, shade.tolist(), shift=_FINE)
+    return canvas
+
+
+@torch.inference_mode()
+def estimates(model: nn.Module, batch: Batch) -> tuple[Estimate, Framing]:
+    """A network's final estimates in evaluation mode, and the framing that their cameras are for."""
+    from train.trainer import assumed_framing, normalised
+
+    framing, training = assumed_framing(model, batch.targets.framing), model.training
+    model.eval()
+    final = model(normalised(batch.image), bbox_cue(framing)).final
+    model.train(training)
+    return final, framing
+
+
+def draw_estimates(batch: Batch, skel: SKEL, estimate: Estimate, framing: Framing) -> list[np.ndarray]:
+    """Each person's crop with the estimated body."""
+    poses, images = estimate.poses, batch.image.cpu().numpy()
+    return [
+        draw_body(image, skel, poses[n], estimate.betas[n], estimate.cam[n], _one(framing, n))
+        for n, image in enumerate(images)
+    ]
+
+
+def draw_labels(batch: Batch, skel: SKEL, body: KeypointLayer) -> list[np.ndarray]:
+    """Each person's crop with the labelled body; the bare crop if nobody knows how far away the person is."""
+    targets: Targets = batch.targets
+    pelvis = targets.keypoints_3d[:, PELVIS_KEYPOINT, :3]
+    drawn = []
+    for n, image in enumerate(batch.image.cpu().numpy()):
+        if not pelvis[n, 2] > 0:
+            drawn.append(image)
+            continue
+        framing, (poses, betas) = _one(targets.framing, n), (v[n : n + 1] for v in (targets.poses, targets.betas))
+        offset = body(poses, betas)[:, PELVIS_KEYPOINT]
+        cam = translation_to_cam(pelvis[n : n + 1] - offset, framing)[0]
+        drawn.append(draw_body(image, skel, poses[0], betas[0], cam, framing))
+    return drawn
+
+
+def sheet(columns: dict[str, Sequence[np.ndarray]], per_row: int = 2) -> np.ndarray:
+    """One picture, uint8 RGB: people below each other, `per_row` side by side, each as one tile per column."""
+    width = next(iter(columns.values()))[0].shape[1]
+    heading = np.full((24, width * len(columns), 3), 250, np.uint8)
+    for n, title in enumerate(columns):
+        cv2.putText(heading, title, (n * width + 6, 17), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (30, 30, 30), 1, cv2.LINE_AA)
+    people = [np.concatenate(tiles, 1) for tiles in zip(*columns.values(), strict=True)]
+    people += [np.full_like(people[0], 250)] * (-len(people) % per_row)
+    rows = [np.concatenate(people[n : n + per_row], 1) for n in range(0, len(people), per_row)]
+    return np.concatenate([np.concatenate([heading] * per_row, 1), *rows])
+
+
+def _one(framing: Framing, n: int) -> Framing:
+    return Framing(*(value[n : n + 1] for value in framing))
