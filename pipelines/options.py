@@ -46,7 +46,7 @@ class BuildOptions:
     """Width and height of a crop in pixels."""
     context: float = 1.5
     """Side of the crop divided by the side of the person's box. 1.5 leaves room for what trainers do with the box:
-    widen it to 3:4 (x 1.33), scale it by 10 % and shift it; at 384 px the box itself then has their 256 px."""
+    widen it to 3:4 (x 1.33), scale it by a tenth and shift it; at 384 px the box itself then has their 256 px."""
     jpeg_quality: int = 90
     """JPEG quality of the crops, 1 to 100."""
     float_width: Literal[16, 32, 64] = 32
