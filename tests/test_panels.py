@@ -10,7 +10,7 @@ from fitting import SKEL
 from train.body import KeypointLayer
 from train.camera import Framing, project_to_crop
 from train.decoder import relaxed_stance
-from train.panels import draw_body, sheet
+from train.panels import draw_in_crop, sheet
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def framing(x: float = 320.0) -> Framing:
 def test_the_body_covers_its_keypoints_and_nothing_far_from_them(skel, shift):
     image = np.full((256, 256, 3), 128, np.uint8)
     poses, betas, cam = relaxed_stance(), torch.zeros(10), torch.tensor([0.9, *shift])
-    drawn = draw_body(image, skel, poses, betas, cam, framing(200.0))
+    drawn = draw_in_crop(image, skel, poses, betas, cam, framing(200.0))
     covered = (drawn != 128).any(2)
     points = project_to_crop(KeypointLayer.load("demo")(poses[None], betas[None]), cam[None], framing(200.0))[0]
     pixels = ((points + 0.5) * 256).long()[[8, 9, 10, 12, 13, 2, 5]]  # hips, knees, shoulders
@@ -42,7 +42,7 @@ def test_the_body_covers_its_keypoints_and_nothing_far_from_them(skel, shift):
 
 def test_bodies_behind_or_beside_the_camera_leave_the_crop_as_it_is(skel):
     image = np.full((64, 64, 3), 50, np.uint8)
-    drawn = draw_body(image, skel, relaxed_stance(), torch.zeros(10), torch.tensor([0.9, 30.0, 0.0]), framing())
+    drawn = draw_in_crop(image, skel, relaxed_stance(), torch.zeros(10), torch.tensor([0.9, 30.0, 0.0]), framing())
     assert (drawn == 50).all()
 
 

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from fitting import SKEL
 from train.body import PELVIS_KEYPOINT, KeypointLayer
-from train.camera import Framing, bbox_cue, cam_to_translation, project, to_crop, translation_to_cam
+from train.camera import NEAREST as _NEAREST
+from train.camera import Framing, bbox_cue, cam_to_translation, translation_to_cam
 from train.decoder import Estimate
 from train.losses import Targets
 from train.streaming import Batch
@@ -23,29 +24,42 @@ _FINE = 8
 """Sub-pixel steps of drawn triangles, as a power of two."""
 
 
-def draw_body(image: np.ndarray, skel: SKEL, poses: Tensor, betas: Tensor, cam: Tensor, framing: Framing) -> np.ndarray:
-    """The crop (S, S, 3) uint8 RGB with the bones, and the skin as glass over them; a new array.
+def draw_body(
+    image: np.ndarray, skel: SKEL, poses: Tensor, betas: Tensor, trans: Tensor, focal: float, principal: np.ndarray
+) -> np.ndarray:
+    """The image (H, W, 3) uint8 RGB with the bones, and the skin as glass over them; a new array.
 
-    One person: poses (46,), betas (10,), cam (3,); `framing` is a batch of one that `cam` is for.
+    One person: poses (46,), betas (10,), trans (3,) m. Focal length and principal point (2,) are in px of this image.
     """
-    out = skel(poses[None], betas[None], cam_to_translation(cam[None], framing), skeleton_mesh=True)
-    canvas = _shaded(image, out.skeleton_vertices, skel.skeleton_faces, framing, BONE)
-    skin = _shaded(canvas, out.vertices, skel.faces, framing, SKIN)
+    out = skel(poses[None], betas[None], trans[None], skeleton_mesh=True)
+    canvas = _shaded(image, out.skeleton_vertices[0], skel.skeleton_faces, focal, principal, BONE)
+    skin = _shaded(canvas, out.vertices[0], skel.faces, focal, principal, SKIN)
     return cv2.addWeighted(canvas, 1 - _SKIN_OPACITY, skin, _SKIN_OPACITY, 0)
 
 
-def _shaded(image: np.ndarray, vertices: Tensor, faces: np.ndarray, framing: Framing, colour: np.ndarray) -> np.ndarray:
-    """The image with an opaque mesh, triangles drawn from the farthest to the nearest."""
-    pixels = (to_crop(project(vertices, framing), framing)[0] + 0.5) * image.shape[0] - 0.5
-    pixels, corners = pixels.cpu().numpy(), vertices[0].cpu().numpy()[faces]
+def draw_in_crop(image: np.ndarray, skel: SKEL, poses: Tensor, betas: Tensor, cam: Tensor, framing: Framing):
+    """`draw_body` on a square crop (S, S, 3); cam (3,) is for `framing`, a batch of one."""
+    zoom = image.shape[0] / float(framing.box[0])
+    principal = zoom * (framing.principal - framing.center)[0].cpu().numpy() + image.shape[0] / 2
+    trans = cam_to_translation(cam[None], framing)[0]
+    return draw_body(image, skel, poses, betas, trans, zoom * float(framing.focal[0]), principal)
+
+
+def _shaded(
+    image: np.ndarray, mesh: Tensor, faces: np.ndarray, focal: float, principal: np.ndarray, colour: np.ndarray
+) -> np.ndarray:
+    """The image with an opaque mesh (V, 3), triangles drawn from the farthest to the nearest."""
+    vertices = mesh.double().cpu().numpy()
+    pixels = focal * vertices[:, :2] / vertices[:, 2:].clip(_NEAREST) + principal - 0.5
+    corners = vertices[faces]
     normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     normal /= np.linalg.norm(normal, axis=1, keepdims=True).clip(1e-12)
     middle = corners.mean(1)
-    seen = ((normal * middle).sum(1) < 0) & (corners[..., 2] > 0.05).all(1)
+    seen = ((normal * middle).sum(1) < 0) & (corners[..., 2] > _NEAREST).all(1)
     order = np.flatnonzero(seen)[np.argsort(-middle[seen, 2])]
     light = 0.35 + 0.65 * (normal[order] @ (_LIGHT / np.linalg.norm(_LIGHT))).clip(0)
-    canvas = image.copy()
-    triangles = np.rint(pixels[faces[order]].clip(-4096, 4096) * (1 << _FINE)).astype(np.int32)
+    canvas = np.ascontiguousarray(image).copy()
+    triangles = np.rint(pixels[faces[order]].clip(-16384, 16384) * (1 << _FINE)).astype(np.int32)
     for triangle, shade in zip(triangles, light[:, None] * colour, strict=True):
         cv2.fillConvexPoly(canvas, triangle, shade.tolist(), shift=_FINE)
     return canvas
@@ -67,7 +81,7 @@ def draw_estimates(batch: Batch, skel: SKEL, estimate: Estimate, framing: Framin
     """Each person's crop with the estimated body."""
     poses, images = estimate.poses, batch.image.cpu().numpy()
     return [
-        draw_body(image, skel, poses[n], estimate.betas[n], estimate.cam[n], _one(framing, n))
+        draw_in_crop(image, skel, poses[n], estimate.betas[n], estimate.cam[n], _one(framing, n))
         for n, image in enumerate(images)
     ]
 
@@ -84,7 +98,7 @@ def draw_labels(batch: Batch, skel: SKEL, body: KeypointLayer) -> list[np.ndarra
         framing, (poses, betas) = _one(targets.framing, n), (v[n : n + 1] for v in (targets.poses, targets.betas))
         offset = body(poses, betas)[:, PELVIS_KEYPOINT]
         cam = translation_to_cam(pelvis[n : n + 1] - offset, framing)[0]
-        drawn.append(draw_body(image, skel, poses[0], betas[0], cam, framing))
+        drawn.append(draw_in_crop(image, skel, poses[0], betas[0], cam, framing))
     return drawn
 
 
