@@ -58,10 +58,10 @@ def check_schema(found: pa.Schema, expected: pa.Schema, file: str | PathLike[str
 
 def describe(field: pa.Field) -> str:
     """The field in words: `float32 (46,), rad`."""
-    value = field.type.value_type if pa.types.is_fixed_size_list(field.type) else field.type
-    shape = field_shape(field)
+    dtype, shape = field_dtype(field), field_shape(field)
+    kind = "text" if dtype.kind == "O" else str(dtype)
     unit = field.metadata[b"unit"].decode()
-    return f"{value}{f' {shape}' if shape else ''}{f', {unit}' if unit else ''}"
+    return f"{kind}{f' {shape}' if shape else ''}{f', {unit}' if unit else ''}"
 
 
 def _castable(found: np.dtype, wanted: np.dtype) -> bool:
