@@ -19,6 +19,15 @@ import numpy as np
 MAX_PIXELS = 100_000_000
 """Images that claim more pixels than this are refused before they are decoded."""
 
+_MAX_PNG_RATIO = 1040
+"""Bytes of pixels that a byte of a PNG can hold: deflate's limit."""
+
+_MAX_JPEG_RATIO = 1024
+"""Pixels that a byte of a JPEG can hold: with one bit for each of a block's 64, fewer than 512."""
+
+_MAX_SCANS = 100
+"""Scans of a progressive JPEG; encoders make about ten, and each costs the decoder a pass over the image."""
+
 _FINEST_SAMPLING = 8
 _NOISE_ONLY = ("extraneous bytes before marker",)
 
@@ -59,6 +68,10 @@ def image_size(data: bytes) -> tuple[int, int]:
         raise ImageError("neither JPEG nor PNG" if data else "no bytes")
     if not 0 < width * height <= MAX_PIXELS:
         raise ImageError(f"an image of {width} x {height} pixels")
+    jpeg = data[:2] == b"\xff\xd8"
+    size, most = (width * height, _MAX_JPEG_RATIO) if jpeg else (_png_bytes(data, width, height), _MAX_PNG_RATIO)
+    if size > most * len(data):
+        raise ImageError(f"an image of {width} x {height} pixels in {len(data)} bytes")
     return width, height
 
 
@@ -131,9 +144,17 @@ def whole_frame(data: bytes, pixels: np.ndarray, quality: int) -> Crop:
     return Crop(kept, np.eye(3)[:2], (width, height), (width, height))
 
 
+def _png_bytes(data: bytes, width: int, height: int) -> int:
+    """Bytes of an unpacked PNG."""
+    depth, channels = (data[24], {2: 3, 4: 2, 6: 4}.get(data[25], 1)) if len(data) > 25 else (16, 4)
+    return height * (1 + (width * depth * channels + 7) // 8)
+
+
 def _decode_jpeg(data: bytes) -> np.ndarray:
     import simplejpeg
 
+    if data.count(b"\xff\xda") > _MAX_SCANS:
+        raise ImageError(f"a JPEG of more than {_MAX_SCANS} scans")
     try:
         return simplejpeg.decode_jpeg(data, colorspace="BGR", strict=True)
     except ValueError as error:

@@ -6,6 +6,7 @@ set's image names differ from its label names. Annotations inside the tars (KEY.
 
 from __future__ import annotations
 
+import errno
 import glob
 import logging
 import os
@@ -130,8 +131,12 @@ def open_images(where: str) -> ImageSource | None:
 
 
 def read_image(root: str, ref: ImageRef) -> bytes:
-    """The encoded image. Raises OSError if the file is gone, EOFError if it has become shorter."""
-    with open(os.path.join(root, ref.file), "rb", buffering=0) as file:
+    """The encoded image. Raises OSError if the file is gone or no regular file, EOFError if it has become shorter."""
+    # Since the plan was made the name may have become a link or a pipe: the one is not followed, the other not awaited.
+    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    with open(os.path.join(root, ref.file), "rb", buffering=0, opener=lambda path, _: os.open(path, flags)) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file")
         file.seek(ref.offset)
         data = file.read(ref.size)
     if len(data) != ref.size:
@@ -174,7 +179,8 @@ class TarImages:
         return ImageRef(self.tars[tar], offset, size, key + extension)
 
     def _add(self, number: int, path: str) -> None:
-        images = unsafe = repeated = 0
+        images = repeated = 0
+        unsafe: list[str] = []
         scan = TarScan(path)
         try:
             for member in scan:
@@ -183,7 +189,7 @@ class TarImages:
                     continue
                 key = key[2:] if key.startswith("./") else key
                 if not _is_safe(key):
-                    unsafe += 1
+                    unsafe.append(member.name)
                 elif key in self.entries:
                     repeated += 1
                 else:
@@ -198,7 +204,10 @@ class TarImages:
                 *(path, scan.damage.offset, scan.damage.problem, images),
             )
         if unsafe or scan.links:
-            log.warning("%s: refused %d links and %d names that lead out of the folder", path, scan.links, unsafe)
+            log.warning(
+                "%s: refused %d links and %d names that lead out of the folder%s",
+                *(path, scan.links, len(unsafe), f", such as {unsafe[0]!r}" if unsafe else ""),
+            )
         if repeated:
             log.info("%s: %d images whose name came before are not used", path, repeated)
 

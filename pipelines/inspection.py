@@ -24,6 +24,7 @@ from pipelines.shard_reading import (
     concatenated,
     find_key,
     find_shards,
+    parquet_problems,
     read_columns,
     read_document,
     read_members,
@@ -176,7 +177,8 @@ def count_rejects(shards: Sequence[Shard]) -> dict[str, int]:
     for folder, members in folders.items():
         rejects = folder / REJECTS_FILE
         if whole_folder(members) and rejects.is_file():
-            counts.update(_counts(pq.read_table(rejects, columns=["reason"])["reason"]))
+            with parquet_problems(rejects):
+                counts.update(_counts(pq.read_table(rejects, columns=["reason"])["reason"]))
         else:
             for shard in members:
                 stated = read_document(shard.stats).get("rejects") if shard.stats.is_file() else {}
@@ -247,7 +249,9 @@ def _fields(shard: Shard) -> list[dict]:
     from schemas import field_dtype, field_shape
 
     found = []
-    for stored in pq.read_schema(shard.parquet):
+    with parquet_problems(shard.parquet):
+        schema = pq.read_schema(shard.parquet)
+    for stored in schema:
         facts = {key.decode(): value.decode() for key, value in (stored.metadata or {}).items()}
         if "shape" not in facts:
             continue

@@ -26,7 +26,7 @@ from pathlib import PurePath
 
 import numpy as np
 
-from pipelines.npz_members import Member, check_readable, iterate_rows, npz_members, read_all, read_rows
+from pipelines.npz_members import Member, check_readable, chunk_rows, iterate_rows, npz_members, read_all, read_rows
 from schemas import KEYPOINTS, Columns, InputError
 
 SPELLINGS = {
@@ -48,6 +48,9 @@ IMAGE_LABELS = ("imgname", "center", "scale", "pose_cam", "shape", "cam_int", "g
 
 POSE_AND_SHAPE = ("pose_cam", "shape")
 """What a fit needs, and all that a sequence such as AMASS's has to have."""
+
+MOST_ROWS = 100_000_000
+"""Planning needs some 30 bytes of memory per row; the field's largest label file has 1.5 million."""
 
 _SPLIT_POSE = ("global_orient", "body_pose")
 _SMPLH_WIDTH, _BODY_JOINTS = 156, 21
@@ -89,6 +92,7 @@ class LabelFile:
     def iterate(self, name: str, chunk: int = 65536) -> Iterator[np.ndarray]:
         """One field from first row to last in pieces of `chunk` rows, in one pass over the file."""
         members = self.members[name]
+        chunk = min(chunk_rows(member, chunk) for member in members)
         if len(members) != 1 or _constant(members[0], name, self.rows):
             for start in range(0, self.rows, chunk):
                 yield self.read(start, start + chunk, [name])[name]
@@ -136,6 +140,8 @@ def open_labels(
             expected = f"an array named {' or '.join(names)}"
             raise InputError("the field is missing", file=path, field=name, expected=expected)
     rows = _count_rows(path, members)
+    if rows > MOST_ROWS:
+        raise InputError(f"{rows} rows", file=path, expected=f"at most {MOST_ROWS}; split the file")
     for name, parts in members.items():
         for member in parts:
             check_readable(path, member, name)
@@ -237,7 +243,8 @@ def _canonical(labels: LabelFile, name: str, parts: list[np.ndarray], rows: int)
         return _text(values.reshape(rows), lower=name == "gender")
     if len(parts) == 2:
         values = np.concatenate([_flat(part) for part in parts], axis=1)
-    values = values.astype(np.float32)
+    with np.errstate(over="ignore"):  # a number too large becomes infinite, and its row a reject
+        values = values.astype(np.float32)
     if name == "pose_cam":
         return _smpl_pose(_flat(values))
     if name == "shape":

@@ -71,11 +71,10 @@ def account_problems(shards: Sequence[Shard], patterns: Iterable[str]) -> Iterat
     `--every`), and what the files' content was, is read from dataset.json. Raises InputError if there is no such label
     file, or if the shards are not one whole folder with a dataset.json.
     """
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     from pipelines.planning import RowSelection, file_sha256, find_label_files
-    from pipelines.shard_reading import DATASET_FILE, REJECTS_FILE, read_document, whole_folder
+    from pipelines.shard_reading import DATASET_FILE, REJECTS_FILE, parquet_problems, read_document, whole_folder
     from schemas import InputError
 
     folder = whole_folder(shards)
@@ -94,9 +93,10 @@ def account_problems(shards: Sequence[Shard], patterns: Iterable[str]) -> Iterat
     ledger = Ledger({file.name: selection.of(file.rows) for file in labels})
     for path in [*(shard.parquet for shard in shards), folder / REJECTS_FILE]:
         try:
-            ledger.add(pq.read_table(path, columns=["label_file", "label_row"]))
-        except (pa.ArrowException, OSError, KeyError) as error:
-            yield str(path), f"cannot be used: {error}"
+            with parquet_problems(path):
+                ledger.add(pq.read_table(path, columns=["label_file", "label_row"]))
+        except InputError as error:
+            yield str(path), error.problem
     for problem in ledger.problems():
         yield str(folder), problem
 

@@ -7,6 +7,7 @@ they are pickles.
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import struct
@@ -22,8 +23,14 @@ import numpy as np
 from schemas import InputError
 
 _PIECE = 1 << 20
-_MAX_ROW_BYTES = 1 << 20
+_MAX_ROW_BYTES = 1 << 16
+_MAX_CHUNK_BYTES = 1 << 24
+_MAX_HEADER_BYTES = 1 << 14
+_MAX_DEFLATE_RATIO = 1040
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
+_DAMAGE = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, ValueError, OverflowError, EOFError)
+_DAMAGE += (KeyError, IndexError, struct.error)
+"""What zipfile says of archives that nobody wrote whole (UnicodeDecodeError is a ValueError)."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +65,11 @@ def npz_members(path: str) -> dict[str, Member]:
                     member = _member(path, file, archive, info)
                     members[member.name] = member
             return members
+    except InputError:
+        raise
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror or error}", file=path) from error
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+    except _DAMAGE as error:
         problem = f"not a readable .npz file ({error})"
         raise InputError(problem, file=path, expected="a zip archive of arrays") from error
 
@@ -98,26 +107,39 @@ def iterate_rows(path: str, member: Member, chunk: int) -> Iterator[np.ndarray]:
         for start in range(0, member.shape[0], chunk):  # its strips cannot be read in one pass
             yield read_rows(path, member, start, min(start + chunk, member.shape[0]))
         return
+    chunk = chunk_rows(member, chunk)
     with _array_bytes(path, member) as stream:
         for start in range(0, member.shape[0], chunk):
             yield _read_rows(path, stream, member, start, min(start + chunk, member.shape[0]))
+
+
+def chunk_rows(member: Member, wanted: int) -> int:
+    """How many rows to take at a time: `wanted`, or fewer so that they stay below 16 MiB."""
+    return max(1, min(wanted, _MAX_CHUNK_BYTES // max(1, member.row_bytes)))
 
 
 def _member(path: str, file: BinaryIO, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Member:
     name = info.filename[: -len(".npy")]
     if info.flag_bits & 1:
         raise InputError("the member is encrypted", file=path, field=name)
-    with archive.open(info) as stream:
-        try:
-            version = np.lib.format.read_magic(stream)
-            reader = {
-                (1, 0): np.lib.format.read_array_header_1_0,
-                (2, 0): np.lib.format.read_array_header_2_0,
-            }[version]
-            shape, fortran_order, dtype = reader(stream)
-        except (ValueError, KeyError, EOFError) as error:
-            raise InputError("the member is not an array in .npy form", file=path, field=name) from error
-        header = stream.tell()
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise InputError("the member is compressed in another way than NumPy's", file=path, field=name)
+    ends = info.header_offset + _LOCAL_HEADER.size + info.compress_size
+    most = info.compress_size * (_MAX_DEFLATE_RATIO if info.compress_type else 1)
+    if ends > os.fstat(file.fileno()).st_size or info.file_size > most + _MAX_DEFLATE_RATIO:
+        raise InputError(f"the archive promises {info.file_size} bytes that it cannot hold", file=path, field=name)
+    with archive.open(info) as packed:
+        stream = io.BytesIO(packed.read(_MAX_HEADER_BYTES))  # a header may claim to be 4 GB long
+    try:
+        version = np.lib.format.read_magic(stream)
+        reader = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }[version]
+        shape, fortran_order, dtype = reader(stream)
+    except Exception as error:  # Python's own parser reads the header, and has many words for nonsense
+        raise InputError("the member is not an array in .npy form", file=path, field=name) from error
+    header = stream.tell()
     size = dtype.itemsize * math.prod(shape)
     if not dtype.hasobject and (min(shape, default=0) < 0 or header + size > info.file_size):
         held = info.file_size - header
@@ -143,7 +165,9 @@ def _array_bytes(path: str, member: Member) -> Iterator[_Cursor]:
             with zipfile.ZipFile(file) as archive, archive.open(member.name + ".npy") as stream:
                 _skip(stream, member.offset)
                 yield _Cursor(stream, 0, seekable=False)
-    except (OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+    except InputError:
+        raise
+    except (OSError, *_DAMAGE) as error:
         raise InputError(f"cannot be read ({error})", file=path, field=member.name) from error
 
 

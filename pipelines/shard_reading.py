@@ -11,6 +11,7 @@ import os
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +25,10 @@ REJECTS_FILE = "rejects.parquet"
 DATASET_FILE = "dataset.json"
 SHARD_ENDINGS = (".tar", ".parquet", ".json")
 REPEATED_TEXT = ("dataset", "label_file", "trans_source")
-IMAGE_ENDINGS = ("jpg", "jpeg", "png", "webp")
+LARGEST_MEMBER = 1 << 28
+"""Bytes of a tar's member beyond which it is not read: no image is that large."""
+
+IMAGE_ENDINGS = ("jpg", "jpeg", "png")
 
 
 @dataclass(frozen=True)
@@ -98,10 +102,14 @@ def read_document(file: Path) -> dict:
     from schemas import InputError
 
     try:
-        document = json.loads(file.read_text())
+        if file.exists() and not file.is_file():
+            raise InputError("not a regular file", file=file, expected="a JSON document")
+        document = json.loads(file.read_bytes())
     except OSError as error:
         raise InputError(error.strerror or str(error), file=file, expected="a JSON document") from error
-    except ValueError as error:
+    except InputError:
+        raise
+    except (ValueError, RecursionError) as error:
         raise InputError(f"not JSON: {error}", file=file) from error
     if not isinstance(document, dict):
         raise InputError(f"a JSON {type(document).__name__}", file=file, expected="an object")
@@ -138,14 +146,31 @@ def read_parts(shards: Sequence[Shard], names: Sequence[str]) -> list[pa.Table]:
         return list(pool.map(lambda shard: _read_part(shard.parquet, schema), shards))
 
 
-def _read_part(file: Path, schema: pa.Schema) -> pa.Table:
+@contextmanager
+def parquet_problems(file: Path) -> Iterator[None]:
+    """What pyarrow says of a file that is no Parquet, or is damaged, as an InputError that names it."""
     import pyarrow as pa
+
+    from schemas import InputError
+
+    try:
+        yield
+    except InputError:
+        raise
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, MemoryError) as error:
+        text = (str(error) or type(error).__name__).splitlines()[0]
+        raise InputError(
+            f"cannot be read: {text}", file=file, expected="a whole Parquet file of this project"
+        ) from error
+
+
+def _read_part(file: Path, schema: pa.Schema) -> pa.Table:
     import pyarrow.parquet as pq
 
     from schemas import HMR_SKEL, InputError, describe
 
     dictionaries = [name for name in REPEATED_TEXT if name in schema.names]
-    try:
+    with parquet_problems(file):
         with pq.ParquetFile(file, pre_buffer=False, memory_map=True, read_dictionary=dictionaries) as stored:
             table = stored.read(columns=schema.names, use_threads=False)
         for name in schema.names:
@@ -154,8 +179,6 @@ def _read_part(file: Path, schema: pa.Schema) -> pa.Table:
                 raise InputError(problem, file=file, field=name, expected=describe(HMR_SKEL.field(name)))
         table = table.select(schema.names)
         return table if table.schema.equals(schema) else table.cast(schema)  # a cast costs as much as the opening
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OSError) as error:
-        raise InputError(f"cannot be read: {error}", file=file, expected="a Parquet file of HMR_SKEL rows") from error
 
 
 def read_rows(
@@ -173,15 +196,19 @@ def read_rows(
     from schemas import table_to_columns
 
     if counts is None:
-        counts = [pq.read_metadata(shard.parquet).num_rows for shard in shards]
+        counts = []
+        for shard in shards:
+            with parquet_problems(shard.parquet):
+                counts.append(pq.read_metadata(shard.parquet).num_rows)
     ends = np.cumsum(counts)
     place = np.searchsorted(ends, rows, side="right")
     found: dict[int, tuple[Shard, dict]] = {}
     for index in np.unique(place):
         start = ends[index] - counts[index]
         wanted = [int(row) for row, at in zip(rows, place, strict=True) if at == index]
-        table = pq.read_table(shards[index].parquet, columns=names and list(names))
-        columns = table_to_columns(table.take([row - start for row in wanted]))
+        with parquet_problems(shards[index].parquet):
+            table = pq.read_table(shards[index].parquet, columns=names and list(names))
+            columns = table_to_columns(table.take([row - start for row in wanted]))
         for i, row in enumerate(wanted):
             found[row] = shards[index], {name: values[i] for name, values in columns.items()}
     return [found[int(row)] for row in rows]
@@ -228,11 +255,15 @@ def tar_samples(tar: Path, keys: set[str] | None = None) -> Iterator[tuple[str, 
                 key = f"{folder}/{stem}" if folder else stem
                 if not member.isfile() or (keys is not None and key not in keys):
                     continue
+                if member.issparse() or member.size > LARGEST_MEMBER:
+                    raise InputError(f"{name} has {member.size} bytes", file=tar, expected="members of a sample")
                 content = archive.extractfile(member).read()
                 if len(content) != member.size:
                     raise InputError(f"ends inside {member.name}", file=tar)
                 yield key, ending, content
-    except (tarfile.TarError, OSError) as error:
+    except InputError:
+        raise
+    except (tarfile.TarError, OSError, EOFError, ValueError, OverflowError, IndexError) as error:
         raise InputError(f"cannot be read: {error}", file=tar, expected="a tar of samples") from error
 
 
@@ -240,7 +271,16 @@ def decode_image(content: bytes) -> np.ndarray | None:
     """Pixels (h,w,3) uint8 RGB of an encoded image; None if it cannot be decoded or is cut short."""
     import cv2
 
+    from pipelines.crops import ImageError, image_size
+
+    try:
+        image_size(content)
+    except ImageError:
+        return None
     if content[:2] == b"\xff\xd8" and b"\xff\xd9" not in content[-16:]:  # OpenCV fills what is missing with grey
         return None
-    image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
+    try:
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error:
+        return None
     return None if image is None else np.ascontiguousarray(image[:, :, ::-1])

@@ -111,10 +111,10 @@ def _number(digits: bytes, position: int) -> int:
     """A size: octal digits, or binary with the top bit set for sizes beyond 8 GiB."""
     if digits[0] & 0x80:
         return int.from_bytes(bytes([digits[0] & 0x7F]) + digits[1:], "big")
-    try:
-        return int(digits.split(b"\0")[0].strip() or b"0", 8)
-    except ValueError:
-        raise _Damaged(position, "a header without a readable size") from None
+    octal = digits.split(b"\0")[0].strip() or b"0"
+    if octal.strip(b"01234567"):  # a sign would lead back, and the scan in a circle
+        raise _Damaged(position, "a header without a readable size")
+    return int(octal, 8)
 
 
 def _decimal(text: str, position: int) -> int:

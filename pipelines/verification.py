@@ -17,6 +17,7 @@ import numpy as np
 from pipelines.shard_reading import (
     DATASET_FILE,
     IMAGE_ENDINGS,
+    LARGEST_MEMBER,
     REJECTS_FILE,
     Shard,
     decode_image,
@@ -122,7 +123,7 @@ def _check_shard(shard: Shard) -> tuple[int, list[str]]:
         columns = table_to_columns(table)
         if table.num_rows:
             check_columns(HMR_SKEL, columns, shard.parquet.name)
-    except (InputError, pa.ArrowException, OSError) as error:
+    except (InputError, pa.ArrowException, OSError, ValueError, KeyError, TypeError, MemoryError) as error:
         return 0, [*failures, f"{shard.parquet.name} cannot be used: {error}"]
     failures += _count_problems(shard, stats, table.num_rows, columns)
     if shard.tar.is_file():
@@ -226,18 +227,21 @@ def _member_problems(
             names = [name for name in {**document, **stored} if not _same(document.get(name), stored.get(name))]
             if names:
                 yield f".json differs from the labels in {', '.join(names)}"
-        except (ValueError, TypeError, AttributeError) as error:
+        except (ValueError, TypeError, AttributeError, RecursionError, OverflowError) as error:
             yield f".json cannot be decoded: {error}"
     if "npz" not in members:
         yield ".npz is missing"
     else:
         try:
+            with zipfile.ZipFile(io.BytesIO(members["npz"])) as packed:
+                if sum(info.file_size for info in packed.infolist()) > LARGEST_MEMBER:
+                    raise ValueError("it unpacks to more than a sample can be")
             with np.load(io.BytesIO(members["npz"]), allow_pickle=False) as archive:
                 stored = {name: archive[name] for name in archive.files}
             names = [name for name in {**arrays, **stored} if not _equal(arrays.get(name), stored.get(name))]
             if names:
                 yield f".npz differs from the labels in {', '.join(names)}"
-        except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        except Exception as error:  # Python's own parser reads the header, and has many words for nonsense
             yield f".npz cannot be decoded: {error}"
     size = tuple(document.get("crop_size", (0, 0)))
     images = [ending for ending in members if ending in IMAGE_ENDINGS]
@@ -295,7 +299,7 @@ def _check_manifest(folder: Path, shards: Sequence[Shard]) -> Iterator[str]:
         counted = {entry["values"]: entry["counts"] for entry in table["reason"].value_counts().to_pylist()}
         if counted != rejects:
             yield f"{REJECTS_FILE} has {counted}, the shards' statistics {rejects}"
-    except (pa.ArrowException, OSError, InputError) as error:
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, MemoryError) as error:
         yield f"{REJECTS_FILE} cannot be used: {error}"
 
 
