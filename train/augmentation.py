@@ -92,14 +92,20 @@ def augment(
         poses = rotate_root(poses, roll, root_basis)
     keypoints_3d[:, :2] = keypoints_3d[:, :2] @ turn.T
     keypoints_2d[:, :2] = principal + (keypoints_2d[:, :2] - principal) @ turn.T
+    if not roll and config.scale_change:
+        center, box = _on_the_grid(center, box, labels["crop_affine"])
+    straight, straight_box = center, box
     center = principal + turn @ (center - principal)
     keypoints_2d[:, :2] = (keypoints_2d[:, :2] - center) / box
 
-    zoom = INPUT / box
-    to_input = np.zeros((2, 3))
-    to_input[:, :2] = zoom * turn
-    to_input[:, 2] = zoom * (principal - turn @ principal - center) + INPUT / 2
-    image = _image(person, to_input @ _inverse(labels["crop_affine"].astype(np.float64)))
+    if not roll and config.scale_change:
+        image = _cut(person, straight, straight_box, labels["crop_affine"], mirrored)
+    else:
+        zoom = INPUT / box
+        to_input = np.zeros((2, 3))
+        to_input[:, :2] = zoom * turn
+        to_input[:, 2] = zoom * (principal - turn @ principal - center) + INPUT / 2
+        image = _warp(person, to_input @ _inverse(labels["crop_affine"].astype(np.float64)))
     image = change_colours(image, config, rng)
     return {
         "image": image,
@@ -152,9 +158,7 @@ def decode(person: Person, zoom: float) -> tuple[np.ndarray, np.ndarray]:
 def change_colours(image: np.ndarray, config: AugmentationConfig, rng: np.random.Generator) -> np.ndarray:
     """The image (H, W, 3) uint8 with random colour gains, and perhaps one photometric flaw."""
     if config.colour:
-        gains = 1 + rng.uniform(-1, 1, 3) * config.colour
-        table = np.clip(np.arange(256)[:, None] * gains, 0, 255).astype(np.uint8)
-        image = cv2.LUT(image, table[None])
+        image = cv2.transform(image, np.diag(1 + rng.uniform(-1, 1, 3) * config.colour))
     if rng.random() >= config.photometric:
         return image
     flaw = rng.integers(6)
@@ -182,9 +186,40 @@ def change_colours(image: np.ndarray, config: AugmentationConfig, rng: np.random
     return cv2.LUT(image, table)
 
 
-def _image(person: Person, affine: np.ndarray) -> np.ndarray:
+def _on_the_grid(center: np.ndarray, box: float, crop_affine: np.ndarray) -> tuple[np.ndarray, float]:
+    """The box moved by less than a pixel of the stored image, so that it begins and ends between two pixels."""
+    zoom, shift = crop_affine[0, 0].astype(np.float64), crop_affine[:, 2].astype(np.float64)
+    side = max(round(box * zoom), 1)
+    corner = np.rint(zoom * center + shift - side / 2)
+    return (corner + side / 2 - shift) / zoom, side / zoom
+
+
+def _cut(person: Person, center: np.ndarray, box: float, crop_affine: np.ndarray, mirrored: bool) -> np.ndarray:
+    """The input for a box on the grid of the stored image: a rectangle of it, resized, which is quicker than a warp."""
+    zoom = float(crop_affine[0, 0])
+    side = round(box * zoom)
+    left, top = np.rint(zoom * center + crop_affine[:, 2] - side / 2).astype(int).tolist()
+    pixels, scale = decode(person, INPUT / side)
+    if (scale != 1).any():
+        affine = np.array([[INPUT / side, 0, -left * INPUT / side], [0, INPUT / side, -top * INPUT / side]])
+        image = _warped(pixels, scale, affine)
+    else:
+        inside = pixels[max(top, 0) : max(top + side, 0), max(left, 0) : max(left + side, 0)]
+        if inside.shape[:2] != (side, side):
+            canvas = np.zeros((side, side, 3), np.uint8)
+            y, x = max(-top, 0), max(-left, 0)
+            canvas[y : y + inside.shape[0], x : x + inside.shape[1]] = inside
+            inside = canvas
+        image = cv2.resize(inside, (INPUT, INPUT), interpolation=cv2.INTER_LINEAR)
+    return cv2.flip(image, 1) if mirrored else image
+
+
+def _warp(person: Person, affine: np.ndarray) -> np.ndarray:
     """The stored image under an affine from stored to input pixels; black outside."""
-    pixels, scale = decode(person, math.sqrt(abs(np.linalg.det(affine[:, :2]))))
+    return _warped(*decode(person, math.sqrt(abs(np.linalg.det(affine[:, :2])))), affine)
+
+
+def _warped(pixels: np.ndarray, scale: np.ndarray, affine: np.ndarray) -> np.ndarray:
     affine = affine @ np.diag([1 / scale[0], 1 / scale[1], 1])
     # OpenCV's origin is the centre of the first pixel.
     affine[:, 2] += 0.5 * affine[:, :2].sum(1) - 0.5

@@ -12,6 +12,7 @@ import glob
 import hashlib
 import json
 import logging
+import math
 import os
 import shutil
 import struct
@@ -34,6 +35,7 @@ SOURCE = ("smpl_poses", "smpl_betas")
 """Arrays that evaluation against the SMPL source needs besides."""
 _DOCUMENT = ("key", "dataset", "imgname", "image_size", "crop_size", "box_center", "box_size")
 _SHAPES = {field.name: field_shape(field) for field in HMR_SKEL}
+_ZEROS = np.zeros(max(int(np.prod(shape)) for shape in _SHAPES.values()), np.float32)
 _BLOCK = 512
 
 
@@ -186,7 +188,7 @@ class TarReader:
 
     def _arrays(self, key: str, content: bytes, fields: Sequence[str]) -> dict[str, np.ndarray]:
         try:
-            stored = read_npz(content)
+            stored = read_npz(content, fields)
         except (ValueError, KeyError, SyntaxError, struct.error) as error:
             raise InputError(f"sample {key}: its .npz cannot be read ({error})", file=self.path) from error
         arrays = {}
@@ -198,7 +200,7 @@ class TarReader:
                 problem = f"sample {key}: {value.dtype} {value.shape}"
                 raise InputError(problem, file=self.path, field=name, expected=describe(HMR_SKEL.field(name)))
             arrays[name] = value.astype(np.float32)
-            if not np.isfinite(arrays[name]).all():
+            if not math.isfinite(np.dot(arrays[name].ravel(), _ZEROS[: value.size])):  # 0 x nan and 0 x inf are nan
                 raise InputError(f"sample {key}: not a finite number", file=self.path, field=name)
         return arrays
 
@@ -252,8 +254,10 @@ class OpenTars:
         return self._readers[shard]
 
 
-def read_npz(content: bytes) -> dict[str, np.ndarray]:
+def read_npz(content: bytes, fields: Sequence[str] | None = None) -> dict[str, np.ndarray]:
     """Arrays of an .npz whose members are stored, as views of `content`; compressed ones are read by numpy.
+
+    Arrays that are not among `fields` may be left out.
 
     Six times as fast as numpy.load, whose time for a person would exceed that of decoding the image. Raises ValueError.
     """
@@ -269,6 +273,8 @@ def read_npz(content: bytes) -> dict[str, np.ndarray]:
         method, size, name_length, offset = fixed[4], fixed[9], fixed[10], fixed[16]
         name = content[position + 46 : position + 46 + name_length].decode()
         position += 46 + name_length + fixed[11] + fixed[12]
+        if fields is not None and name.removesuffix(".npy") not in fields:
+            continue
         if method != 0 or 0xFFFFFFFF in (size, offset):
             return _numpy_npz(content)
         name_length, extra = struct.unpack_from("<HH", content, offset + 26)
