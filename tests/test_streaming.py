@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import io
 import json
+import pickle
 import shutil
 import tarfile
 import threading
@@ -175,6 +176,13 @@ def test_resuming_in_mid_epoch_gives_what_would_have_come_whatever_the_workers(f
     for (_, was), (_, now) in zip(whole[3:], rest, strict=True):
         assert was["keys"] == now["keys"]
         assert torch.equal(was["image"], now["image"]) and torch.equal(was["keypoints_2d"], now["keypoints_2d"])
+
+
+def test_streams_can_be_sent_to_processes_that_start_anew(folder):
+    people = make(folder)
+    first = people.read(0, 0)
+    again = pickle.loads(pickle.dumps(people)).read(0, 0)
+    assert again["key"] == first["key"] and np.array_equal(again["image"], first["image"])
 
 
 def test_filters(folder):

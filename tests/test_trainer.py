@@ -89,7 +89,7 @@ def assert_same(one: Path, other: Path) -> None:
 
 def start_process(shards, output, *more: str, torchrun: int = 0) -> subprocess.Popen:
     run = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={torchrun}"] if torchrun else []
-    command = [sys.executable, *run, "-m", "train.trainer", *arguments(shards, output, *more)]
+    command = [sys.executable, *run, "-m", "train.command", *arguments(shards, output, *more)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     pipe = subprocess.PIPE
     return subprocess.Popen(

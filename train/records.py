@@ -13,6 +13,8 @@ from schemas import InputError
 from train.streaming import Batch
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from train.options import TrainOptions
     from train.processes import World
     from train.samplers import Cut
@@ -45,7 +47,7 @@ class Records:
         now = time.perf_counter()
         self.data_time, self._mark = self.data_time + now - self._mark, now
 
-    def step_done(self, loss: float, terms: dict[str, float], norm: float, parts: list[Batch]) -> None:
+    def step_done(self, loss: float, terms: dict[str, Tensor], norm: float, parts: list[Batch]) -> None:
         now = time.perf_counter()
         self.step_time, self._mark = self.step_time + now - self._mark, now
         self.done, self.steps, self.people = self.done + 1, self.steps + 1, self.people + parts[0].people
@@ -58,7 +60,7 @@ class Records:
         elapsed = max(self.data_time + self.step_time, 1e-9)
         rate, waiting = self.people / elapsed, self.data_time / elapsed
         self.bar.set_postfix_str(f"loss {loss:.4f}, {rate:,.0f} people/s, {waiting:.0%} waiting")
-        scalars = {f"loss/{name}": value for name, value in terms.items()} | {
+        scalars = {f"loss/{name}": float(value) for name, value in terms.items()} | {
             "loss/total": loss,
             "optimiser/learning_rate": self.run.optimiser.param_groups[0]["lr"],
             "optimiser/gradient_norm": norm,

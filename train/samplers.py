@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -52,6 +51,7 @@ class Order:
     window: int = 8
     shuffle: bool = True
     weights: Mapping[str, float] | None = None
+    _epochs: dict[int, np.ndarray] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not len(self.people):
@@ -64,7 +64,6 @@ class Order:
                 raise InputError(f"a weight of {weight} for {name}", field="--weights", expected="0 or more")
         if self.weights and not sum(self.weights.values()):
             raise InputError("all weights are 0", field="--weights")
-        object.__setattr__(self, "epoch", lru_cache(maxsize=2)(self._epoch))
 
     def counts(self) -> np.ndarray:
         """Draws per epoch from each data set."""
@@ -75,8 +74,15 @@ class Order:
         ends = np.rint(np.cumsum(shares * (sizes > 0)) / (shares * (sizes > 0)).sum() * sizes.sum()).astype(np.int64)
         return np.diff(ends, prepend=0)
 
-    def _epoch(self, number: int) -> np.ndarray:
-        """People of an epoch in the order in which they come: indices into `people`."""
+    def epoch(self, number: int) -> np.ndarray:
+        """People of an epoch in the order in which they come: indices into `people`. The last two are kept."""
+        if number not in self._epochs:
+            self._epochs[number] = self._drawn(number)
+            for old in list(self._epochs)[:-2]:
+                del self._epochs[old]
+        return self._epochs[number]
+
+    def _drawn(self, number: int) -> np.ndarray:
         counts = self.counts()
         turns = np.repeat(np.arange(len(counts)), counts)
         if self.shuffle:

@@ -244,6 +244,9 @@ class OpenTars:
         self._shards, self._people, self._most = shards, people, most
         self._readers: OrderedDict[int, TarReader] = OrderedDict()
 
+    def __getstate__(self) -> dict[str, Any]:  # open files do not travel to another process
+        return self.__dict__ | {"_readers": OrderedDict()}
+
     def __getitem__(self, shard: int) -> TarReader:
         if shard in self._readers:
             self._readers.move_to_end(shard)

@@ -1,4 +1,4 @@
-"""The command `hmr-skel train`: the training loop, on one page.
+"""The training loop, on one page.
 
 Every random number follows from (seed, epoch, step, rank), and a checkpoint is written between two steps, so that a run
 that was stopped, however rudely, goes on as if it had not been. Gradients are means over the people of a step on all
@@ -12,7 +12,6 @@ import copy
 import logging
 import math
 import signal
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -75,6 +74,9 @@ def train(options: TrainOptions) -> int:
         body = body.to(world.device)
         torch.manual_seed(options.seed)
         run = start(SKELCF(network).to(world.device), options, people)
+        if world.rank == 0:
+            options.output.mkdir(parents=True, exist_ok=True)
+            write_options(options.output / "options.yaml", options)
         if options.compile:
             run.model = torch.compile(run.model)
         if world.ranks > 1:
@@ -143,7 +145,7 @@ def loop(
 
 def gradients(
     model: nn.Module, parts: list[Batch], body: KeypointLayer, config: LossConfig, precision: str, world: World
-) -> tuple[Tensor, dict[str, float]]:
+) -> tuple[Tensor, dict[str, Tensor]]:
     """Adds up the step's gradients; this rank's share of its loss, and the terms of the last part."""
     whole, terms = torch.zeros((), device=world.device), {}
     for number, batch in enumerate(parts):
@@ -156,7 +158,7 @@ def gradients(
             (loss.total * (batch.share * world.ranks)).backward()
         whole += loss.total.detach() * batch.share
         terms = loss.terms
-    return whole, {name: float(value) for name, value in terms.items()}
+    return whole, terms
 
 
 def forward(model: nn.Module, batch: Batch) -> tuple[Output, Targets]:
@@ -220,7 +222,6 @@ def start(model: SKELCF, options: TrainOptions, people: PeopleStream) -> Run:
 
 def write_checkpoint(run: Run, options: TrainOptions, people: PeopleStream, done: int) -> Path:
     """Writes OUTPUT/checkpoint-NNNNNNNN.pt, whole or not at all, and removes all but the newest few."""
-    options.output.mkdir(parents=True, exist_ok=True)
     place = {name: getattr(run, name) for name in ("epoch", "step", "updates", "skipped")}
     state = place | _identity(options, people) | {"optimiser": run.optimiser.state_dict()}
     path = options.output / f"checkpoint-{done:08d}.pt"
@@ -250,17 +251,3 @@ def asked_to_stop() -> Iterator[list[int]]:
         yield asked
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def main(argv: list[str] | None = None, prog: str = "hmr-skel train") -> int:
-    """Train SKEL-CF on HMR-SKEL shards."""
-    from train.options import parse_options
-
-    options = parse_options(TrainOptions, sys.argv[1:] if argv is None else argv, prog, main.__doc__)
-    options.output.mkdir(parents=True, exist_ok=True)
-    write_options(options.output / "options.yaml", options)
-    return train(options)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
