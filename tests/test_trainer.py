@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -121,13 +122,14 @@ def test_a_run_killed_in_mid_epoch_and_resumed_reaches_the_same_parameters_bit_f
     assert_same(tmp_path, undisturbed)
 
 
-def test_sigterm_ends_a_run_after_the_step_with_a_checkpoint(shards, undisturbed, tmp_path):
+def test_sigterm_to_all_processes_ends_a_run_after_the_step_with_a_checkpoint(shards, undisturbed, tmp_path):
     def stop():
         wait_for(tmp_path / "checkpoint-00000001.pt")
-        os.kill(os.getpid(), signal.SIGTERM)
+        for process in [*multiprocessing.active_children(), multiprocessing.current_process()]:
+            os.kill(process.pid, signal.SIGTERM)
 
     threading.Thread(target=stop).start()
-    assert train(options(shards, tmp_path, "--checkpoint-steps", "1")) == STOPPED
+    assert train(options(shards, tmp_path, "--checkpoint-steps", "1", "--workers", "1")) == STOPPED
     left = int(checkpoints(tmp_path)[-1].stem[-8:])
     assert 0 < left < 8
     assert train(options(shards, tmp_path)) == 0
@@ -200,6 +202,23 @@ def test_too_many_such_steps_stop_the_run(shards, tmp_path, monkeypatch):
     spoil(monkeypatch, set(range(100)))
     with pytest.raises(InputError, match="not finite in 3 steps"):
         train(options(shards, tmp_path, "--nonfinite-limit", "3"))
+
+
+def test_curves_pictures_and_measures_on_held_out_people_are_written(shards, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    more = ("--part", "training", "--held-out", "0.4", "--evaluate-people", "2", "--panel-steps", "2", "--limit", "4")
+    assert train(options(shards, tmp_path, *more, "--log-steps", "1")) == 0  # an epoch is one step
+    written = EventAccumulator(str(tmp_path))
+    written.Reload()
+    scalars, images = written.Tags()["scalars"], written.Tags()["images"]
+    expected = {"loss/total", "loss/final/joints_2d", "loss/coarse/betas", "optimiser/learning_rate"}
+    expected |= {"time/people_per_second", "time/share_waiting_for_data", "held_out/mpjpe_mm", "held_out/pck_0.05"}
+    assert expected <= set(scalars) and images == ["people"]
+    assert [event.step for event in written.Scalars("loss/total")] == [1, 2]
+    assert {path.name for path in (tmp_path / "panels").iterdir()} == {"00000000.png", "00000002.png"}
+    assert (tmp_path / "before_after.png").stat().st_size > 10_000
+    assert parse_options(TrainOptions, ["--config", str(tmp_path / "options.yaml")], "train", "").data.limit == 4
 
 
 @pytest.mark.parametrize("name", VARIANTS)

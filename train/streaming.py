@@ -8,6 +8,7 @@ changes what comes.
 from __future__ import annotations
 
 import logging
+import signal
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -174,5 +175,8 @@ def stream(
 def _start_worker(_number: int) -> None:
     import cv2
 
+    # A scheduler may send SIGTERM, a terminal SIGINT, to all processes; whether to stop is for the trainer to say.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
