@@ -29,7 +29,9 @@ from pipelines.options import BuildOptions, cores, package_versions, parse_optio
 from pipelines.output_lock import OutputTaken, output_lock
 from pipelines.planning import RowSelection, ShardSpec, file_sha256, find_label_files, plan_shards
 from pipelines.progress import ProgressBar, ShardProgress, failed_run, print_summary, report_failure
+from pipelines.report import REPORT_FILE, write_report
 from pipelines.run_record import run_facts, write_run
+from pipelines.shard_reading import Shard
 from pipelines.shards import output_problems, remove_stale_shards, withdraw_dataset, write_dataset
 from schemas import InputError
 
@@ -117,6 +119,7 @@ class WriteDataset(beam.DoFn):
                 raise InputError(min(errors))
             names = [stats["shard"] for stats in shards]
             write_dataset(directory, names, self.options, package_versions(), self.inputs, self.planned)
+            write_report([Shard(directory / name) for name in sorted(names)], directory / REPORT_FILE)
             write_run(directory, self.facts, shards)
         except InputError as error:
             report_failure(directory, str(error))

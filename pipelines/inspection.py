@@ -57,6 +57,8 @@ class InspectOptions:
     rejects."""
     contact_sheet: Path | None = None
     """Draw people with skin and skeleton over their crops into this image file."""
+    report: Path | None = None
+    """Write a page with tables and histograms of distances, joint angles and rejects to this .html file."""
     people: int = 24
     """How many people the contact sheet shows."""
     pick: str = choice("mixed", "worst", "best", "random", default="mixed")
@@ -90,17 +92,21 @@ def main(argv: list[str], prog: str = "hmr-skel inspect") -> int:
         else:
             verdict.show(console())
         status = 0 if verdict.passed else 1
+    if options.report is not None:
+        from pipelines.report import write_report
+
+        write_report(shards, options.report, count_rejects(shards))
+        if not options.json:
+            console().print(f"report: {options.report}", highlight=False, soft_wrap=True)
     if options.contact_sheet is not None:
         people = draw_contact_sheet(shards, options)
         if not options.json:
             console().print(
                 f"contact sheet of {people} people: {options.contact_sheet}", highlight=False, soft_wrap=True
             )
-    if (
-        options.sample is None
-        and not (options.verify or options.against)
-        and (options.contact_sheet is None or options.json)
-    ):
+    shown = options.sample is not None or options.verify or options.against
+    drawn = options.contact_sheet is not None or options.report is not None
+    if not shown and (not drawn or options.json):
         summary = summarise(shards, options.worst)
         if options.json:
             _print_json(summary)

@@ -5,7 +5,7 @@ shards but the last are planned with the same number of rows, and a small label 
 A row that later turns out unusable is missing from its shard; it does not move its successors, so that one shard
 never depends on another's content.
 
-Of the label files only `imgname` is read, in pieces.
+Of the label files only `imgname` is used; all is read once, in pieces, for its checksums.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import numpy as np
 
 from pipelines.images import ImageRef, ImageSource, without_extension
 from pipelines.labels import IMAGE_LABELS, POSE_AND_SHAPE, LabelFile, open_labels
+from pipelines.npz_members import check_sums
 from schemas import InputError
 
 _LONGEST_KEY = 200
@@ -152,6 +153,7 @@ def plan_shards(
     number = 0
     open_shard = _OpenShard(images, settings_hash)
     for labels in files:
+        check_sums(labels.path, [member for parts in labels.members.values() for member in parts])
         digest = file_sha256(labels.path)
         for piece in _selected_rows(labels, selection):
             while len(piece):

@@ -282,7 +282,13 @@ def label_bombs(folder):
     long = b"\x93NUMPY\x02\0" + struct.pack("<I", (1 << 32) - 1) + b" " * 100_000
     yield "not an array", archive(folder / "header.npz", {"pose_cam": long}, zipfile.ZIP_DEFLATED)
     yield "rows of", zeros_member(folder / "row.npz", (64, 1 << 18), "<f4", 64 << 20)
-    yield "pickle", archive(folder / "object.npz", {"pose_cam": npy((2, 72), "|O", data=b"x" * 2000)})
+    yield (
+        "pickle",
+        archive(
+            folder / "object.npz",
+            {"pose_cam": npy((2, 72), "|O", data=b"x" * 2000), "shape": npy((10,), data=bytes(40))},
+        ),
+    )
     lzma = archive(folder / "lzma.npz", {"pose_cam": npy((2, 72), data=bytes(576))}, zipfile.ZIP_LZMA)
     yield "another way", lzma
     lying = bytearray(PACKED)
