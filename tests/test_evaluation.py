@@ -152,5 +152,7 @@ def test_the_command_reports_the_mean_person(folder, tmp_path, capsys):
     document = json.loads(output.read_text())
     assert document["people"] == 5 and len(document["errors"]["mpjpe_mm"]) == 5
     assert f"{document['mpjpe_mm']:.1f}" in told and document["mpjpe_mm"] > 1
+    with pytest.raises(InputError, match="no checkpoints here"):
+        main([str(tmp_path), *shared])
     with pytest.raises(InputError, match="absent"):
         main([str(tmp_path / "absent.pt"), *shared])

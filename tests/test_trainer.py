@@ -255,7 +255,11 @@ def test_learning_rate_warms_up_and_decays():
 @pytest.mark.parametrize("preset", sorted(path.stem for path in PRESETS.glob("*.yaml")))
 def test_presets_and_files_can_be_overridden(preset, tmp_path):
     found = parse_options(TrainOptions, ["--preset", preset, "--epochs", "7", "--shards", "a", "b"], "train", "")
-    assert (found.epochs, found.data.shards, found.data.part) == (7, ["a", "b"], "training")
+    assert (found.epochs, found.data.shards, found.data.part) == (
+        7,
+        ["a", "b"],
+        "all" if preset == "overfit" else "training",
+    )
     write_options(tmp_path / "options.yaml", found)
     assert parse_options(TrainOptions, ["--config", str(tmp_path / "options.yaml")], "train", "") == found
 
@@ -274,7 +278,7 @@ def test_the_papers_settings():
 
 
 def test_unknown_presets_and_options_are_told(tmp_path):
-    with pytest.raises(InputError, match=r"no preset 'huge'.*laptop, one-gpu, paper, tiny"):
+    with pytest.raises(InputError, match=r"no preset 'huge'.*laptop, one-gpu, overfit, paper, tiny"):
         parse_options(TrainOptions, ["--preset", "huge"], "train", "")
     (tmp_path / "x.yaml").write_text("learningrate: 1\n")
     with pytest.raises(InputError, match="no such option; expected learning_rate"):

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from train.camera import Framing
     from train.losses import Targets
+    from train.model import SKELCF
     from train.streaming import PeopleStream
 
 log = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ class EvaluateOptions:
     """Measure a network on HMR-SKEL shards: MPJPE, PA-MPJPE, PVE, PCK."""
 
     checkpoint: str = positional(positional=True)
-    """this project's or a released file; mean: the mean person, which any network must beat"""
+    """this project's or a released file, or the folder of a run; mean: the mean person, whom any network must beat"""
     which: Literal["ema", "model"] = "ema"
     """weights of the checkpoint to take: the moving average, or those last trained"""
     protocol: Literal["3dpw", "moyo", "h36m"] = "3dpw"
@@ -211,7 +212,10 @@ def main(argv: list[str] | None = None, prog: str = "hmr-skel evaluate") -> int:
     device = resolve_device(options.device)
     people = PeopleStream(options.data, options.batch, shuffle=False, fields=(*LABELS, *SOURCE))
     bodies = Bodies(options.body_models, device)
-    estimator = mean_estimator(*mean_person(people)) if options.checkpoint == "mean" else _load(options, device)
+    if options.checkpoint == "mean":
+        estimator = mean_estimator(*mean_person(people))
+    else:
+        estimator = network_estimator(load_network(options.checkpoint, options.which, device))
     errors = evaluate(estimator, people, bodies, device, options.protocol, options.truth, options.workers, True)
     numbers = summary(errors)
     table = Table(title=f"{len(errors['key']):,} people, protocol {options.protocol}, truth {options.truth}")
@@ -228,14 +232,22 @@ def main(argv: list[str] | None = None, prog: str = "hmr-skel evaluate") -> int:
     return 0
 
 
-def _load(options: EvaluateOptions, device: Any) -> Estimator:
+def load_network(checkpoint: str, which: str, device: Any) -> SKELCF:
+    """The network of a file, or of a training run's newest checkpoint. Raises InputError if there is none."""
     from train.checkpoints import load_checkpoint
     from train.model import SKELCF
+    from train.trainer import checkpoints
 
-    model = load_checkpoint(options.checkpoint, options.which, device=str(device))
+    file = Path(checkpoint)
+    if file.is_dir():
+        found = checkpoints(file)
+        if not found:
+            raise InputError("no checkpoints here", file=file, expected="the output folder of hmr-skel train")
+        file = found[-1]
+    model = load_checkpoint(file, which, device=str(device))  # type: ignore[arg-type]
     if not isinstance(model, SKELCF):
-        raise InputError("holds no whole network", file=options.checkpoint, expected="a SKEL-CF or HSMR checkpoint")
-    return network_estimator(model)
+        raise InputError("holds no whole network", file=file, expected="a SKEL-CF or HSMR checkpoint")
+    return model
 
 
 if __name__ == "__main__":

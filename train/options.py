@@ -109,7 +109,9 @@ def parse_options(kind: type[Options], argv: list[str], prog: str, description: 
         prog=prog, description=description, add_option_string_dash_variants=DashVariant.DASH, allow_abbrev=False
     )
     parser.add_arguments(kind, dest="options")
-    parser.add_argument("--preset", metavar="NAME", help="paper, one-gpu, laptop or tiny: values for many options")
+    parser.add_argument(
+        "--preset", metavar="NAME", help="paper, one-gpu, laptop, tiny or overfit: values for many options"
+    )
     parser.add_argument("--config", metavar="FILE", help="YAML file of option: value; the command line overrides it")
     parser.add_argument("-v", "--verbose", action="count", default=0, help="say more on stderr; twice: everything")
     found = parser.parse_args(given + rest)

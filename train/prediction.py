@@ -27,7 +27,7 @@ class PredictOptions:
     """SKEL parameters of the people in a photograph."""
 
     checkpoint: str = positional(positional=True)
-    """this project's or a released network"""
+    """this project's or a released network, or the folder of a training run"""
     image: Path = positional(positional=True)  # noqa: RUF009
     """the photograph"""
     output: Path = Path("prediction.npz")
@@ -147,14 +147,11 @@ def main(argv: list[str] | None = None, prog: str = "hmr-skel predict") -> int:
     import torch
 
     from fitting import SKEL
-    from train.checkpoints import load_checkpoint
-    from train.model import SKELCF
+    from train.evaluation import load_network
     from train.processes import resolve_device
 
     device = resolve_device(options.device)
-    model = load_checkpoint(options.checkpoint, options.which, device=str(device))
-    if not isinstance(model, SKELCF):
-        raise InputError("holds no whole network", file=options.checkpoint, expected="a SKEL-CF or HSMR checkpoint")
+    model = load_network(options.checkpoint, options.which, device)
     skel = SKEL.load(options.body_models)
     height, width = photograph.shape[:2]
     boxes = np.array(options.boxes or [0, 0, width, height]).reshape(-1, 4)

@@ -37,7 +37,7 @@ class Records:
         if world.rank == 0:
             from torch.utils.tensorboard import SummaryWriter
 
-            self.writer = SummaryWriter(str(options.output), purge_step=done or None)
+            self.writer = SummaryWriter(str(options.output), purge_step=done + 1 if done else None)
             self.bar = tqdm(total=last, initial=done, desc="train", unit="step", disable=None, smoothing=0.05)
             if options.panel_steps and done == 0:
                 self._draw()
