@@ -23,7 +23,7 @@ from typing import Any, Literal
 import numpy as np
 
 from pipelines.bodies import Bodies
-from pipelines.crops import Crop, ImageError, box_side, decode_image, person_crop, whole_frame
+from pipelines.crops import Crop, ImageError, box_side, decode_image, image_size, person_crop, reduction, whole_frame
 from pipelines.images import ImageRef, read_image
 from pipelines.labels import IMAGE_LABELS, POSE_AND_SHAPE, LabelFile, dataset_name, open_labels
 from pipelines.output_lock import check_still_ours
@@ -245,13 +245,15 @@ def _crop_people(
         if ref.size > LARGEST_IMAGE_FILE:
             raise ImageError(f"a file of {ref.size} bytes")
         data = read_image(root, ref)
-        pixels = decode_image(data)
+        shrink = min(side for _, side in boxes) * settings.context / settings.crop_size
+        factor = reduction(data, shrink) if settings.crop == "person" else 1
+        pixels, full = decode_image(data, factor), image_size(data)
     except OSError as error:
         return [("missing_image", f"{ref.label}: {error.strerror or error}")] * len(boxes)
     except (EOFError, ImageError) as error:
         return [("corrupt_image", f"{ref.label}: {error}")] * len(boxes)
     found: list[Crop | tuple[str, str]] = []
-    height, width = pixels.shape[:2]
+    width, height = full
     for center, side in boxes:
         half = side / 2
         inside = -half < center[0] < width + half and -half < center[1] < height + half
@@ -262,14 +264,12 @@ def _crop_people(
             found.append(whole_frame(data, pixels, settings.jpeg_quality))
         else:
             size, quality = settings.crop_size, settings.jpeg_quality
-            found.append(person_crop(pixels, center, side, settings.context, size, quality))
+            found.append(person_crop(pixels, center, side, settings.context, size, quality, full, factor))
     return found
 
 
 @dataclass
-class _Geometry:
-    """Image size, stored size and affine per row of the shard."""
-
+class _Geometry:  # per row of the shard
     image_size: np.ndarray
     crop_size: np.ndarray
     affine: np.ndarray

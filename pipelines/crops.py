@@ -28,6 +28,12 @@ _MAX_JPEG_RATIO = 1024
 _MAX_SCANS = 100
 """Scans of a progressive JPEG; encoders make about ten, and each costs the decoder a pass over the image."""
 
+_SPARE = 1.5
+"""Pixels that a reduced image keeps for each of the crop's, along one side: with fewer the crop would be blurred."""
+
+_SMALLEST_REDUCED = 64
+"""Shorter side of an image, px, below which it is decoded whole."""
+
 _FINEST_SAMPLING = 8
 _NOISE_ONLY = ("extraneous bytes before marker",)
 
@@ -75,13 +81,24 @@ def image_size(data: bytes) -> tuple[int, int]:
     return width, height
 
 
-def decode_image(data: bytes) -> np.ndarray:
-    """(height, width, 3) uint8, BGR, pixels as stored. Raises ImageError for what is damaged or too large."""
+def reduction(data: bytes, shrink: float) -> int:
+    """By which of 1, 2, 4, 8 an image can be reduced while it is decoded, if it is then shrunk `shrink` times."""
+    if data[:2] != b"\xff\xd8" or min(image_size(data)) < _SMALLEST_REDUCED:
+        return 1
+    return max(factor for factor in (1, 2, 4, 8) if factor == 1 or factor * _SPARE <= shrink)
+
+
+def decode_image(data: bytes, factor: int = 1) -> np.ndarray:
+    """(height, width, 3) uint8, BGR, pixels as stored. Raises ImageError for what is damaged or too large.
+
+    A JPEG can be decoded at 1/`factor` of its size (see `reduction`): pixel (i, j) is then the mean of a block of
+    factor x factor px, and the last column and row may stand for parts of one.
+    """
     import cv2
 
-    width, height = image_size(data)
+    width, height = (-(-side // factor) for side in image_size(data))
     if data[:2] == b"\xff\xd8":
-        pixels = _decode_jpeg(data)
+        pixels = _decode_jpeg(data, width, height)
     else:
         flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
         try:
@@ -129,11 +146,24 @@ def warp(pixels: np.ndarray, affine: np.ndarray, size: int) -> np.ndarray:
     return big if samples == 1 else cv2.resize(big, (size, size), interpolation=cv2.INTER_AREA)
 
 
-def person_crop(pixels: np.ndarray, center: np.ndarray, side: float, context: float, size: int, quality: int) -> Crop:
-    """The square of `context * side` px around `center`, resized to size x size px and encoded."""
+def person_crop(
+    pixels: np.ndarray,
+    center: np.ndarray,
+    side: float,
+    context: float,
+    size: int,
+    quality: int,
+    full_size: tuple[int, int] | None = None,
+    factor: int = 1,
+) -> Crop:
+    """The square of `context * side` px around `center`, resized to size x size px and encoded.
+
+    `center` and `side` are of the full image, whose (width, height) is `full_size` if `pixels` are reduced by `factor`.
+    """
     affine = crop_affine(center, side * context, size)
+    reduced = affine @ np.diag([factor, factor, 1.0])
     height, width = pixels.shape[:2]
-    return Crop(encode_jpeg(warp(pixels, affine, size), quality), affine, (size, size), (width, height))
+    return Crop(encode_jpeg(warp(pixels, reduced, size), quality), affine, (size, size), full_size or (width, height))
 
 
 def whole_frame(data: bytes, pixels: np.ndarray, quality: int) -> Crop:
@@ -150,18 +180,19 @@ def _png_bytes(data: bytes, width: int, height: int) -> int:
     return height * (1 + (width * depth * channels + 7) // 8)
 
 
-def _decode_jpeg(data: bytes) -> np.ndarray:
+def _decode_jpeg(data: bytes, width: int, height: int) -> np.ndarray:
     import simplejpeg
 
     if data.count(b"\xff\xda") > _MAX_SCANS:
         raise ImageError(f"a JPEG of more than {_MAX_SCANS} scans")
+    how = {"colorspace": "BGR", "min_width": width, "min_height": height}
     try:
-        return simplejpeg.decode_jpeg(data, colorspace="BGR", strict=True)
+        return simplejpeg.decode_jpeg(data, strict=True, **how)
     except ValueError as error:
         if not any(text in str(error) for text in _NOISE_ONLY):
             raise ImageError(f"the JPEG cannot be decoded ({error})") from error
     try:
-        return simplejpeg.decode_jpeg(data, colorspace="BGR", strict=False)
+        return simplejpeg.decode_jpeg(data, strict=False, **how)
     except ValueError as error:
         raise ImageError(f"the JPEG cannot be decoded ({error})") from error
 

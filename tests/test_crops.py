@@ -21,6 +21,7 @@ from pipelines.crops import (
     encode_jpeg,
     image_size,
     person_crop,
+    reduction,
     warp,
     whole_frame,
 )
@@ -163,3 +164,29 @@ def test_mutated_images_raise_nothing_else():
                 bad[position] = rng.integers(256)
             with contextlib.suppress(ImageError):
                 assert decode_image(bytes(bad)).dtype == np.uint8
+
+
+@pytest.mark.parametrize(("width", "height"), [(1201, 903), (1600, 1200), (1927, 1085)])
+@pytest.mark.parametrize(("side", "factor"), [(250, 1), (420, 2), (900, 4)])
+def test_a_reduced_decoding_gives_the_same_crop(width, height, side, factor):
+    """Against the crop from all pixels: the same place to a fraction of a pixel, the same colours, less work."""
+    rng = np.random.default_rng(side)
+    rough = rng.integers(0, 256, (height // 20, width // 20, 3), dtype=np.uint8)
+    data = cv2.imencode(".jpg", cv2.resize(rough, (width, height), interpolation=cv2.INTER_CUBIC))[1].tobytes()
+    center, context, size = np.array([width * 0.61, height * 0.47]), 1.2, 128
+    assert reduction(data, side * context / size) == factor
+    pixels = decode_image(data, factor)
+    assert pixels.shape == (-(-height // factor), -(-width // factor), 3)
+    whole = person_crop(decode_image(data), center, side, context, size, 100)
+    crop = person_crop(pixels, center, side, context, size, 100, (width, height), factor)
+    assert np.array_equal(crop.affine, whole.affine) and crop.image_size == whole.image_size == (width, height)
+    a, b = (decode_image(found.data).astype(np.float32).mean(axis=2) for found in (whole, crop))
+    assert np.abs(a - b).mean() < 2.5
+    shift, _ = cv2.phaseCorrelate(a, b)
+    assert np.hypot(*shift) < 0.1  # where the image ends, a block that is only part image is drawn whole
+
+
+def test_what_is_not_reduced():
+    png = cv2.imencode(".png", np.zeros((900, 900, 3), np.uint8))[1].tobytes()
+    small = cv2.imencode(".jpg", np.zeros((60, 900, 3), np.uint8))[1].tobytes()
+    assert reduction(png, 100.0) == reduction(small, 100.0) == 1
