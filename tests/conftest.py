@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+import hypothesis
 import official_files
 import pytest
 import torch
+
+# Parallel runs set it; commands under test would then wrap their tables as on a narrow terminal.
+os.environ.pop("COLUMNS", None)
+
+# The same examples on every run; HYPOTHESIS_PROFILE=default searches for new ones.
+hypothesis.settings.register_profile("repeatable", derandomize=True)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 SHARED = Path(__file__).parents[2] / "shared"
 
