@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test lint bench clean
+.PHONY: setup demo test lint bench bench-pipeline bench-loader clean
 
 setup: $(VENV)/.installed
 
@@ -26,6 +26,12 @@ lint: setup
 
 bench: setup
 	$(BIN)/python -m tests.benchmarks.fit
+
+bench-pipeline: setup
+	$(BIN)/python -m tests.benchmarks.pipeline
+
+bench-loader: setup
+	$(BIN)/python -m tests.benchmarks.loader
 
 clean:
 	rm -rf $(VENV) demo build *.egg-info
