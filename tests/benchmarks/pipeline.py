@@ -1,0 +1,150 @@
+"""What the job costs beyond its work: `python -m tests.benchmarks.pipeline [--people N] [--plan-rows N]`.
+
+The same people, with images in a tar, once by the job (Beam, shards, checksums, statistics, report) and once by one
+bare loop: read, crop, fit, encode and write a tar. Then the plan of a synthetic label file of many rows, with its peak
+memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import logging
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from pipelines.bodies import bodies_of_process
+from pipelines.build_hmr_skel import main as job
+from pipelines.crops import box_side, decode_image, encode_jpeg, person_crop
+from pipelines.images import open_images, read_image
+from pipelines.labels import open_labels
+from pipelines.shards import npz_bytes
+
+log = logging.getLogger("pipeline")
+ALLOWED_OVERHEAD = 0.15
+PLAN = """
+import pathlib, re, sys, time
+from pipelines.planning import find_label_files, plan_shards
+began = time.perf_counter()
+for spec in plan_shards(find_label_files(sys.argv[1:], with_images=False), None, 1000):
+    pass
+seconds = time.perf_counter() - began
+status = pathlib.Path("/proc/self/status").read_text()  # getrusage would tell what the parent had when it forked
+print(f"{seconds:.1f}", f"{int(re.search(r'VmHWM:\\s+(\\d+)', status)[1]) / 1e3:.0f}")
+"""
+"""Plans in a process that has loaded nothing else, and lets each spec go, as a runner that streams them would."""
+
+BODIES = ("demo", "male", "cpu", None, "bounds", 1)
+
+
+def main() -> int:
+    """Prints two tables; fails if the job costs more than the allowed overhead."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--people", type=int, default=512)
+    parser.add_argument("--plan-rows", type=int, default=2_000_000)
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.ERROR)
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        _write_inputs(root, options.people)
+        bodies_of_process(*BODIES).load()
+        bare = _bare_loop(root)
+        began = time.perf_counter()
+        arguments = ["--annotations", str(root / "aic.npz"), "--images", str(root / "aic.tar"), "--quiet"]
+        arguments += ["--threads", "1", "--output", str(root / "out"), "--samples-per-shard", "256"]
+        if job(arguments):
+            return 1
+        whole = time.perf_counter() - began
+        table = Table(
+            "", "seconds", "people/s", title=f"{options.people} people, 1 fitting thread, {os.cpu_count()} cores"
+        )
+        table.add_row("bare loop", f"{bare:.2f}", f"{options.people / bare:.1f}")
+        table.add_row("the job, planning and report included", f"{whole:.2f}", f"{options.people / whole:.1f}")
+        table.add_row("overhead", f"{whole / bare - 1:+.1%}", "")
+        console.print(table)
+        if options.plan_rows:
+            labels = root / "large.npz"
+            _write_labels(labels, options.plan_rows)
+            command = [sys.executable, "-c", PLAN, str(labels)]
+            found = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+            table = Table("label rows", "file, MB", "seconds", "peak memory, MB", title="planning without images")
+            table.add_row(f"{options.plan_rows:,}", f"{labels.stat().st_size / 1e6:,.0f}", *found)
+            console.print(table)
+    return 0 if whole / bare - 1 < ALLOWED_OVERHEAD else 1
+
+
+def _write_inputs(root: Path, people: int) -> None:
+    """Two people per image of 640 x 480, noise and patches that compress as photographs do."""
+    rng = np.random.default_rng(0)
+    with tarfile.open(root / "aic.tar", "w") as tar:
+        for number in range((people + 1) // 2):
+            patches = rng.integers(0, 256, (12, 16, 3), dtype=np.uint8)
+            image = np.kron(patches, np.ones((40, 40, 1), np.uint8))
+            image = np.clip(image.astype(int) + rng.integers(-12, 12, image.shape), 0, 255).astype(np.uint8)
+            data = encode_jpeg(image, 92)
+            info = tarfile.TarInfo(f"aic-train/{number}.jpg")
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    poses = rng.normal(0, 0.15, (people, 72)).astype(np.float32)
+    poses[:, 0] += np.pi
+    np.savez(
+        root / "aic.npz",
+        imgname=np.array([f"aic-train/{i // 2}.jpg" for i in range(people)]),
+        center=rng.uniform([200, 180], [440, 300], (people, 2)),
+        scale=rng.uniform(0.8, 2.0, people),
+        pose_cam=poses,
+        shape=rng.normal(0, 0.5, (people, 10)).astype(np.float32),
+        cam_int=np.tile(np.array([[600.0, 0, 320], [0, 600, 240], [0, 0, 1]]), (people, 1, 1)),
+        gtkps=rng.uniform(0, 480, (people, 44, 3)),
+        trans_cam=np.tile(np.array([0, 0, 4.0]), (people, 1)),
+    )
+
+
+def _bare_loop(root: Path) -> float:
+    """Seconds for the work alone: no plan, no statistics, no checksums, one thread."""
+    fitter = bodies_of_process(*BODIES).load()
+    began = time.perf_counter()
+    labels = open_labels(root / "aic.npz").read()
+    images = open_images(str(root / "aic.tar"))
+    with tarfile.open(root / "bare.tar", "w") as tar:
+        for first in range(0, len(labels["pose_cam"]), 256):
+            rows = slice(first, first + 256)
+            fit = fitter.fit(labels["pose_cam"][rows], labels["shape"][rows], labels["trans_cam"][rows]).numpy()
+            name = pixels = None
+            for i, row in enumerate(range(len(labels["pose_cam"]))[rows]):
+                if labels["imgname"][row] != name:
+                    name = labels["imgname"][row]
+                    pixels = decode_image(read_image(images.root, images.find("aic", name)))
+                side = float(box_side(labels["scale"][row]))
+                crop = person_crop(pixels, labels["center"][row], side, 1.5, 384, 90)
+                arrays = {key: fit[key][i] for key in ("poses", "betas", "trans")}
+                arrays |= {key: labels[key][row] for key in ("pose_cam", "shape", "cam_int", "gtkps")}
+                for ending, data in (("jpg", crop.data), ("npz", npz_bytes(arrays))):
+                    info = tarfile.TarInfo(f"{row}.{ending}")
+                    info.size = len(data)
+                    tar.addfile(info, io.BytesIO(data))
+    return time.perf_counter() - began
+
+
+def _write_labels(path: Path, rows: int) -> None:
+    """Names, poses and shapes of many rows, uncompressed as `np.savez` leaves them."""
+    names = np.array([f"insta-train/{i // 100_000}/{i // 3:012d}.jpg" for i in range(rows)])
+    np.savez(path, imgname=names, pose_cam=np.zeros((rows, 72), np.float32), shape=np.zeros((rows, 10), np.float32))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
