@@ -40,7 +40,8 @@ for spec in plan_shards(find_label_files(sys.argv[1:], with_images=False), None,
     pass
 seconds = time.perf_counter() - began
 status = pathlib.Path("/proc/self/status").read_text()  # getrusage would tell what the parent had when it forked
-print(f"{seconds:.1f}", f"{int(re.search(r'VmHWM:\\s+(\\d+)', status)[1]) / 1e3:.0f}")
+peak = next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))
+print(f"{seconds:.1f}", f"{int(peak) / 1e3:.0f}")
 """
 """Plans in a process that has loaded nothing else, and lets each spec go, as a runner that streams them would."""
 
