@@ -44,6 +44,8 @@ LEAST_PEOPLE = 8
 result does not depend on the others, which makes fits reproducible whoever shares the batch (measured on CPUs)."""
 
 _DAMPING_DOWN, _DAMPING_UP = 0.1, 8.0
+_DAMPING_OF_A_FULL_STEP = 0.1
+"""A step with less damping than this is nearly as long as Gauss and Newton's."""
 _DAMPING_MIN, _DAMPING_MAX = 1e-8, 1e6
 
 
@@ -85,8 +87,10 @@ def levenberg_marquardt(
         better = (drop >= 0) & trial.cost.isfinite() & ~finished
         moved = step.abs().amax(1)
         iterations[active] += ~finished
-        # At the bottom rounding decides whether a tiny step helps, so a tiny step ends the search either way.
-        done = (moved < options.step_tolerance) | (better & (drop <= options.cost_tolerance * model.cost))
+        # At the bottom rounding decides whether a tiny step helps, so a tiny step ends the search either way; unless it
+        # is tiny only for being damped.
+        tiny = (moved < options.step_tolerance) & (damping <= _DAMPING_OF_A_FULL_STEP)
+        done = tiny | (better & (drop <= options.cost_tolerance * model.cost))
         # A rejected step at full damping cannot be improved upon.
         done |= ~better & (damping >= _DAMPING_MAX)
         current = torch.where(better[:, None], current + step, current)
