@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test lint bench bench-pipeline bench-loader clean
+.PHONY: setup demo test lint bench bench-pipeline bench-loader train-demo clean
 
 setup: $(VENV)/.installed
 
@@ -27,11 +27,17 @@ lint: setup
 bench: setup
 	$(BIN)/python -m tests.benchmarks.fit
 
+# After make demo: does the trainer learn 64 of its people by heart? About a quarter of an hour.
+train-demo: setup
+	OMP_NUM_THREADS=1 $(BIN)/hmr-skel train --preset overfit --shards demo/hmr_skel --output demo/training
+	$(BIN)/hmr-skel evaluate mean --shards demo/hmr_skel --limit 64
+	$(BIN)/hmr-skel evaluate demo/training --shards demo/hmr_skel --limit 64
+
 bench-pipeline: setup
 	$(BIN)/python -m tests.benchmarks.pipeline
 
 bench-loader: setup
-	$(BIN)/python -m tests.benchmarks.loader
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.loader
 
 clean:
 	rm -rf $(VENV) demo build *.egg-info
