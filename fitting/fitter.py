@@ -72,8 +72,8 @@ LEGS = slice(kinematics.FEMUR_R, kinematics.LUMBAR)
 TRUNK = slice(kinematics.LUMBAR, kinematics.JOINTS)
 """Joints of the lower-body and of the upper-body stage."""
 
-_PEOPLE_ON_CPU = 128
-"""Batch in which array operations outweigh the calls to them, and that leaves work for every core of small inputs."""
+_PEOPLE_ON_CPU = 256
+"""Batch in which array operations outweigh the calls to them; small inputs are cut finer, for every core to have work."""
 
 _BYTES_PER_POINT = 4 * 64
 """Working memory per point and person, counted: 50 floats for skinning SMPL and SKEL, the rest for moments."""
@@ -149,10 +149,11 @@ class SKELFitter:
     def _region(self, weights: Tensor, coordinates: slice) -> Region:
         return Region(weights, coordinates, Moments(self.points, weights))
 
-    def default_batch_size(self) -> int:
-        """People that are fitted at a time where the caller does not say."""
+    def default_batch_size(self, people: int, threads: int | None = None) -> int:
+        """How many of `people` are fitted at a time where the caller does not say."""
         if self.device.type != "cuda":
-            return _PEOPLE_ON_CPU
+            share = -(-people // (threads or torch.get_num_threads()))
+            return max(1, min(_PEOPLE_ON_CPU, share))
         free, _ = torch.cuda.mem_get_info(self.device)
         return max(1, min(8192, int(0.5 * free / (_BYTES_PER_POINT * len(self.points)))))
 
@@ -175,7 +176,7 @@ class SKELFitter:
         poses, betas = self._tensor(poses, 72, "poses"), self._tensor(betas, 10, "betas")
         trans = poses.new_zeros(len(poses), 3) if trans is None else self._tensor(trans, 3, "trans")
         betas, trans = betas.expand(len(poses), -1), trans.expand(len(poses), -1)
-        batch_size = batch_size or self.default_batch_size()
+        batch_size = batch_size or self.default_batch_size(len(poses), threads)
 
         def fit_some(first: int) -> SKELFit:
             # Copies start at aligned addresses, wherever the slice lies: libraries may round by alignment.
@@ -221,7 +222,7 @@ class SKELFitter:
             centre = self.transfer(betas)[0].mean(0)
             reach = self.options.betas_reach
             start_betas = alone.betas[kept].mean(0).clamp(centre - reach, centre + reach)
-            chunks = kept.split(batch_size or self.default_batch_size())
+            chunks = kept.split(batch_size or self.default_batch_size(len(kept), threads))
             made = [
                 self._problem(poses[rows], b, t, centre)
                 for rows, b, t in zip(chunks, betas.split(len(chunks[0])), trans.split(len(chunks[0])), strict=True)
