@@ -73,7 +73,7 @@ TRUNK = slice(kinematics.LUMBAR, kinematics.JOINTS)
 """Joints of the lower-body and of the upper-body stage."""
 
 _PEOPLE_ON_CPU = 256
-"""Batch in which array operations outweigh the calls to them; small inputs are cut finer, for every core to have work."""
+"""Batch in which array operations outweigh the calls to them; small inputs are cut finer, for every core's sake."""
 
 _BYTES_PER_POINT = 4 * 64
 """Working memory per point and person, counted: 50 floats for skinning SMPL and SKEL, the rest for moments."""
