@@ -39,7 +39,7 @@ _CHAINS = (
 )
 
 _SWEEPS = 4
-"""Passes of coordinate ascent over a chain; the angles change by less than a degree after that."""
+"""Passes of coordinate ascent over a chain; it only starts the fit, so they need not converge."""
 
 
 def smpl_global_rotations(rotations: Tensor) -> Tensor:
