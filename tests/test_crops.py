@@ -54,8 +54,8 @@ def test_colours_land_where_the_affine_says(side, size, x, y):
     low, high = source.min(axis=2), np.minimum(width - source[..., 0], height - source[..., 1])
     inside = (low > margin) & (high > margin)
     expected = source * 255 / [width, height]
-    # Half a level each for the rounding of image, samples and their average.
-    assert np.abs(found[..., :2] - expected)[inside].max(initial=0) <= 1.5
+    # Rounding of image, samples and their average is at most 1.5 levels; 600 random crops reached 1.34.
+    assert np.abs(found[..., :2] - expected)[inside].max(initial=0) <= 1.4
     outside = (source < -margin).any(axis=2) | (source > np.array([width, height]) + margin).any(axis=2)
     assert not found[outside].any()
 
