@@ -7,17 +7,18 @@ set's image names differ from its label names. Annotations inside the tars (KEY.
 from __future__ import annotations
 
 import errno
-import glob
 import logging
 import os
 import re
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
+from pipelines.image_index import Entry, ImageIndex
+from pipelines.storage import UrlPath, find, is_url, place, read_range
 from pipelines.tar_members import TarScan
 from schemas import InputError
 
@@ -116,10 +117,13 @@ def open_images(where: str) -> ImageSource | None:
     """
     if where.lower() == "none":
         return None
-    if os.path.isdir(where):
-        tars = _tars_below(where)
-        return TarImages.scan(tars, where) if tars else FolderImages(where)
-    tars = sorted(path for path in glob.glob(where, recursive=True) if os.path.isfile(path))
+    folder = place(where)
+    if folder.is_dir():
+        tars = _tars_below(folder)
+        if tars:
+            return TarImages.scan(tars, where)
+        return UrlFolderImages(str(folder)) if is_url(where) else FolderImages(where)
+    tars = find(where)
     if not tars:
         raise InputError("no such file or folder", file=where, expected="a folder, image tars, or none")
     for path in tars:
@@ -127,11 +131,16 @@ def open_images(where: str) -> ImageSource | None:
             raise InputError(
                 "not a .tar file", file=path, expected="an uncompressed .tar, so that it can be read by range"
             )
-    return TarImages.scan(tars, os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in tars]))
+    return TarImages.scan(tars, _common_folder(tars))
 
 
 def read_image(root: str, ref: ImageRef) -> bytes:
     """The encoded image. Raises OSError if the file is gone or no regular file, EOFError if it has become shorter."""
+    if is_url(root):
+        data = read_range(UrlPath(root) / ref.file, ref.offset, ref.size)
+        if len(data) != ref.size:
+            raise EOFError(f"{len(data)} of {ref.size} bytes")
+        return data
     # Since the plan was made the name may have become a link or a pipe: the one is not followed, the other not awaited.
     flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     with open(os.path.join(root, ref.file), "rb", buffering=0, opener=lambda path, _: os.open(path, flags)) as file:
@@ -150,76 +159,79 @@ class TarImages:
 
     root: str
     tars: list[str]
-    entries: dict[str, tuple[int, int, int, str]] = field(default_factory=dict, repr=False)
-    _by_base: dict[str, list[str]] | None = field(default=None, repr=False)
+    index: ImageIndex = field(default_factory=ImageIndex, repr=False)
 
     @classmethod
     def scan(cls, tars: list[str], root: str) -> TarImages:
         """Read all headers. Damage, links and unsafe names are logged; what is sound is used."""
-        root = os.path.abspath(root)
-        index = cls(root, [os.path.relpath(os.path.abspath(path), root) for path in tars])
-        for number, path in enumerate(tars):
-            index._add(number, path)
-        if not index.entries:
+        if is_url(root):
+            root = str(UrlPath(root))
+            images = cls(root, [path.removeprefix(f"{root}/") for path in tars])
+        else:
+            root = os.path.abspath(root)
+            images = cls(root, [os.path.relpath(os.path.abspath(path), root) for path in tars])
+        members = sum(images.index.add(_members(number, path)) for number, path in enumerate(tars))
+        if not members:
             raise InputError("no image in the tars", file=tars[0], expected="members KEY.jpg, KEY.jpeg or KEY.png")
-        log.info("%d images in %d tars", len(index.entries), len(tars))
-        return index
+        images.index.arrange()
+        if log.isEnabledFor(logging.INFO):
+            known = len(images.index)
+            log.info("%d images in %d tars; %d whose name came before are not used", known, len(tars), members - known)
+        return images
 
     def find(self, dataset: str, imgname: str) -> ImageRef | str:
         key = without_extension(imgname)
-        found = self.entries.get(key)
+        found = self.index.get(key)
         quirk = quirk_of(dataset)
         if found is None and quirk is not None:
             rewritten = quirk.rewrite(key)
-            key = self._only_one(dataset, rewritten) if quirk.by_base_name else rewritten
-            found = self.entries.get(key)
+            found = self._only_one(dataset, rewritten) if quirk.by_base_name else self.index.get(rewritten)
         if found is None:
             return f"not in the {len(self.tars)} image tars"
-        tar, offset, size, extension = found
-        return ImageRef(self.tars[tar], offset, size, key + extension)
+        return ImageRef(self.tars[found.file], found.offset, found.size, found.key + found.extension)
 
-    def _add(self, number: int, path: str) -> None:
-        images = repeated = 0
-        unsafe: list[str] = []
-        scan = TarScan(path)
-        try:
-            for member in scan:
-                key = without_extension(member.name)
-                if key == member.name:
-                    continue
-                key = key[2:] if key.startswith("./") else key
-                if not _is_safe(key):
-                    unsafe.append(member.name)
-                elif key in self.entries:
-                    repeated += 1
-                else:
-                    extension = member.name[len(without_extension(member.name)) :]
-                    self.entries[key] = (number, member.offset, member.size, extension)
-                    images += 1
-        except OSError as error:
-            raise InputError(f"cannot be read: {error.strerror or error}", file=path) from error
-        if scan.damage:
-            log.warning(
-                "%s: damaged at byte %d (%s); the %d images before it are used",
-                *(path, scan.damage.offset, scan.damage.problem, images),
-            )
-        if unsafe or scan.links:
-            log.warning(
-                "%s: refused %d links and %d names that lead out of the folder%s",
-                *(path, scan.links, len(unsafe), f", such as {unsafe[0]!r}" if unsafe else ""),
-            )
-        if repeated:
-            log.info("%s: %d images whose name came before are not used", path, repeated)
+    def _only_one(self, dataset: str, base: str) -> Entry | None:
+        """The image of this base name; of several (in several data sets) the one whose tar or folder names ours."""
+        first = mine = None
+        several = False
+        for entry in self.index.with_base_name(base):
+            several = first is not None
+            first = first or entry
+            if dataset.lower() in f"{self.tars[entry.file]}/{entry.key}".lower():
+                if mine is not None:
+                    return None
+                mine = entry
+        return mine if several else first
 
-    def _only_one(self, dataset: str, base: str) -> str:
-        if self._by_base is None:
-            self._by_base = {}
-            for key in self.entries:
-                self._by_base.setdefault(_base_name(key), []).append(key)
-        keys = self._by_base.get(base, [])
-        if len(keys) > 1:  # the same base name in several data sets: the one whose tar or folder names ours
-            keys = [key for key in keys if dataset.lower() in f"{self.tars[self.entries[key][0]]}/{key}".lower()]
-        return keys[0] if len(keys) == 1 else ""
+
+def _members(number: int, path: str) -> Iterator[Entry]:
+    """The images of a tar. What is damaged or refused is logged."""
+    images = unsafe = 0
+    example = ""
+    scan = TarScan(path)
+    try:
+        for member in scan:
+            bare = without_extension(member.name)
+            if bare == member.name:
+                continue
+            key = bare.removeprefix("./")
+            if _is_safe(key):
+                images += 1
+                yield Entry(key, number, member.offset, member.size, member.name[len(bare) :])
+            else:
+                unsafe, example = unsafe + 1, example or member.name
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror or error}", file=path) from error
+    if scan.damage:
+        log.warning(
+            "%s: damaged at byte %d (%s); the %d images before it are used",
+            *(path, scan.damage.offset, scan.damage.problem, images),
+        )
+    if unsafe or scan.links:
+        log.warning(
+            "%s: refused %d links and %d names that lead out of the folder%s",
+            *(path, scan.links, unsafe, f", such as {example!r}" if unsafe else ""),
+        )
 
 
 @dataclass
@@ -267,6 +279,28 @@ class FolderImages:
         return ImageRef(os.path.relpath(real, self.root), 0, facts.st_size)
 
 
+@dataclass
+class UrlFolderImages(FolderImages):
+    """The same behind a URL. A folder is listed when an image in it is first asked for, and not again."""
+
+    index: ImageIndex = field(default_factory=ImageIndex, repr=False)
+
+    def __post_init__(self) -> None:
+        self.index.arrange()
+
+    def _file(self, name: str) -> ImageRef | str | None:
+        folder, slash, _ = name.rpartition("/")
+        listed = folder + "/"  # no file is called so
+        if self.index.get(listed) is None:
+            try:
+                files = (UrlPath(self.root) / folder if folder else UrlPath(self.root)).sizes()
+            except OSError:
+                files = []
+            self.index.add([Entry(listed, 0, 0, 0, ""), *(Entry(folder + slash + n, 0, 0, s, "") for n, s in files)])
+        found = self.index.get(name)
+        return None if found is None else ImageRef(name, 0, found.size)
+
+
 @lru_cache(maxsize=4096)
 def _real_folder(path: str) -> str:
     return os.path.realpath(path)
@@ -278,8 +312,12 @@ def _is_safe(name: str) -> bool:
     return bool(name) and not name.startswith(("/", "\\")) and ".." not in parts and "\0" not in name
 
 
-def _tars_below(folder: str) -> list[str]:
-    root = Path(folder)
-    return sorted(
-        str(path) for depth in range(_TAR_DEPTH) for path in root.glob("*/" * depth + "*.tar") if path.is_file()
-    )
+def _tars_below(folder: Path | UrlPath) -> list[str]:
+    found = (path for depth in range(_TAR_DEPTH) for path in folder.glob("*/" * depth + "*.tar"))
+    return sorted(str(path) for path in found if is_url(path) or path.is_file())
+
+
+def _common_folder(tars: list[str]) -> str:
+    if not is_url(tars[0]):
+        return os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in tars])
+    return os.path.commonprefix([path[: path.rfind("/") + 1] for path in tars]).rpartition("/")[0]

@@ -21,12 +21,14 @@ import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from os import PathLike, fspath
 from pathlib import PurePath
 
 import numpy as np
 
 from pipelines.npz_members import Member, check_readable, chunk_rows, iterate_rows, npz_members, read_all, read_rows
+from pipelines.storage import file_sha256
 from schemas import KEYPOINTS, Columns, InputError
 
 SPELLINGS = {
@@ -77,6 +79,11 @@ class LabelFile:
     def dataset(self) -> str:
         """Data-set name: the file's name without .npz and -release."""
         return dataset_name(self.path)
+
+    @cached_property
+    def sha256(self) -> str:
+        """Checksum of the file's content, read when it is first asked for."""
+        return file_sha256(self.path)
 
     def read(self, start: int = 0, stop: int | None = None, fields: Sequence[str] | None = None) -> Columns:
         """Rows [start, stop) as CAMERAHMR columns: those of `fields` that the file has, all of them by default.

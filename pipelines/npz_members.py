@@ -20,6 +20,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from pipelines.storage import place, size_of
 from schemas import InputError
 
 _PIECE = 1 << 20
@@ -58,7 +59,7 @@ def npz_members(path: str) -> dict[str, Member]:
     Raises InputError if the file is no .npz. Object arrays are listed: `check_readable` refuses them when needed.
     """
     try:
-        with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
+        with place(path).open("rb") as file, zipfile.ZipFile(file) as archive:
             members = {}
             for info in archive.infolist():
                 if info.filename.endswith(".npy"):
@@ -81,7 +82,11 @@ def check_sums(path: str, members: Iterable[Member]) -> None:
     """
     for member in members:
         try:
-            with zipfile.ZipFile(path) as archive, archive.open(member.name + ".npy") as stream:
+            with (
+                place(path).open("rb") as file,
+                zipfile.ZipFile(file) as archive,
+                archive.open(member.name + ".npy") as stream,
+            ):
                 while stream.read(_PIECE):
                     pass
         except (OSError, *_DAMAGE) as error:
@@ -140,7 +145,7 @@ def _member(path: str, file: BinaryIO, archive: zipfile.ZipFile, info: zipfile.Z
         raise InputError("the member is compressed in another way than NumPy's", file=path, field=name)
     ends = info.header_offset + _LOCAL_HEADER.size + info.compress_size
     most = info.compress_size * (_MAX_DEFLATE_RATIO if info.compress_type else 1)
-    if ends > os.fstat(file.fileno()).st_size or info.file_size > most + _MAX_DEFLATE_RATIO:
+    if ends > size_of(file) or info.file_size > most + _MAX_DEFLATE_RATIO:
         raise InputError(f"the archive promises {info.file_size} bytes that it cannot hold", file=path, field=name)
     with archive.open(info) as packed:
         stream = io.BytesIO(packed.read(_MAX_HEADER_BYTES))  # a header may claim to be 4 GB long
@@ -172,7 +177,7 @@ def _member(path: str, file: BinaryIO, archive: zipfile.ZipFile, info: zipfile.Z
 def _array_bytes(path: str, member: Member) -> Iterator[_Cursor]:
     """The array's bytes as a cursor whose position 0 is the array's first byte."""
     try:
-        with open(path, "rb") as file:
+        with place(path).open("rb") as file:
             if not member.compressed:
                 yield _Cursor(file, member.offset, seekable=True)
                 return
