@@ -39,7 +39,7 @@ class Noise:
 
         # OpenCV's coordinates and pictures are bounded: wrap the ones, fold the others
         across = 1024
-        maps = np.zeros((2, -(-len(u) // across) * across), np.float32)
+        maps = np.zeros((2, max(-(-len(u) // across), 1) * across), np.float32)
         maps[0, : len(u)] = np.mod(u * (TILE / period), TILE)
         maps[1, : len(v)] = np.mod(v * (TILE / period), TILE)
         maps = maps.reshape(2, -1, across)

@@ -140,9 +140,12 @@ def demo_studio() -> Studio:
     return Studio(smpl, keypoint_arrays("demo", len(smpl.v_template))["SMPL_to_J19"])
 
 
-def take_photo(studio: Studio, cast: Cast, rng: np.random.Generator) -> Photo:
-    """Picture of the people of the cast; those for whom there is no room stay out of it."""
-    camera = _random_camera(rng)
+def take_photo(studio: Studio, cast: Cast, rng: np.random.Generator, draft: bool = False) -> Photo:
+    """Picture of the people of the cast; those for whom there is no room stay out of it.
+
+    A draft has half the width and height and fewer rays.
+    """
+    camera = _random_camera(rng, 0.5 if draft else 1.0)
     kind = str(rng.choice(PLACES, p=[0.17, 0.14, 0.14, 0.09, 0.13, 0.12, 0.08, 0.13]))
     place, light = random_place(kind, camera.rotation.T, camera.height, camera.farthest, rng)
     poses, trans, vertices, people = _place_people(studio, cast, camera, rng)
@@ -176,7 +179,8 @@ def take_photo(studio: Studio, cast: Cast, rng: np.random.Generator) -> Photo:
         return colour
 
     mesh = Tracer(scene_vertices, scene_faces)
-    radiance = render(Scene(mesh, reflectance, place, light), camera.cam_int, camera.size, rng)
+    scene = Scene(mesh, reflectance, place, light)
+    radiance = render(scene, camera.cam_int, camera.size, rng, *((1, 4) if draft else ()))
     image = develop(radiance, rng, exposure=_exposure(radiance, rng), noise=rng.uniform(0.004, 0.018))
 
     hit = cast_at(mesh, camera.cam_int, camera.size)
@@ -240,16 +244,16 @@ def _visible(
     return (inside & (gap < np.where(own, _SELF_OCCLUSION, _OTHER_OCCLUSION))).astype(np.float64)
 
 
-def _random_camera(rng: np.random.Generator) -> Camera:
-    size = SIZES[rng.choice(len(SIZES), p=[0.25, 0.2, 0.2, 0.14, 0.14, 0.07])]
-    height = size[1]
+def _random_camera(rng: np.random.Generator, zoom: float = 1.0) -> Camera:
+    width, height = SIZES[rng.choice(len(SIZES), p=[0.25, 0.2, 0.2, 0.14, 0.14, 0.07])]
+    size = width, height = round(width * zoom), round(height * zoom)
     focal = max(size) * rng.choice([0.8, 1.1, 1.5, 2.1], p=[0.2, 0.35, 0.3, 0.15]) * rng.uniform(0.9, 1.1)
     nearest = focal * 1.7 / (height * rng.uniform(0.5, 0.85))
     farthest = nearest * rng.uniform(1.5, 2.2) + 0.5
     above = float(rng.choice([0.7, 1.5, 2.3], p=[0.2, 0.6, 0.2]) * rng.uniform(0.85, 1.15))
     aim = np.arctan2(above - rng.uniform(0.75, 1.0), (nearest + farthest) / 2)
     turn = Rotation.from_euler("xz", [aim + rng.normal() * 0.02, rng.normal() * 0.02]).as_matrix()
-    centre = np.array(size) / 2 + rng.normal(size=2) * 2
+    centre = np.array(size) / 2 + rng.normal(size=2) * 2 * zoom
     cam_int = np.array([[focal, 0.0, centre[0]], [0.0, focal, centre[1]], [0.0, 0.0, 1.0]])
     return Camera(size, cam_int, turn @ _FLIP, above, nearest, farthest)
 

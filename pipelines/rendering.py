@@ -201,11 +201,19 @@ class Scene:
 
 
 def render(
-    scene: Scene, cam_int: np.ndarray, size: tuple[int, int], rng: np.random.Generator, samples: int = 2
+    scene: Scene,
+    cam_int: np.ndarray,
+    size: tuple[int, int],
+    rng: np.random.Generator,
+    samples: int = 2,
+    vertex_rays: int = 12,
 ) -> np.ndarray:
-    """Linear RGB radiance (h,w,3) float of the scene, `samples` x `samples` rays per pixel where meshes are."""
+    """Linear RGB radiance (h,w,3) float of the scene.
+
+    `samples` x `samples` rays per pixel where meshes are, `vertex_rays` for the light that reaches each vertex.
+    """
     tracer = scene.mesh
-    openness = _vertex_openness(tracer, scene.light.up, rng)
+    openness = _vertex_openness(tracer, scene.light.up, rng, vertex_rays)
     to_rays = np.linalg.inv(np.asarray(cam_int, dtype=np.float64))
 
     image = _shade_surroundings(scene, to_rays, size, rng)
@@ -242,7 +250,7 @@ def develop(radiance: np.ndarray, rng: np.random.Generator, exposure: float = 1.
     return np.clip(np.rint(gamma * 255.0), 0, 255).astype(np.uint8)
 
 
-def _vertex_openness(tracer: Tracer, up: np.ndarray, rng: np.random.Generator, rays: int = 12) -> np.ndarray:
+def _vertex_openness(tracer: Tracer, up: np.ndarray, rng: np.random.Generator, rays: int) -> np.ndarray:
     """Shares (V,2) of the cosine-weighted hemisphere of each vertex that see the sky and the ground."""
     count = len(tracer.vertices)
     sky, ground = np.zeros(count), np.zeros(count)

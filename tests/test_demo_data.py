@@ -15,10 +15,11 @@ from fitting.kinematics import JOINT_LIMITS
 from pipelines.demo_data import FLAWS, demo_inputs, main
 from pipelines.demo_key_poses import KEY_POSES
 from pipelines.demo_poses import draw_poses, skel_rotations, smpl_pose
+from pipelines.demo_scenery import random_place
 from pipelines.demo_scenes import demo_studio, draw_cast, take_photo
 from schemas import KEYPOINTS, REJECT_REASONS, InputError
 
-OPTIONS = {"images": 4, "seed": 3, "people": 4}
+OPTIONS = {"images": 4, "seed": 3, "people": 4, "draft": False}
 
 
 @pytest.fixture(scope="module")
@@ -179,6 +180,27 @@ def test_nearer_people_hide_farther_ones(photo):
     clear[clear] = order[1][clear] - order[0][clear] > 0.1
     assert clear.any()
     assert (depth.argmin(axis=0) == photo.masks)[clear].mean() > 0.99
+
+
+def test_a_draft_shows_the_same_people_at_half_the_size(photo):
+    rng = np.random.default_rng(11)
+    draft = take_photo(demo_studio(), draw_cast(6, rng), rng, draft=True)
+    assert np.array(draft.image.shape[:2]) * 2 == pytest.approx(photo.image.shape[:2])
+    shared = [n for n, person in enumerate(photo.people) if person in draft.people]
+    assert shared and draft.people.tolist() == photo.people[shared].tolist()
+    assert np.array_equal(draft.poses, photo.poses[shared])
+    np.testing.assert_allclose(2 * draft.keypoints_2d[..., :2], photo.keypoints_2d[shared, :, :2], atol=1e-6)
+    np.testing.assert_allclose(2 * draft.boxes, photo.boxes[shared], atol=3)
+    small = cv2.resize(photo.image, draft.image.shape[1::-1], interpolation=cv2.INTER_AREA)
+    assert np.abs(small.astype(float) - draft.image).mean() < 12
+
+
+def test_a_camera_that_sees_no_sky():
+    down = np.random.default_rng(0).normal(size=(50, 3)) * 0.2 + [0.0, -1.0, 0.0]
+    for kind in ("meadow", "street"):
+        place, _ = random_place(kind, np.eye(3), 2.0, 5.0, np.random.default_rng(1))
+        seen = place(down)
+        assert np.isfinite(seen.distance).all() and np.isfinite(seen.colour).all()
 
 
 def test_people_stand_on_one_ground(photo):
