@@ -7,27 +7,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from schemas.camerahmr import EXTRA_NAMES, KEYPOINT_NAMES
+
 if TYPE_CHECKING:
     import smplx
-
-OPENPOSE_NAMES = (
-    *("nose", "neck", "right_shoulder", "right_elbow", "right_wrist", "left_shoulder", "left_elbow", "left_wrist"),
-    *("mid_hip", "right_hip", "right_knee", "right_ankle", "left_hip", "left_knee", "left_ankle"),
-    *("right_eye", "left_eye", "right_ear", "left_ear"),
-    *("left_big_toe", "left_small_toe", "left_heel", "right_big_toe", "right_small_toe", "right_heel"),
-)
-"""The first 25 keypoints."""
-
-EXTRA_NAMES = (
-    *("right_ankle_lsp", "right_knee_lsp", "right_hip_lsp", "left_hip_lsp", "left_knee_lsp", "left_ankle_lsp"),
-    *("right_wrist_lsp", "right_elbow_lsp", "right_shoulder_lsp", "left_shoulder_lsp", "left_elbow_lsp"),
-    *("left_wrist_lsp", "neck_lsp", "head_top_lsp", "pelvis_mpii", "thorax_mpii"),
-    *("spine_h36m", "jaw_h36m", "head_h36m"),
-)
-"""The other 19, as the data sets LSP, MPII and Human3.6M define them."""
-
-KEYPOINT_NAMES = OPENPOSE_NAMES + EXTRA_NAMES
-"""All 44."""
 
 REGRESSED = 24
 """Joints 0..23 are regressed from the mesh, 24..44 are vertices."""

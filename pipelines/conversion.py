@@ -11,13 +11,11 @@ left out with one of schemas.REJECT_REASONS; the first that applies counts, in t
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -29,6 +27,7 @@ from pipelines.labels import IMAGE_LABELS, POSE_AND_SHAPE, LabelFile, dataset_na
 from pipelines.output_lock import check_still_ours
 from pipelines.planning import ShardSpec, image_name, sample_key
 from pipelines.shards import finished_shard, write_shard
+from pipelines.storage import place
 from pipelines.translation import solve_translation
 from schemas import HMR_SKEL, KEYPOINTS, Columns, InputError, field_dtype, field_shape
 
@@ -95,7 +94,7 @@ def convert_shard(
     Raises InputError if a label file cannot be read, OutputTaken if another run has the folder by now.
     """
     began = time.perf_counter()
-    directory = Path(settings.output)
+    directory = place(settings.output)
     stats = finished_shard(directory, spec)
     if stats is not None:
         progress(len(spec))
@@ -142,7 +141,7 @@ def _read_rows(spec: ShardSpec) -> _Rows:
     persons = iter(spec.persons)
     for part in spec.rows:
         try:
-            facts = os.stat(part.label_file)
+            facts = place(part.label_file).stat()
         except OSError as error:
             raise InputError(f"cannot be read: {error.strerror or error}", file=part.label_file) from error
         labels = _labels(part.label_file, spec.image_root is not None, (facts.st_size, facts.st_mtime_ns))
@@ -377,6 +376,7 @@ def _sample_columns(
         "poses": fitted["poses"],
         "betas": fitted["betas"],
         "trans": fitted["trans"],
+        **_mirrored(fitted["poses"], fitted["trans"]),
         "smpl_poses": labels["pose_cam"],
         "smpl_betas": labels["shape"],
         "smpl_trans": fitted["smpl_trans"],
@@ -385,6 +385,18 @@ def _sample_columns(
     }
     columns |= {name: fitted[name] for name in _QUALITY}
     return columns
+
+
+def _mirrored(poses: np.ndarray, trans: np.ndarray) -> Columns:
+    """Parameters of the mirrored people: a permutation and changes of sign, so nothing is rounded."""
+    import torch
+
+    from fitting.mirror import mirror_poses, mirror_trans
+
+    return {
+        "mirrored_poses": mirror_poses(torch.from_numpy(poses)).numpy(),
+        "mirrored_trans": mirror_trans(torch.from_numpy(trans)).numpy(),
+    }
 
 
 def _rejected(rows: _Rows) -> list[dict[str, Any]]:

@@ -1,6 +1,6 @@
 """Records that cross a boundary: their fields, Arrow schemas, validation and versions."""
 
-from schemas.camerahmr import CAMERAHMR, KEYPOINTS
+from schemas.camerahmr import CAMERAHMR, KEYPOINT_NAMES, KEYPOINTS, MIRRORED_KEYPOINTS
 from schemas.errors import InputError
 from schemas.fields import (
     Columns,
@@ -24,6 +24,8 @@ __all__ = [
     "ERROR_QUANTILES",
     "HMR_SKEL",
     "KEYPOINTS",
+    "KEYPOINT_NAMES",
+    "MIRRORED_KEYPOINTS",
     "QUANTILE_FIELDS",
     "REJECTS",
     "REJECT_REASONS",

@@ -58,9 +58,10 @@ class Field:
         return pa.field(self.name, kind, nullable=self.optional, metadata=facts)
 
 
-def arrow_schema(name: str, version: str, fields: list[Field]) -> pa.Schema:
-    """An Arrow schema whose metadata holds the record's name and version."""
-    return pa.schema([f.to_arrow() for f in fields], metadata={"record": name, "version": version})
+def arrow_schema(name: str, version: str, fields: list[Field], **facts: object) -> pa.Schema:
+    """An Arrow schema whose metadata holds the record's name and version, and `facts` as JSON."""
+    metadata = {"record": name, "version": version} | {key: json.dumps(value) for key, value in facts.items()}
+    return pa.schema([f.to_arrow() for f in fields], metadata=metadata)
 
 
 def record_name(schema: pa.Schema) -> str:

@@ -3,9 +3,23 @@
 Camera frame: x right, y down, z forward, metres, as SMPL labels in camera space have it. Image frame: pixels of the
 full image, origin at the outer corner of the top left pixel. Distances in the quality record are millimetres and
 compare SKEL's skin with the SMPL mesh.
+
+The mirrored person is the one that the image shows when it is flipped left-right: pixel column j of an image W px wide
+goes to W - 1 - j, a point x to W - x. In the camera's frame this is x -> -x, and in the camera matrix cx -> W - cx
+(skew, where there is some, changes its sign); focal lengths, betas and y, z of everything stay. Mirrored angles can lie
+beyond the few joint limits that differ between the sides. Of the other fields, with S the width of the stored image and
+[a, 0, b] the first row of `crop_affine`:
+
+    box_center      x -> W - x
+    crop_affine     b -> S - a W - b           (the stored image is flipped like the full one)
+    keypoints_2d    x -> W - x, then the 44 rows in the order `mirrored_keypoints` of the schema's metadata
+    keypoints_3d    x -> -x, then the same order
+
+Flipping about the principal point instead (x -> 2 cx - x, cx stays) is the same mirrored camera with another image
+window, so that the mirrored parameters hold for it too.
 """
 
-from schemas.camerahmr import KEYPOINTS
+from schemas.camerahmr import KEYPOINT_NAMES, KEYPOINTS, MIRRORED_KEYPOINTS
 from schemas.fields import Field, arrow_schema
 
 STAGES = ("start", "lower", "upper", "full")
@@ -63,6 +77,18 @@ PARAMETER_FIELDS = [
     Field("poses", "float32", "SKEL q", (46,), "rad", "camera", "npz"),
     Field("betas", "float32", "SKEL shape", (10,), "standard deviations", "model", "npz"),
     Field("trans", "float32", "SKEL translation", (3,), "m", "camera", "npz", wide=True),
+    Field("mirrored_poses", "float32", "SKEL q of the mirrored person", (46,), "rad", "camera", "npz", optional=True),
+    Field(
+        "mirrored_trans",
+        "float32",
+        "SKEL translation of the mirrored person: in the image flipped left-right, with cx -> width - cx; betas stay",
+        (3,),
+        "m",
+        "camera",
+        "npz",
+        optional=True,
+        wide=True,
+    ),
     Field("smpl_poses", "float32", "source: SMPL axis-angle", (72,), "rad", "camera", "npz"),
     Field("smpl_betas", "float32", "source: SMPL shape", (10,), "standard deviations", "model", "npz"),
     Field("smpl_trans", "float32", "source: SMPL translation", (3,), "m", "camera", "npz", wide=True),
@@ -86,4 +112,7 @@ QUALITY_FIELDS = [
 
 HMR_SKEL_FIELDS = IDENTITY_FIELDS + GEOMETRY_FIELDS + PARAMETER_FIELDS + QUALITY_FIELDS
 
-HMR_SKEL = arrow_schema("hmr_skel", "1.0", HMR_SKEL_FIELDS)
+HMR_SKEL = arrow_schema(
+    "hmr_skel", "1.1", HMR_SKEL_FIELDS, keypoint_names=KEYPOINT_NAMES, mirrored_keypoints=MIRRORED_KEYPOINTS
+)
+"""1.1 has the mirrored parameters; shards of 1.0 are read without them."""

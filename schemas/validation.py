@@ -47,6 +47,8 @@ def check_schema(found: pa.Schema, expected: pa.Schema, file: str | PathLike[str
         raise InputError(f"{name} version {version}", file=file, expected=f"version {record_version(expected)}")
     for field in expected:
         if field.name not in found.names:
+            if field.nullable:
+                continue
             raise InputError("the column is missing", file=file, field=field.name, expected=describe(field))
         stored = found.field(field.name)
         same_kind = field_dtype(stored).kind == field_dtype(field).kind

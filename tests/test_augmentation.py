@@ -9,8 +9,8 @@ import simplejpeg
 import torch
 
 from fitting import SKEL
-from schemas import InputError
-from train.augmentation import INPUT, MIRRORED_KEYPOINTS, augment, root_basis
+from schemas import MIRRORED_KEYPOINTS, InputError
+from train.augmentation import INPUT, augment, root_basis
 from train.augmentation_config import NONE, AugmentationConfig
 from train.body import PELVIS_KEYPOINT, KeypointLayer
 from train.shards import Person

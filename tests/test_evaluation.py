@@ -81,7 +81,7 @@ def test_protocols_agree_with_plain_numpy(name):
 
 
 def test_the_14_joints_are_those_of_human36m():
-    from fitting.keypoints import KEYPOINT_NAMES
+    from schemas import KEYPOINT_NAMES
 
     names = [KEYPOINT_NAMES[k] for k in H36M_KEYPOINTS]
     assert names[:6] == [

@@ -8,8 +8,9 @@ import torch
 from test_smpl import call, parameters
 
 from fitting import load_smpl
-from fitting.keypoints import EXTRA_NAMES, KEYPOINT_NAMES, OPENPOSE_NAMES, skel_keypoints, smpl_keypoints
+from fitting.keypoints import skel_keypoints, smpl_keypoints
 from fitting.smpl import VERTEX_JOINT_NAMES
+from schemas.camerahmr import EXTRA_NAMES, KEYPOINT_NAMES, OPENPOSE_NAMES
 
 SMPL_JOINT_OF = {
     "neck": 12,

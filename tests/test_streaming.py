@@ -277,7 +277,7 @@ def json_without(name):
 
 
 DAMAGE = {
-    "older version": ("json", json_with(version="0.9"), "version 0.9; expected version 1.0"),
+    "older version": ("json", json_with(version="0.9"), "version 0.9; expected version 1.1"),
     "other record": ("json", json_with(record="other"), "kind 'other'"),
     "no JSON": ("json", lambda content: content[:20], "not JSON"),
     "scalar missing": ("json", json_without("box_size"), "field 'box_size'.*missing"),

@@ -15,21 +15,13 @@ import cv2
 import numpy as np
 import simplejpeg
 
-from fitting.keypoints import KEYPOINT_NAMES
 from fitting.mirror import COUNTERPART, MIRROR_SIGN
-from schemas import InputError
+from schemas import KEYPOINT_NAMES, MIRRORED_KEYPOINTS, InputError
 from train.augmentation_config import NONE, AugmentationConfig
 from train.shards import Person
 
 INPUT = 256
 """Side of the network's input, px."""
-MIRRORED_KEYPOINTS = [
-    KEYPOINT_NAMES.index(
-        name.replace("left_", "right_") if name.startswith("left_") else name.replace("right_", "left_")
-    )
-    for name in KEYPOINT_NAMES
-]
-"""The keypoint on the other side of the body, or the same."""
 
 
 def _bodies_part(*names: str) -> np.ndarray:
