@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
+from pipelines.storage import file_sha256, is_url, local_folder
 from schemas import InputError
 
 DEMO = "demo"
@@ -57,16 +59,16 @@ class LoadedBodies:
         from fitting import SKEL, FitOptions, SKELFitter, load_smpl
 
         _compute_alone()
-        with self._lock:
+        with self._lock, model_files(self.body_models) as models:
             if self._skel is None:
-                self._skel = SKEL.load(self.body_models, gender=self.gender).to(self.device)
+                self._skel = SKEL.load(models, gender=self.gender).to(self.device)
                 from fitting.model_files import keypoint_arrays
 
-                regressors = keypoint_arrays(self.body_models, self._skel.num_vertices)
+                regressors = keypoint_arrays(models, self._skel.num_vertices)
                 if "SMPL_to_J19" in regressors:
                     self._j19 = torch.as_tensor(regressors["SMPL_to_J19"], dtype=torch.float32, device=self.device)
             if gender not in self._fitters:
-                smpl = load_smpl(self.body_models, gender=gender).to(self.device)
+                smpl = load_smpl(models, gender=gender).to(self.device)
                 if len(smpl.v_template) != self._skel.num_vertices:
                     raise InputError(
                         f"SMPL has {len(smpl.v_template)} vertices, SKEL {self._skel.num_vertices}",
@@ -134,6 +136,20 @@ def bodies_of_process(
         return _loaded[key]
 
 
+@contextmanager
+def model_files(body_models: str) -> Iterator[str]:
+    """The folder of body models; of a URL a local copy, fetched once per process. Errors name what the user gave."""
+    if not is_url(body_models):
+        yield body_models
+        return
+    folder = local_folder(body_models, (".pkl", ".npz", ".npy")).name
+    try:
+        yield folder
+    except InputError as error:
+        file = (error.file or body_models).replace(folder, body_models.rstrip("/"))
+        raise InputError(error.problem, file=file, field=error.field, expected=error.expected) from error
+
+
 def resolve_device(device: str) -> str:
     """`auto` is the first GPU if there is one."""
     import torch
@@ -155,21 +171,21 @@ def bodies_sha256(body_models: str, gender: str, vertices: int) -> str:
     `vertices` is the size of their mesh. Raises InputError if SMPL neutral or SKEL is missing.
     """
     from fitting.model_files import find_model_file, keypoint_arrays
-    from pipelines.planning import file_sha256
 
     digest = hashlib.sha256()
     if body_models == DEMO:
         import fitting.demo_body
 
         for path in sorted(Path(fitting.demo_body.__file__).parent.glob("*.npz")):
-            digest.update(file_sha256(str(path)).encode())
+            digest.update(file_sha256(path).encode())
         return digest.hexdigest()
-    for kind, wanted in (("smpl", SMPL_GENDERS), ("skel", (gender,))):
-        for name in wanted:
-            optional = kind == "smpl" and name != "neutral"
-            with contextlib.suppress(InputError) if optional else contextlib.nullcontext():
-                path = find_model_file(body_models, kind, name)
-                digest.update(f"{kind} {name} {file_sha256(str(path))}\n".encode())
-    for name, values in sorted(keypoint_arrays(body_models, vertices).items()):
-        digest.update(name.encode() + np.ascontiguousarray(values).tobytes())
+    with model_files(body_models) as models:
+        for kind, wanted in (("smpl", SMPL_GENDERS), ("skel", (gender,))):
+            for name in wanted:
+                optional = kind == "smpl" and name != "neutral"
+                with contextlib.suppress(InputError) if optional else contextlib.nullcontext():
+                    path = find_model_file(models, kind, name)
+                    digest.update(f"{kind} {name} {file_sha256(path)}\n".encode())
+        for name, values in sorted(keypoint_arrays(models, vertices).items()):
+            digest.update(name.encode() + np.ascontiguousarray(values).tobytes())
     return digest.hexdigest()

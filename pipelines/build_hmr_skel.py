@@ -26,13 +26,14 @@ from pipelines.cli import guarded, set_up_logging
 from pipelines.conversion import ConversionSettings, convert_shard
 from pipelines.images import open_images
 from pipelines.options import BuildOptions, cores, package_versions, parse_options, settings_hash
-from pipelines.output_lock import OutputTaken, output_lock
-from pipelines.planning import RowSelection, ShardSpec, file_sha256, find_label_files, plan_shards
+from pipelines.output_lock import OutputTaken, check_still_ours, output_lock
+from pipelines.planning import RowSelection, ShardSpec, find_label_files, plan_shards
 from pipelines.progress import ProgressBar, ShardProgress, failed_run, print_summary, report_failure
 from pipelines.report import REPORT_FILE, write_report
-from pipelines.run_record import run_facts, write_run
+from pipelines.run_record import RUN_FILE, run_facts, write_run
 from pipelines.shard_reading import Shard
 from pipelines.shards import output_problems, remove_stale_shards, withdraw_dataset, write_dataset
+from pipelines.storage import UrlPath, is_url, place, use_options
 from schemas import InputError
 
 # Importing Beam warns that Google's clients are not installed; nobody here needs them.
@@ -75,12 +76,12 @@ class ConvertShard(beam.DoFn):
         self.bodies = bodies
 
     def process(self, spec: ShardSpec) -> Iterator[dict[str, Any]]:
-        directory = Path(self.settings.output)
-        if failed_run(directory):
-            yield {"shard": spec.name, "error": ""}
-            return
+        directory = place(self.settings.output)
         progress = ShardProgress(directory, spec.name)
         try:
+            if failed_run(directory):
+                yield {"shard": spec.name, "error": ""}
+                return
             stats = convert_shard(spec, self.settings, bodies_of_process(**vars(self.bodies)), progress)
         except InputError as error:
             if error.field == "--output":
@@ -100,12 +101,14 @@ class WriteDataset(beam.DoFn):
     def __init__(
         self,
         output: str,
+        run: str,
         options: dict[str, Any],
         inputs: dict[str, str],
         planned: dict[str, range],
         facts: dict[str, Any],
     ) -> None:
         self.output = output
+        self.run = run
         self.options = options
         self.inputs = inputs
         self.planned = planned
@@ -113,16 +116,19 @@ class WriteDataset(beam.DoFn):
 
     def process(self, shards: list[dict[str, Any]]) -> Iterator[str]:
         errors = {stats["error"]: None for stats in shards if stats.get("error")}
-        directory = Path(self.output)
+        directory = place(self.output)
         try:
             if errors:
                 raise InputError(min(errors))
+            check_still_ours(directory, self.run)
             names = [stats["shard"] for stats in shards]
             write_dataset(directory, names, self.options, package_versions(), self.inputs, self.planned)
             write_report([Shard(directory / name) for name in sorted(names)], directory / REPORT_FILE)
             write_run(directory, self.facts, shards)
         except InputError as error:
             report_failure(directory, str(error))
+            return
+        except OutputTaken:  # another run's folder: nothing is told there
             return
         yield str(directory / "dataset.json")
 
@@ -161,15 +167,23 @@ def run(argv: list[str]) -> int:
         options = _with_demo_data(options)
     options.output = options.output or "hmr_skel"
     options.device = resolve_device(options.device)
-    directory = Path(os.path.abspath(options.output))
+    directory = place(options.output if is_url(options.output) else os.path.abspath(options.output))
+    beam_options = _beam_options(rest)
+    use_options(beam_options[0])
     _prepare(directory)
     with output_lock(directory) as token:
-        return _convert(options, rest, directory, token)
+        return _convert(options, rest, beam_options, directory, token)
 
 
-def _convert(options: BuildOptions, rest: list[str], directory: Path, token: str) -> int:
+def _convert(
+    options: BuildOptions,
+    rest: list[str],
+    beam_options: tuple[PipelineOptions, int, int],
+    directory: Path | UrlPath,
+    token: str,
+) -> int:
     """Plan, convert and sum up, in a folder that is ours."""
-    pipeline_options, workers, processes = _beam_options(rest)
+    pipeline_options, workers, processes = beam_options
     with_images = options.images.lower() != "none"
     labels = find_label_files(options.annotations, with_images=with_images, datasets=options.subset)
     threads = options.threads or max(1, cores() // processes)
@@ -205,8 +219,9 @@ def _convert(options: BuildOptions, rest: list[str], directory: Path, token: str
     )
     write = WriteDataset(
         output=str(directory),
+        run=token,
         options=options.recorded(),
-        inputs={file.name: file_sha256(file.path) for file in labels} | {"body_models": body_hash},
+        inputs={file.name: file.sha256 for file in labels} | {"body_models": body_hash},
         planned={file.name: selection.of(file.rows) for file in labels},
         facts=facts,
     )
@@ -220,13 +235,16 @@ def _convert(options: BuildOptions, rest: list[str], directory: Path, token: str
         remove_stale_shards(directory, [spec.name for spec in specs])
     if not options.quiet:
         manifest = json.loads((directory / "dataset.json").read_text())
-        kept = {spec.name for spec in specs if (directory / f"{spec.name}.tar").stat().st_mtime < started}
-        print_summary(manifest, Path(options.output), time.time() - started, kept)
+        print_summary(manifest, json.loads((directory / RUN_FILE).read_text()), options.output, time.time() - started)
     return 0
 
 
 def _run_pipeline(
-    directory: Path, options: PipelineOptions, specs: list[ShardSpec], convert: ConvertShard, write: WriteDataset
+    directory: Path | UrlPath,
+    options: PipelineOptions,
+    specs: list[ShardSpec],
+    convert: ConvertShard,
+    write: WriteDataset,
 ) -> None:
     """Raises InputError for what a step reported, WorkerLost for a worker that is gone."""
     pipeline = beam.Pipeline(runner=_runner(options), options=options)
@@ -257,18 +275,18 @@ def _with_demo_data(options: BuildOptions) -> BuildOptions:
     return options
 
 
-def _prepare(directory: Path) -> None:
+def _prepare(directory: Path | UrlPath) -> None:
     try:
         directory.mkdir(parents=True, exist_ok=True)
         probe = directory / f".probe.tmp-{os.getpid()}"
-        probe.touch()
+        probe.write_text("")
         probe.unlink()
     except OSError as error:
         problem = f"cannot be written to: {error.strerror or error}"
         raise InputError(problem, file=directory, field="--output", expected="a folder") from error
 
 
-def _save_options(directory: Path, options: BuildOptions) -> None:
+def _save_options(directory: Path | UrlPath, options: BuildOptions) -> None:
     import yaml
 
     (directory / "options.yaml").write_text(yaml.safe_dump(options.recorded(), sort_keys=False))

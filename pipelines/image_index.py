@@ -12,7 +12,13 @@ from typing import NamedTuple
 from schemas import InputError
 
 _CACHE_KIB = 16_384
-_SETTINGS = ("locking_mode = exclusive", "journal_mode = off", "synchronous = off", "temp_store = file", f"cache_size = -{_CACHE_KIB}")
+_SETTINGS = (
+    "locking_mode = exclusive",
+    "journal_mode = off",
+    "synchronous = off",
+    "temp_store = file",
+    f"cache_size = -{_CACHE_KIB}",
+)
 _GET = "SELECT file, offset, size, ext FROM images WHERE key = ? ORDER BY rowid LIMIT 1"
 
 

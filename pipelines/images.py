@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import posixpath
 import re
 import stat
 from collections.abc import Callable, Iterator
@@ -320,4 +321,5 @@ def _tars_below(folder: Path | UrlPath) -> list[str]:
 def _common_folder(tars: list[str]) -> str:
     if not is_url(tars[0]):
         return os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in tars])
-    return os.path.commonprefix([path[: path.rfind("/") + 1] for path in tars]).rpartition("/")[0]
+    scheme, mark, _ = tars[0].partition("://")
+    return scheme + mark + posixpath.commonpath([posixpath.dirname(path.partition(mark)[2]) for path in tars])

@@ -73,8 +73,9 @@ def account_problems(shards: Sequence[Shard], patterns: Iterable[str]) -> Iterat
     """
     import pyarrow.parquet as pq
 
-    from pipelines.planning import RowSelection, file_sha256, find_label_files
+    from pipelines.planning import RowSelection, find_label_files
     from pipelines.shard_reading import DATASET_FILE, REJECTS_FILE, parquet_problems, read_document, whole_folder
+    from pipelines.storage import readable
     from schemas import InputError
 
     folder = whole_folder(shards)
@@ -87,14 +88,14 @@ def account_problems(shards: Sequence[Shard], patterns: Iterable[str]) -> Iterat
     labels = find_label_files(patterns, with_images=False, datasets=options.get("subset") or ())
     selection = RowSelection.parse(str(options.get("rows") or ""), int(options.get("every") or 1))
     for file in labels:
-        if file_sha256(file.path) != inputs.get(file.name):
+        if file.sha256 != inputs.get(file.name):
             told = "has other content than when" if file.name in inputs else "was not there when"
             yield file.path, f"the label file {told} the data set was made"
     ledger = Ledger({file.name: selection.of(file.rows) for file in labels})
     for path in [*(shard.parquet for shard in shards), folder / REJECTS_FILE]:
         try:
             with parquet_problems(path):
-                ledger.add(pq.read_table(path, columns=["label_file", "label_row"]))
+                ledger.add(pq.read_table(readable(path), columns=["label_file", "label_row"]))
         except InputError as error:
             yield str(path), error.problem
     for problem in ledger.problems():

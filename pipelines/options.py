@@ -24,7 +24,8 @@ class BuildOptions:
     """CameraHMR labels and images to HMR-SKEL shards. Without options, demo data on the embedded body."""
 
     annotations: list[str] = field(default_factory=list)
-    """CameraHMR label files (.npz): paths, folders or globs. Default: demo data, made on first use in demo/input."""
+    """CameraHMR label files (.npz): paths, folders or globs. Default: demo data, made on first use in demo/input.
+    These and the next three may be URLs that Beam's file systems open: gs://, s3://, hdfs://."""
     images: str = ""
     """Where the images are: a folder that imgname is relative to, 4DHumans image tars (a file, a glob, or a folder that
     holds some), or `none` for labels without images. Needed with --annotations."""

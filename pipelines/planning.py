@@ -10,7 +10,6 @@ Of the label files only `imgname` is used; all is read once, in pieces, for its 
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import json
 import os
@@ -22,10 +21,10 @@ import numpy as np
 from pipelines.images import ImageRef, ImageSource, without_extension
 from pipelines.labels import IMAGE_LABELS, POSE_AND_SHAPE, LabelFile, open_labels
 from pipelines.npz_members import check_sums
+from pipelines.storage import find, is_url, place
 from schemas import InputError
 
 _LONGEST_KEY = 200
-_PIECE = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -114,14 +113,14 @@ def find_label_files(patterns: Iterable[str], *, with_images: bool, datasets: It
     """
     paths: set[str] = set()
     for pattern in patterns:
-        found = [path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path)]
-        if not found and os.path.isdir(pattern):
-            found = glob.glob(os.path.join(glob.escape(pattern), "*.npz"))
+        folder = place(pattern)
+        inside = folder.glob("*.npz") if folder.is_dir() else ()
+        found = [str(path) for path in inside if not path.name.startswith(".")] or find(pattern)
         if not found:
             raise InputError(
                 "no such label file", file=pattern, expected="CameraHMR .npz files (a path, folder or glob)"
             )
-        paths.update(os.path.abspath(path) for path in found)
+        paths.update(path if is_url(path) else os.path.abspath(path) for path in found)
     require = IMAGE_LABELS if with_images else POSE_AND_SHAPE
     files = [open_labels(path, require) for path in sorted(paths, key=lambda p: (os.path.basename(p), p))]
     names: dict[str, str] = {}
@@ -154,11 +153,10 @@ def plan_shards(
     open_shard = _OpenShard(images, settings_hash)
     for labels in files:
         check_sums(labels.path, [member for parts in labels.members.values() for member in parts])
-        digest = file_sha256(labels.path)
         for piece in _selected_rows(labels, selection):
             while len(piece):
                 room = samples_per_shard - len(open_shard)
-                open_shard.add(labels, digest, piece.take(room))
+                open_shard.add(labels, piece.take(room))
                 piece = piece.drop(room)
                 if len(open_shard) == samples_per_shard:
                     yield open_shard.close(f"{number:06d}")
@@ -185,15 +183,6 @@ def sample_key(dataset: str, imgname: str, person: int) -> str:
 def image_name(labels: LabelFile, row: int) -> str:
     """What stands for `imgname` where a label file has none."""
     return f"{row:07d}"
-
-
-def file_sha256(path: str) -> str:
-    """sha256 of a file's content, read in pieces."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while piece := file.read(_PIECE):
-            digest.update(piece)
-    return digest.hexdigest()
 
 
 def persons_in_images(labels: LabelFile) -> np.ndarray:
@@ -273,7 +262,7 @@ class _OpenShard:
     def __len__(self) -> int:
         return len(self.persons)
 
-    def add(self, labels: LabelFile, label_digest: str, piece: _Piece) -> None:
+    def add(self, labels: LabelFile, piece: _Piece) -> None:
         last = self.rows[-1] if self.rows else None
         rows = RowRange(labels.path, piece.rows.start, piece.rows[-1] + 1, piece.rows.step)
         if last and last.label_file == rows.label_file and last.stop - 1 + rows.step == rows.start:
@@ -281,7 +270,7 @@ class _OpenShard:
         else:
             self.rows.append(rows)
         self.persons += piece.persons
-        facts = [labels.name, label_digest, list(piece.rows), piece.persons]
+        facts = [labels.name, labels.sha256, list(piece.rows), piece.persons]
         if self.images is not None:
             refs = [self._find(labels.dataset, name) for name in piece.names]
             for ref in refs:

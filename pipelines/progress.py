@@ -1,25 +1,29 @@
 """What a person sees of a run: a bar while it works, a table at its end.
 
-Workers may be other processes, so each shard's progress is a small file in a folder that the driver polls.
+Workers may be other processes, so each shard's progress is a small file in a folder that the driver polls. Behind a
+URL, where each look costs a request, a shard tells that it is done and no more.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from pipelines.storage import UrlPath, remove_folder
 
 FOLDER = ".progress"
 _FAILURE = "failed.txt"
 _WRITE_EVERY = 0.2
 _POLL_EVERY = 0.25
+_POLL_URL_EVERY = 5.0
 
 
-def report_failure(directory: Path, problem: str) -> None:
+def report_failure(directory: Path | UrlPath, problem: str) -> None:
     """Tell the driver, and the other workers, why the run cannot be finished; the first word stands."""
     path = directory / FOLDER / _FAILURE
     with contextlib.suppress(OSError):
@@ -27,19 +31,19 @@ def report_failure(directory: Path, problem: str) -> None:
             path.write_text(problem)
 
 
-def failed_run(directory: Path) -> str:
+def failed_run(directory: Path | UrlPath) -> str:
     """What `report_failure` was told in this run; empty if nothing failed."""
     path = directory / FOLDER / _FAILURE
     try:
         return path.read_text() or "a worker could not write what went wrong"
-    except FileNotFoundError:
+    except OSError:
         return ""
 
 
 class ShardProgress:
     """Counts the people of one shard that are done; call it with how many more."""
 
-    def __init__(self, directory: Path, shard: str) -> None:
+    def __init__(self, directory: Path | UrlPath, shard: str) -> None:
         self.path = directory / FOLDER / shard
         self.people = 0
         self._written = 0.0
@@ -47,7 +51,7 @@ class ShardProgress:
     def __call__(self, people: int) -> None:
         self.people += people
         now = time.monotonic()
-        if now - self._written >= _WRITE_EVERY:
+        if now - self._written >= _WRITE_EVERY and not isinstance(self.path, UrlPath):
             self._written = now
             self.write()
 
@@ -60,7 +64,7 @@ class ShardProgress:
 class ProgressBar:
     """A context in which a thread shows people done, people per second and remaining time."""
 
-    def __init__(self, directory: Path, total: int, quiet: bool = False) -> None:
+    def __init__(self, directory: Path | UrlPath, total: int, quiet: bool = False) -> None:
         self.folder = directory / FOLDER
         self.total = total
         self.quiet = quiet
@@ -68,7 +72,7 @@ class ProgressBar:
         self._thread = threading.Thread(target=self._watch, name="progress", daemon=True)
 
     def __enter__(self) -> ProgressBar:
-        shutil.rmtree(self.folder, ignore_errors=True)
+        remove_folder(self.folder)
         self.folder.mkdir(parents=True)
         self._thread.start()
         return self
@@ -76,35 +80,39 @@ class ProgressBar:
     def __exit__(self, *error: object) -> None:
         self._stop.set()
         self._thread.join()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        remove_folder(self.folder)
 
     def _watch(self) -> None:
         from tqdm import tqdm
 
         seen: dict[str, tuple[int, int]] = {}
         with tqdm(total=self.total, unit=" people", desc="HMR-SKEL", disable=self.quiet or None, smoothing=0.1) as bar:
-            last = False
+            last, every = False, _POLL_URL_EVERY if isinstance(self.folder, UrlPath) else _POLL_EVERY
             while not last:
-                last = self._stop.wait(_POLL_EVERY)
+                last = self._stop.wait(every)
                 bar.update(min(self._done(seen), self.total) - bar.n)
 
     def _done(self, seen: dict[str, tuple[int, int]]) -> int:
         """Sum over shards; only files that changed since the last look are read."""
-        try:
-            with os.scandir(self.folder) as entries:
-                for entry in entries:
-                    changed = entry.stat().st_mtime_ns
-                    if seen.get(entry.name, (0, -1))[1] != changed:
-                        text = Path(entry.path).read_text()
-                        if text.isdigit():
-                            seen[entry.name] = int(text), changed
-        except OSError:
-            pass
+        with contextlib.suppress(OSError):
+            for path, changed in self._files():
+                if seen.get(path.name, (0, -1))[1] != changed:
+                    text = path.read_text()
+                    if text.isdigit():
+                        seen[path.name] = int(text), changed
         return sum(people for people, _ in seen.values())
 
+    def _files(self) -> Iterator[tuple[Path | UrlPath, int]]:
+        """(file, what changes when it does)"""
+        if isinstance(self.folder, UrlPath):
+            yield from ((path, 0) for path in self.folder.iterdir())
+            return
+        with os.scandir(self.folder) as entries:
+            yield from ((Path(entry.path), entry.stat().st_mtime_ns) for entry in entries)
 
-def print_summary(manifest: dict[str, Any], directory: Path, seconds: float, kept: set[str]) -> None:
-    """The closing table of a run, from dataset.json. `kept` are the shards that were there already."""
+
+def print_summary(manifest: dict[str, Any], run: dict[str, Any], directory: str, seconds: float) -> None:
+    """The closing table of a run, from dataset.json and run.json; `seconds` is what converting took."""
     from rich.console import Console
     from rich.table import Table
 
@@ -116,10 +124,10 @@ def print_summary(manifest: dict[str, Any], directory: Path, seconds: float, kep
     for reason, count in manifest["rejects"].items():
         table.add_row(f"rejected: {reason}", f"{count:,}")
     table.add_row("fits that did not converge (flagged)", f"{manifest['samples'] - manifest['converged']:,}")
-    table.add_row("shards", f"{len(manifest['shards']):,}" + (f" ({len(kept):,} kept)" if kept else ""))
-    made = sum(shard["rows"] for shard in manifest["shards"] if shard["shard"] not in kept)
-    table.add_row("rate", f"{made / max(seconds, 1e-9):,.1f} people/s over {seconds:,.1f} s")
-    table.add_row("output", str(directory))
+    kept = run["shards_kept"]
+    table.add_row("shards", f"{len(manifest['shards']):,}" + (f" ({kept:,} kept)" if kept else ""))
+    table.add_row("rate", f"{run['rows_made'] / max(seconds, 1e-9):,.1f} people/s over {seconds:,.1f} s")
+    table.add_row("output", directory)
     console = Console()
     console.print(table)
     if not manifest["samples"]:

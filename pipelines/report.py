@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipelines.charts import ALARM, Histogram, bars_svg, histogram_svg, round_edges, tally
+from pipelines.storage import UrlPath, readable
 
 if TYPE_CHECKING:
     from pipelines.shard_reading import Shard
@@ -64,7 +65,7 @@ class Distances:
 
 
 def write_report(
-    shards: Sequence[Shard], path: Path, rejects: dict[str, int] | None = None, title: str = "HMR-SKEL"
+    shards: Sequence[Shard], path: Path | UrlPath, rejects: dict[str, int] | None = None, title: str = "HMR-SKEL"
 ) -> None:
     """Write the page for these shards. `rejects`: reason -> rows, by default counted from the shards' files.
 
@@ -103,7 +104,7 @@ def write_report(
         import pyarrow.parquet as pq
 
         with parquet_problems(folder / REJECTS_FILE):
-            counted = pq.read_table(folder / REJECTS_FILE, columns=["label_file", "reason"])
+            counted = pq.read_table(readable(folder / REJECTS_FILE), columns=["label_file", "reason"])
             reasons = counted.group_by(["label_file", "reason"]).aggregate([([], "count_all")]).to_pylist()
     page = [f"<h1>{escape(title)}</h1>", *_overview(people, converged, reasons, rejects, exceeded, pressed)]
     page += _distance_part(distances, QUANTILE_FIELDS, STAGES)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.shards import output_problems
+from pipelines.storage import UrlPath
 
 RUN_FILE = "run.json"
 
@@ -27,7 +28,9 @@ def run_facts(**more: Any) -> dict[str, Any]:
     }
 
 
-def write_run(directory: Path, facts: Mapping[str, Any], shards: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+def write_run(
+    directory: Path | UrlPath, facts: Mapping[str, Any], shards: Iterable[Mapping[str, Any]]
+) -> dict[str, Any]:
     """Write run.json from the statistics that the workers sent; returns it.
 
     `fit_share` is the part of the workers' time in which they fitted, `image_wait_share` the part in which a finished

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pipelines.storage import UrlPath, find, is_url, place, readable
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -33,28 +35,28 @@ IMAGE_ENDINGS = ("jpg", "jpeg", "png")
 
 @dataclass(frozen=True)
 class Shard:
-    """The files of one shard; `base` is their path without ending."""
+    """The files of one shard; `base` is their path, or URL, without ending."""
 
-    base: Path
+    base: Path | UrlPath
 
     @property
     def name(self) -> str:
         return self.base.name
 
     @property
-    def folder(self) -> Path:
+    def folder(self) -> Path | UrlPath:
         return self.base.parent
 
     @property
-    def tar(self) -> Path:
+    def tar(self) -> Path | UrlPath:
         return self.base.with_name(self.base.name + ".tar")
 
     @property
-    def parquet(self) -> Path:
+    def parquet(self) -> Path | UrlPath:
         return self.base.with_name(self.base.name + ".parquet")
 
     @property
-    def stats(self) -> Path:
+    def stats(self) -> Path | UrlPath:
         return self.base.with_name(self.base.name + ".json")
 
 
@@ -68,10 +70,13 @@ def find_shards(paths: Sequence[str | Path]) -> list[Shard]:
 
     bases: dict[Path, None] = {}
     for text in map(str, paths):
-        found = sorted(glob.glob(text)) if glob.has_magic(text) and not os.path.exists(text) else [text]
-        here = [base for path in found for base in _bases(Path(path))]
+        if is_url(text):
+            found = find(text) if glob.has_magic(text) else [text]
+        else:
+            found = sorted(glob.glob(text)) if glob.has_magic(text) and not os.path.exists(text) else [text]
+        here = [base for path in found for base in _bases(place(path))]
         if not here:
-            missing = not found or not all(map(os.path.exists, found))
+            missing = not found or not all(place(path).exists() for path in found)
             problem = "nothing has this name" if missing else "no shard is here"
             raise InputError(problem, file=text, expected="a shard (NNNNNN.tar), a folder of shards or a glob")
         bases.update(dict.fromkeys(here))
@@ -82,7 +87,7 @@ def find_shards(paths: Sequence[str | Path]) -> list[Shard]:
     return shards
 
 
-def _bases(path: Path) -> list[Path]:
+def _bases(path: Path | UrlPath) -> list[Path | UrlPath]:
     if path.is_dir():
         parquet = (p for p in path.glob("*.parquet") if p.name != REJECTS_FILE and not p.name.startswith("."))
         return sorted(p.with_suffix("") for p in parquet)
@@ -91,13 +96,13 @@ def _bases(path: Path) -> list[Path]:
     return []
 
 
-def whole_folder(shards: Sequence[Shard]) -> Path | None:
+def whole_folder(shards: Sequence[Shard]) -> Path | UrlPath | None:
     """The folder whose shards these are, all of them; None for a part of a folder or for several."""
     folder = shards[0].folder
     return folder if set(_bases(folder)) == {shard.base for shard in shards} else None
 
 
-def read_document(file: Path) -> dict:
+def read_document(file: Path | UrlPath) -> dict:
     """A JSON document (statistics of a shard, manifest of a data set). Raises InputError if it is absent or broken."""
     from schemas import InputError
 
@@ -147,7 +152,7 @@ def read_parts(shards: Sequence[Shard], names: Sequence[str]) -> list[pa.Table]:
 
 
 @contextmanager
-def parquet_problems(file: Path) -> Iterator[None]:
+def parquet_problems(file: Path | UrlPath) -> Iterator[None]:
     """What pyarrow says of a file that is no Parquet, or is damaged, as an InputError that names it."""
     import pyarrow as pa
 
@@ -164,14 +169,16 @@ def parquet_problems(file: Path) -> Iterator[None]:
         ) from error
 
 
-def _read_part(file: Path, schema: pa.Schema) -> pa.Table:
+def _read_part(file: Path | UrlPath, schema: pa.Schema) -> pa.Table:
     import pyarrow.parquet as pq
 
     from schemas import HMR_SKEL, InputError, describe
 
+    local = isinstance(file, Path)
     dictionaries = [name for name in REPEATED_TEXT if name in schema.names]
     with parquet_problems(file):
-        with pq.ParquetFile(file, pre_buffer=False, memory_map=True, read_dictionary=dictionaries) as stored:
+        source = readable(file)
+        with pq.ParquetFile(source, pre_buffer=False, memory_map=local, read_dictionary=dictionaries) as stored:
             table = stored.read(columns=schema.names, use_threads=False)
         for name in schema.names:
             if name not in table.column_names:
@@ -199,7 +206,7 @@ def read_rows(
         counts = []
         for shard in shards:
             with parquet_problems(shard.parquet):
-                counts.append(pq.read_metadata(shard.parquet).num_rows)
+                counts.append(pq.read_metadata(readable(shard.parquet)).num_rows)
     ends = np.cumsum(counts)
     place = np.searchsorted(ends, rows, side="right")
     found: dict[int, tuple[Shard, dict]] = {}
@@ -207,7 +214,7 @@ def read_rows(
         start = ends[index] - counts[index]
         wanted = [int(row) for row, at in zip(rows, place, strict=True) if at == index]
         with parquet_problems(shards[index].parquet):
-            table = pq.read_table(shards[index].parquet, columns=names and list(names))
+            table = pq.read_table(readable(shards[index].parquet), columns=names and list(names))
             columns = table_to_columns(table.take([row - start for row in wanted]))
         for i, row in enumerate(wanted):
             found[row] = shards[index], {name: values[i] for name, values in columns.items()}
@@ -243,12 +250,12 @@ def read_members(shard: Shard, keys: Iterable[str]) -> dict[str, dict[str, bytes
     return found
 
 
-def tar_samples(tar: Path, keys: set[str] | None = None) -> Iterator[tuple[str, str, bytes]]:
+def tar_samples(tar: Path | UrlPath, keys: set[str] | None = None) -> Iterator[tuple[str, str, bytes]]:
     """(key, ending, bytes) of a tar's members in order, for all or for some keys; names split as webdataset does."""
     from schemas import InputError
 
     try:
-        with tarfile.open(tar, "r:") as archive:
+        with tar.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as archive:
             for member in archive:
                 folder, _, name = member.name.rpartition("/")
                 stem, _, ending = name.partition(".")

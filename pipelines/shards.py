@@ -1,8 +1,8 @@
 """Writing shards: NNNNNN.tar, NNNNNN.parquet, NNNNNN.json, and at the end rejects.parquet and dataset.json.
 
-The same samples give the same bytes: members have no time and no owner, and stand in the order of the label rows. Each
-file is written under a hidden name and renamed, the tar last; a tar under its final name whose sha256 is the one its
-statistics tell is complete.
+The same samples give the same bytes: members have no time and no owner, and stand in the order of the label rows. A
+file gets its name when it is complete (`storage.published`), the tar last, for trainers look for tars; a tar whose
+sha256 is the one its statistics tell is complete.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import hashlib
 import io
 import json
 import logging
-import os
 import re
 import tarfile
 import zipfile
@@ -24,7 +23,8 @@ from typing import Any
 import numpy as np
 
 from pipelines.ledger import Ledger
-from pipelines.planning import ShardSpec, file_sha256
+from pipelines.planning import ShardSpec
+from pipelines.storage import UrlPath, file_sha256, published, readable
 from schemas import (
     ERROR_QUANTILES,
     HMR_SKEL,
@@ -49,7 +49,7 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 def write_shard(
-    directory: Path,
+    directory: Path | UrlPath,
     spec: ShardSpec,
     columns: Columns,
     images: Sequence[bytes | None],
@@ -67,7 +67,7 @@ def write_shard(
     schema = with_float_width(HMR_SKEL, float_width)
     with output_problems(directory), ExitStack() as files:  # closed in reverse: the tar gets its name last
         tar, table, document = (
-            files.enter_context(_renamed(directory / f"{spec.name}.{ending}")) for ending in ("tar", "parquet", "json")
+            files.enter_context(published(directory / f"{spec.name}.{ending}")) for ending in ("tar", "parquet", "json")
         )
         _write_tar(tar, schema, columns, images)
         pq.write_table(columns_to_table(schema, columns), table, compression="zstd")
@@ -76,8 +76,8 @@ def write_shard(
             "version": record_version(SHARD_STATS),
             "shard": spec.name,
             "spec_hash": spec.hash,
-            "tar_sha256": file_sha256(str(tar)),
-            "parquet_sha256": file_sha256(str(table)),
+            "tar_sha256": file_sha256(tar),
+            "parquet_sha256": file_sha256(table),
             "tar_bytes": tar.stat().st_size,
             "rows": len(spec),
             "samples": len(images),
@@ -93,7 +93,7 @@ def write_shard(
     return stats
 
 
-def finished_shard(directory: Path, spec: ShardSpec) -> dict[str, Any] | None:
+def finished_shard(directory: Path | UrlPath, spec: ShardSpec) -> dict[str, Any] | None:
     """Statistics of the shard if it is there, was made from this very spec and is undamaged; else None."""
     try:
         stats = json.loads((directory / f"{spec.name}.json").read_text())
@@ -103,7 +103,7 @@ def finished_shard(directory: Path, spec: ShardSpec) -> dict[str, Any] | None:
             log.warning("%s.json does not have its checksum; the shard is made again", directory / spec.name)
             return None
         for ending in ("tar", "parquet"):
-            if file_sha256(str(directory / f"{spec.name}.{ending}")) != stats[f"{ending}_sha256"]:
+            if file_sha256(directory / f"{spec.name}.{ending}") != stats[f"{ending}_sha256"]:
                 log.warning("%s.%s does not have its checksum; the shard is made again", directory / spec.name, ending)
                 return None
         return stats
@@ -112,7 +112,7 @@ def finished_shard(directory: Path, spec: ShardSpec) -> dict[str, Any] | None:
 
 
 def write_dataset(
-    directory: Path,
+    directory: Path | UrlPath,
     shards: Iterable[str],
     options: dict[str, Any],
     versions: dict[str, str],
@@ -136,7 +136,7 @@ def write_dataset(
     ledger = Ledger(planned or {})
     with (
         output_problems(directory),
-        _renamed(directory / "rejects.parquet") as path,
+        published(directory / "rejects.parquet") as path,
         pq.ParquetWriter(path, REJECTS, compression="zstd") as writer,
     ):
         for name in names:
@@ -153,7 +153,8 @@ def write_dataset(
                 counts[key] += stats[key]
             for reason, number in stats["rejects"].items():
                 reasons[reason] = reasons.get(reason, 0) + number
-            table = pq.read_table(directory / f"{name}.parquet", columns=["label_file", "label_row", *QUANTILE_FIELDS])
+            columns = ["label_file", "label_row", *QUANTILE_FIELDS]
+            table = pq.read_table(readable(directory / f"{name}.parquet"), columns=columns)
             ledger.add(table)
             datasets.append(table.column("label_file").to_numpy())
             for key in QUANTILE_FIELDS:
@@ -179,19 +180,19 @@ def write_dataset(
         "versions": versions,
         "shards": summaries,
     }
-    with output_problems(directory), _renamed(directory / "dataset.json") as path:
+    with output_problems(directory), published(directory / "dataset.json") as path:
         path.write_text(_json(manifest, indent=1) + "\n")
     return manifest
 
 
-def withdraw_dataset(directory: Path) -> None:
+def withdraw_dataset(directory: Path | UrlPath) -> None:
     """Remove what only a finished run may show, and what killed runs left half written."""
     finished = (directory / name for name in ("dataset.json", "rejects.parquet", "run.json", "report.html"))
     for path in [*finished, *directory.glob(".*.tmp-*")]:
         path.unlink(missing_ok=True)
 
 
-def remove_stale_shards(directory: Path, shards: Iterable[str]) -> int:
+def remove_stale_shards(directory: Path | UrlPath, shards: Iterable[str]) -> int:
     """Remove shards that this plan does not have (an earlier run had more); returns how many."""
     wanted, stale = set(shards), set()
     for path in sorted(directory.iterdir()):
@@ -222,7 +223,7 @@ def stage_means(errors: np.ndarray) -> dict[str, float | None]:
 
 
 @contextmanager
-def output_problems(directory: Path) -> Iterator[None]:
+def output_problems(directory: Path | UrlPath) -> Iterator[None]:
     """What the system says of writing (a full disk, no permission) as an InputError that names the folder."""
     try:
         yield
@@ -266,19 +267,6 @@ def _npy_header(dtype: str, shape: tuple[int, ...]) -> bytes:
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, {"descr": dtype, "fortran_order": False, "shape": shape})
     return header.getvalue()
-
-
-@contextmanager
-def _renamed(path: Path) -> Iterator[Path]:
-    """A hidden name to write to; at the end the file gets its own name in one step, or disappears after an error."""
-    hidden = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-    try:
-        yield hidden
-        with open(hidden, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(hidden, path)
-    finally:
-        hidden.unlink(missing_ok=True)
 
 
 def _by_label_file(names: list[np.ndarray], distances: dict[str, np.ndarray]) -> dict[str, dict[str, Any]]:

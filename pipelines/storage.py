@@ -138,7 +138,7 @@ class UrlPath:
     def is_dir(self) -> bool:
         """Whether anything is below it; object stores know no empty folders."""
         try:
-            return bool(_match(self / "*", limit=1))
+            return bool(_match(self / "**", limit=1))
         except OSError:  # file systems with folders refuse to list one that is not there
             return False
 
@@ -217,6 +217,11 @@ def read_range(path: UrlPath, offset: int, size: int) -> bytes:
     return b"".join(pieces)
 
 
+def readable(path: Path | UrlPath) -> Path | BinaryIO:
+    """What pyarrow reads a file from: its path, or over a URL the open file."""
+    return path if isinstance(path, Path) else path.open()
+
+
 @contextmanager
 def published(path: Path | UrlPath) -> Iterator[Path]:
     """A local file to write; at the end it is `path`, in one step, or disappears after an error."""
@@ -244,6 +249,18 @@ def published(path: Path | UrlPath) -> Iterator[Path]:
                 with contextlib.suppress(Exception):
                     system.delete([hidden_url.url])
                 raise
+
+
+def remove_folder(path: Path | UrlPath) -> None:
+    """A folder and the files in it, if it is there; what cannot be removed stays."""
+    if isinstance(path, Path):
+        shutil.rmtree(path, ignore_errors=True)
+        return
+    with contextlib.suppress(OSError):
+        files = [file.url for file in path.iterdir()]
+        if files:
+            with _problems(path.url) as system:
+                system.delete(files)
 
 
 @lru_cache(maxsize=8)

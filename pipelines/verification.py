@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import math
@@ -25,6 +24,7 @@ from pipelines.shard_reading import (
     tar_samples,
     whole_folder,
 )
+from pipelines.storage import UrlPath, file_sha256, readable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -79,7 +79,7 @@ def verify(shards: Sequence[Shard], against: Sequence[str] = ()) -> Verdict:
 
     failures: list[tuple[str, str]] = []
     samples = 0
-    folders: dict[Path, list[Shard]] = {}
+    folders: dict[Path | UrlPath, list[Shard]] = {}
     for shard in tqdm(shards, desc="verify", unit="shard", disable=None, leave=False):
         folders.setdefault(shard.folder, []).append(shard)
         count, found = _check_shard(shard)
@@ -113,12 +113,12 @@ def _check_shard(shard: Shard) -> tuple[int, list[str]]:
         except InputError as error:
             failures.append(str(error))
     for file, name in ((shard.tar, "tar_sha256"), (shard.parquet, "parquet_sha256")):
-        if file.is_file() and name in stats and sha256(file) != stats[name]:
+        if file.is_file() and name in stats and file_sha256(file) != stats[name]:
             failures.append(f"{file.name} has another checksum than {shard.stats.name} states")
     if shard.tar.is_file() and stats.get("tar_bytes", size := shard.tar.stat().st_size) != size:
         failures.append(f"{shard.tar.name} has {size} bytes, {shard.stats.name} states {stats['tar_bytes']}")
     try:
-        table = pq.read_table(shard.parquet)
+        table = pq.read_table(readable(shard.parquet))
         check_schema(table.schema, HMR_SKEL, shard.parquet.name)
         columns = table_to_columns(table)
         if table.num_rows:
@@ -132,15 +132,6 @@ def _check_shard(shard: Shard) -> tuple[int, list[str]]:
         except InputError as error:
             failures.append(str(error))
     return table.num_rows, failures
-
-
-def sha256(file: Path) -> str:
-    """Checksum of a file in hexadecimal, read in pieces."""
-    digest = hashlib.sha256()
-    with file.open("rb") as content:
-        while piece := content.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()
 
 
 def _document_problems(schema: pa.Schema, document: Mapping) -> Iterator[tuple[str, str]]:
@@ -255,7 +246,7 @@ def _member_problems(
             yield f".{ending} is {pixels.shape[1]} x {pixels.shape[0]}, its crop_size is {size[0]} x {size[1]}"
 
 
-def _check_manifest(folder: Path, shards: Sequence[Shard]) -> Iterator[str]:
+def _check_manifest(folder: Path | UrlPath, shards: Sequence[Shard]) -> Iterator[str]:
     """The folder's manifest and list of rejects against its shards' statistics."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -294,7 +285,7 @@ def _check_manifest(folder: Path, shards: Sequence[Shard]) -> Iterator[str]:
     if manifest["rejects"] != rejects:
         yield f"states rejects {manifest['rejects']}, its shards have {rejects}"
     try:
-        table = pq.read_table(folder / REJECTS_FILE)
+        table = pq.read_table(readable(folder / REJECTS_FILE))
         check_schema(table.schema, REJECTS, REJECTS_FILE)
         counted = {entry["values"]: entry["counts"] for entry in table["reason"].value_counts().to_pylist()}
         if counted != rejects:

@@ -261,8 +261,6 @@ def test_full_disk(labels, forks, undisturbed, tmp_path):
 
 
 def test_no_room_for_the_last_file(labels, undisturbed, copied, monkeypatch, capfd):
-    from pipelines import shards
-
     real = os.fsync
 
     def full(descriptor):
@@ -270,7 +268,7 @@ def test_no_room_for_the_last_file(labels, undisturbed, copied, monkeypatch, cap
             raise OSError(28, "No space left on device")
         real(descriptor)
 
-    monkeypatch.setattr(shards.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     assert main(arguments_of(labels, copied)) == 2
     assert "No space left on device" in capfd.readouterr().err
     assert not (copied / "dataset.json").exists()

@@ -161,8 +161,6 @@ def test_an_interrupted_rewrite_never_passes_for_finished(tmp_path, monkeypatch)
     """Whichever of the renames is the last that happens, what is there is the old shard or no finished one."""
     import os
 
-    from pipelines import shards
-
     old, new = spec_of(hash="old"), spec_of(hash="new")
     real = os.replace
     for allowed in range(3):
@@ -175,7 +173,7 @@ def test_an_interrupted_rewrite_never_passes_for_finished(tmp_path, monkeypatch)
             done.append(target)
             real(source, target)
 
-        monkeypatch.setattr(shards.os, "replace", replace_some)
+        monkeypatch.setattr(os, "replace", replace_some)
         with pytest.raises(KeyboardInterrupt):
             write(tmp_path, spec=new, betas=np.ones((3, 10), np.float32))
         monkeypatch.undo()
