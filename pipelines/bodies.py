@@ -1,10 +1,13 @@
-"""The body models of a run: one fitter per process, and a hash of what it was made from."""
+"""The body models of a run: one fitter per process or accelerator, and a hash of what it was made from."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
+import platform
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,6 +16,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from pipelines.shared_bodies import SharedBodies
 from pipelines.storage import file_sha256, is_url, local_folder
 from schemas import InputError
 
@@ -24,9 +28,19 @@ class Bodies(Protocol):
     """What the conversion needs of body models. `gender` is that of the SMPL source."""
 
     def fit(
-        self, gender: str, poses: np.ndarray, betas: np.ndarray, trans: np.ndarray, progress: Callable[[int], object]
+        self,
+        gender: str,
+        poses: np.ndarray,
+        betas: np.ndarray,
+        trans: np.ndarray,
+        progress: Callable[[int], object],
+        *,
+        spent: Callable[[str, float], object] = ...,
     ) -> dict[str, np.ndarray]:
-        """Fields of fitting.SKELFit as arrays, for SMPL poses (B, 72), betas (B, 10), trans (B, 3)."""
+        """Fields of fitting.SKELFit as arrays, for SMPL poses (B, 72), betas (B, 10), trans (B, 3).
+
+        `spent` is told the name of the device and for how many seconds it was busy with this.
+        """
         ...
 
     def keypoints(self, gender: str, poses: np.ndarray, betas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -78,12 +92,15 @@ class LoadedBodies:
                 self._fitters[gender] = SKELFitter(smpl, self._skel, FitOptions(limits=self.limits))
             return self._fitters[gender]
 
-    def fit(self, gender, poses, betas, trans, progress, sequence=False):
+    def fit(self, gender, poses, betas, trans, progress, sequence=False, *, spent=lambda device, seconds: None):
         with self._lock:
             fitter = self.load(gender)
             run = fitter.fit_sequence if sequence else fitter.fit
+            began = time.perf_counter()
             source = (self._tensor(values) for values in (poses, betas, trans))
-            return run(*source, batch_size=self.batch_size, threads=self.threads, progress=progress).numpy()
+            found = run(*source, batch_size=self.batch_size, threads=self.threads, progress=progress).numpy()
+            spent(f"{platform.node()} {self.device} of process {os.getpid()}", time.perf_counter() - began)
+            return found
 
     def keypoints(self, gender, poses, betas):
         import torch
@@ -115,16 +132,17 @@ def _compute_alone() -> None:
     torch.set_num_threads(1)
 
 
-_loaded: dict[tuple, LoadedBodies] = {}
+_loaded: dict[tuple, LoadedBodies | SharedBodies] = {}
 _loading = threading.Lock()
 
 
 def bodies_of_process(
     body_models: str, gender: str, device: str, batch_size: int | None, limits: str, threads: int
-) -> LoadedBodies:
-    """The body models of this process, loaded once however many callers ask, for fits on `threads` CPU threads.
+) -> LoadedBodies | SharedBodies:
+    """The body models for this process, loaded once however many callers ask, for fits on `threads` CPU threads.
 
-    torch and OpenCV are told to use no threads of their own: the workers' threads are the only ones.
+    On accelerators they are shared with all other processes of this machine, one model per device. torch and OpenCV
+    are told to use no threads of their own: the workers' threads are the only ones.
     """
     import cv2
 
@@ -132,8 +150,22 @@ def bodies_of_process(
     with _loading:
         if key not in _loaded:
             cv2.setNumThreads(1)
-            _loaded[key] = LoadedBodies(*key)
+            devices = devices_of(device)
+            if devices == ["cpu"]:
+                _loaded[key] = LoadedBodies(*key)
+            else:
+                settings = {"body_models": body_models, "gender": gender, "batch_size": batch_size}
+                _loaded[key] = SharedBodies(devices, {**settings, "limits": limits, "threads": threads})
         return _loaded[key]
+
+
+def mesh_vertices(body_models: str, gender: str, device: str, batch_size: int | None, limits: str, threads: int) -> int:
+    """Vertices of the bodies' mesh. Raises InputError for body models that are missing or damaged.
+
+    What this has to load on a CPU is kept for the fits if they are done there.
+    """
+    make = bodies_of_process if devices_of(device) == ["cpu"] else LoadedBodies
+    return make(body_models, gender, "cpu", batch_size, limits, threads).load().skel.num_vertices
 
 
 @contextmanager
@@ -150,8 +182,18 @@ def model_files(body_models: str) -> Iterator[str]:
         raise InputError(error.problem, file=file, field=error.field, expected=error.expected) from error
 
 
+def devices_of(device: str) -> list[str]:
+    """Devices of this machine that an option means: `cuda` is every GPU, `auto` as well if there is one."""
+    import torch
+
+    if device in ("auto", "cuda"):
+        found = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+        return found or (["cpu"] if device == "auto" else ["cuda"])
+    return [device]
+
+
 def resolve_device(device: str) -> str:
-    """`auto` is the first GPU if there is one."""
+    """`auto` is the GPUs if there are any."""
     import torch
 
     if device == "auto":

@@ -16,14 +16,15 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.bodies import bodies_of_process, bodies_sha256, resolve_device
+from pipelines.bodies import bodies_of_process, bodies_sha256, mesh_vertices, resolve_device
 from pipelines.cli import guarded, set_up_logging
-from pipelines.conversion import ConversionSettings, convert_shard
+from pipelines.conversion import ConversionSettings, begin_shard
 from pipelines.images import open_images
 from pipelines.options import BuildOptions, cores, package_versions, parse_options, settings_hash
 from pipelines.output_lock import OutputTaken, check_still_ours, output_lock
@@ -39,9 +40,11 @@ from schemas import InputError
 # Importing Beam warns that Google's clients are not installed; nobody here needs them.
 logging.getLogger().addFilter(lambda record: not str(record.msg).startswith("apitools not found"))
 import apache_beam as beam  # noqa: E402
+from apache_beam.transforms.window import GlobalWindows  # noqa: E402
 
 if TYPE_CHECKING:
     from apache_beam.options.pipeline_options import PipelineOptions
+    from apache_beam.utils.windowed_value import WindowedValue
 
 log = logging.getLogger(__name__)
 
@@ -68,31 +71,67 @@ class BodySettings:
 class ConvertShard(beam.DoFn):
     """ShardSpec -> the shard's statistics; or, if it cannot be made, {"shard": .., "error": ..}.
 
-    Once the output cannot be written to, the shards that are left are not tried.
+    A shard is written while the next one of the bundle is read and fitted. Once the output cannot be written to, the
+    shards that are left are not tried.
     """
 
     def __init__(self, settings: ConversionSettings, bodies: BodySettings) -> None:
         self.settings = settings
         self.bodies = bodies
 
+    def setup(self) -> None:
+        self._writer = ThreadPoolExecutor(1, "writer")
+        self._writing: Future[dict[str, Any]] | None = None
+
+    def teardown(self) -> None:
+        self._writer.shutdown()
+
     def process(self, spec: ShardSpec) -> Iterator[dict[str, Any]]:
-        directory = place(self.settings.output)
-        progress = ShardProgress(directory, spec.name)
         try:
-            if failed_run(directory):
-                yield {"shard": spec.name, "error": ""}
-                return
-            stats = convert_shard(spec, self.settings, bodies_of_process(**vars(self.bodies)), progress)
+            begun = self._told(spec, lambda: self._begin(spec))
+        except BaseException:  # the runner may try again at once: nothing of this try may still be writing
+            wait([self._writing] if self._writing else [])
+            raise
+        yield from self._written()
+        if isinstance(begun, dict):
+            yield begun
+        else:
+            self._writing = self._writer.submit(self._told, spec, begun)
+
+    def finish_bundle(self) -> Iterator[WindowedValue]:
+        yield from map(GlobalWindows.windowed_value, self._written())
+
+    def _written(self) -> Iterator[dict[str, Any]]:
+        """The statistics of the shard that was being written, if there is one."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            yield writing.result()
+
+    def _begin(self, spec: ShardSpec) -> Callable[[], dict[str, Any]]:
+        """Fits; what is returned writes."""
+        directory = place(self.settings.output)
+        if failed_run(directory):
+            return lambda: {"shard": spec.name, "error": ""}
+        progress = ShardProgress(directory, spec.name)
+        finish = begin_shard(spec, self.settings, bodies_of_process(**vars(self.bodies)), progress)
+
+        def finished() -> dict[str, Any]:
+            stats = finish()
+            progress.write()
+            return {key: value for key, value in stats.items() if key not in ("rejected_rows", "versions")}
+
+        return finished
+
+    def _told(self, spec: ShardSpec, step: Callable[[], Any]) -> Any:
+        """The result of a step, or what was wrong, as a document."""
+        try:
+            return step()
         except InputError as error:
             if error.field == "--output":
-                report_failure(directory, str(error))
-            yield {"shard": spec.name, "error": str(error)}
-            return
+                report_failure(place(self.settings.output), str(error))
+            return {"shard": spec.name, "error": str(error)}
         except OutputTaken as error:
-            yield {"shard": spec.name, "error": str(error)}
-            return
-        progress.write()
-        yield {key: value for key, value in stats.items() if key not in ("rejected_rows", "versions")}
+            return {"shard": spec.name, "error": str(error)}
 
 
 class WriteDataset(beam.DoFn):
@@ -196,8 +235,8 @@ def _convert(
         threads=threads,
     )
     facts = run_facts(device=options.device, workers=workers, processes=processes, threads=threads, runner=_name(rest))
-    fitter = bodies_of_process(**vars(bodies)).load()  # a body model that is missing or damaged shows here
-    body_hash = bodies_sha256(options.body_models, options.gender, fitter.skel.num_vertices)
+    vertices = mesh_vertices(**vars(bodies))  # a body model that is missing or damaged shows here
+    body_hash = bodies_sha256(options.body_models, options.gender, vertices)
     selection = RowSelection.parse(options.rows, options.every)
     settings_sha256 = settings_hash(options, body_hash)
     images = open_images(options.images)

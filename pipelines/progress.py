@@ -127,6 +127,9 @@ def print_summary(manifest: dict[str, Any], run: dict[str, Any], directory: str,
     kept = run["shards_kept"]
     table.add_row("shards", f"{len(manifest['shards']):,}" + (f" ({kept:,} kept)" if kept else ""))
     table.add_row("rate", f"{run['rows_made'] / max(seconds, 1e-9):,.1f} people/s over {seconds:,.1f} s")
+    if run["devices"]:
+        fitting = "fitting" if len(run["devices"]) == 1 else f"fitting, mean of {len(run['devices'])} devices"
+        table.add_row(fitting, f"{run['busy_share']:.0%} of the time")
     table.add_row("output", directory)
     console = Console()
     console.print(table)

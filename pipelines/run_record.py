@@ -28,19 +28,35 @@ def run_facts(**more: Any) -> dict[str, Any]:
     }
 
 
+def _devices(made: list[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """Device -> seconds of fitting and busy share."""
+    busy: dict[str, float] = {}
+    for shard in made:
+        for device, seconds in shard["fit"].items():
+            busy[device] = busy.get(device, 0.0) + seconds
+    span = max(shard["ended"] for shard in made) - min(shard["began"] for shard in made) if made else 0.0
+    return {
+        device: {"fit_s": round(seconds, 3), "busy_share": round(seconds / span, 4) if span > 0 else 0.0}
+        for device, seconds in sorted(busy.items())
+    }
+
+
 def write_run(
     directory: Path | UrlPath, facts: Mapping[str, Any], shards: Iterable[Mapping[str, Any]]
 ) -> dict[str, Any]:
     """Write run.json from the statistics that the workers sent; returns it.
 
-    `fit_share` is the part of the workers' time in which they fitted, `image_wait_share` the part in which a finished
-    fit waited for images; the rest is reading labels and writing. On one GPU with one worker, `fit_share` is its busy
-    share as the host sees it.
+    `devices` tells how long each device fitted, and which share of the time from the first shard's beginning to the
+    last one's end that is (`busy_share`; in all, the mean over devices); for a CPU, each worker process is a device.
+    Of the workers' time `worker_s`, `device_wait_share` is spent waiting for a device that fits for another worker, and
+    `image_wait_share` waiting for images after a fit; the rest is fitting, reading labels and writing. Images, and
+    writing in other threads, go on while a device fits: shares can add up to more than 1.
     """
     shards = list(shards)
     made = [shard["seconds"] | {"rows": shard["rows"]} for shard in shards if "seconds" in shard]
     wall, work = time.time() - facts["started"], sum(shard["all"] for shard in made)
     rows = sum(shard["rows"] for shard in made)
+    devices = _devices(made)
     document = {
         **facts,
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(facts["started"])),
@@ -51,8 +67,9 @@ def write_run(
         "rows_kept": sum(shard["rows"] for shard in shards) - rows,
         "rows_per_s": round(rows / wall, 3) if wall > 0 else None,
         "worker_s": round(work, 3),
-        "fit_s": round(sum(shard["fit"] for shard in made), 3),
-        "fit_share": round(sum(shard["fit"] for shard in made) / work, 4) if work else None,
+        "devices": devices,
+        "busy_share": round(sum(d["busy_share"] for d in devices.values()) / len(devices), 4) if devices else None,
+        "device_wait_share": round(sum(shard["device_wait"] for shard in made) / work, 4) if work else None,
         "image_wait_share": round(sum(shard["images"] for shard in made) / work, 4) if work else None,
     }
     with output_problems(directory):

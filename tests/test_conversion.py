@@ -23,7 +23,8 @@ class FakeBodies:
         self.broken = broken
         self.calls = []
 
-    def fit(self, gender, poses, betas, trans, progress):
+    def fit(self, gender, poses, betas, trans, progress, spent):
+        spent("fake", 2.0)
         self.calls.append((gender, poses.copy(), betas.copy(), trans.copy()))
         for first in range(0, len(poses), 2):
             progress(len(poses[first : first + 2]))
