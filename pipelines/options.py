@@ -18,6 +18,11 @@ PACKAGE = "hmr-skel"
 _PACKAGES = (PACKAGE, "numpy", "torch", "smplx", "opencv-python-headless", "simplejpeg", "pyarrow")
 _NOT_RECORDED = ("output", "quiet", "threads")
 
+BEHAVIOUR = 2
+"""Version of what the code makes of rows, images and options. Raise it with every change after which a shard's bytes
+are others (how crops are cut, decoded and encoded, what the fit finds, what is rejected): reruns over an older data set
+then make its shards again instead of keeping them. 2: JPEGs are decoded at reduced size."""
+
 
 @dataclass
 class BuildOptions:
@@ -176,6 +181,7 @@ def settings_hash(options: BuildOptions, bodies_sha256: str) -> str:
         "limits": options.limits,
         "images": options.images.lower() != "none",
         "body_models": bodies_sha256,
+        "behaviour": BEHAVIOUR,
         "record": record_version(HMR_SKEL),
         "package": package_versions()[PACKAGE],
     }
