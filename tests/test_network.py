@@ -18,7 +18,7 @@ from train.config import BACKBONES, VARIANTS, BackboneSize, NetworkConfig, varia
 from train.decoder import relaxed_stance
 from train.flnet import whole_image
 from train.pose_representation import poses_to_representation
-from train.vit import ViT
+from train.vit import PatchEmbedding, ViT
 
 TINY = NetworkConfig(backbone="tiny", heads=2, head_dim=16, mlp_dim=64, hidden_dim=32, query_dim=48)
 
@@ -237,6 +237,19 @@ def test_stochastic_depth_skips_whole_samples_in_training_only():
     assert (even - even[:1]).abs().max() < 1e-5
     # Only the second block skips, each of its two branches or not: four results.
     assert len(torch.unique(drawn[:, 0].mul(1e3).round(), dim=0)) == 4
+
+
+@pytest.mark.parametrize("stem", [(), (8, 16, 32)])
+def test_tokens_come_row_by_row_from_their_patches(stem):
+    torch.manual_seed(0)
+    embed = PatchEmbedding(32, stem)
+    image = torch.zeros(1, 3, 256, 192)
+    row, column = 5, 7
+    image[:, :, 16 * row : 16 * row + 10, 16 * column : 16 * column + 10] = 3.0
+    with torch.no_grad():
+        changed = (embed(image) - embed(torch.zeros_like(image)))[0].norm(dim=-1)
+    assert changed.shape == (192,)
+    assert changed.argmax() == 12 * row + column
 
 
 @pytest.mark.parametrize("name", ["skel-cf", "hsmr"])

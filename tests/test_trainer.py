@@ -11,6 +11,7 @@ import threading
 import time
 from pathlib import Path
 
+import cv2
 import pytest
 import torch
 from written_shards import label_columns, write_shard
@@ -214,10 +215,13 @@ def test_curves_pictures_and_measures_on_held_out_people_are_written(shards, tmp
     scalars, images = written.Tags()["scalars"], written.Tags()["images"]
     expected = {"loss/total", "loss/final/joints_2d", "loss/coarse/betas", "optimiser/learning_rate"}
     expected |= {"time/people_per_second", "time/share_waiting_for_data", "held_out/mpjpe_mm", "held_out/pck_0.05"}
+    expected |= {"mean_person/mpjpe_mm"}
     assert expected <= set(scalars) and images == ["people"]
     assert [event.step for event in written.Scalars("loss/total")] == [1, 2]
     assert {path.name for path in (tmp_path / "panels").iterdir()} == {"00000000.png", "00000002.png"}
     assert (tmp_path / "before_after.png").stat().st_size > 10_000
+    assert len(written.Scalars("mean_person/mpjpe_mm")) == 1
+    assert cv2.imread(str(tmp_path / "curves.png")).std() > 10
     assert parse_options(TrainOptions, ["--config", str(tmp_path / "options.yaml")], "train", "").data.limit == 4
 
 

@@ -23,10 +23,12 @@ class BackboneSize:
     dim: int
     heads: int
     stochastic_depth: float
+    stem: tuple[int, ...] = ()
+    """channels of three convolutions before the tokens; none: ViTPose's single one makes them"""
 
 
 BACKBONES = {
-    "tiny": BackboneSize(4, 128, 4, 0.0),
+    "tiny": BackboneSize(3, 96, 3, 0.0, stem=(24, 48, 96)),
     "s": BackboneSize(12, 384, 12, 0.1),
     "b": BackboneSize(12, 768, 12, 0.3),
     "l": BackboneSize(24, 1024, 16, 0.5),

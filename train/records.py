@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -10,14 +11,19 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from schemas import InputError
+from train.curves import write_curves
 from train.streaming import Batch
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
+    from fitting import SKEL
+    from train.model import SKELCF
     from train.options import TrainOptions
     from train.processes import World
     from train.samplers import Cut
+    from train.streaming import PeopleStream
     from train.trainer import Run
 
 log = logging.getLogger(__name__)
@@ -32,8 +38,10 @@ class Records:
         self.options, self.run, self.world, self.done, self.last = options, run, world, done, last
         self.writer = self.bar = None
         self.data_time = self.step_time = 0.0
+        self._losses: list[float] = []
         self.people, self.steps, self.began = 0, 0, time.perf_counter()
-        self._mark, self._held_out, self._panel, self._before = self.began, None, None, None
+        self._mark, self._held_out, self._panel = self.began, None, None
+        self._mean_is_known = done >= cut.steps
         if world.rank == 0:
             from torch.utils.tensorboard import SummaryWriter
 
@@ -53,15 +61,18 @@ class Records:
         self.done, self.steps, self.people = self.done + 1, self.steps + 1, self.people + parts[0].people
         if self.writer is None:
             return
+        if math.isfinite(loss):
+            self._losses.append(loss)
         self.bar.update()
         steps, panels = self.options.log_steps, self.options.panel_steps or self.options.log_steps
         if self.done % steps and self.done % panels and self.done != self.last:
             return
         elapsed = max(self.data_time + self.step_time, 1e-9)
         rate, waiting = self.people / elapsed, self.data_time / elapsed
-        self.bar.set_postfix_str(f"loss {loss:.4f}, {rate:,.0f} people/s, {waiting:.0%} waiting")
+        mean_loss = sum(self._losses) / max(len(self._losses), 1)
+        self.bar.set_postfix_str(f"loss {mean_loss:.4f}, {rate:,.0f} people/s, {waiting:.0%} waiting")
         scalars = {f"loss/{name}": float(value) for name, value in terms.items()} | {
-            "loss/total": loss,
+            "loss/total": mean_loss,
             "optimiser/learning_rate": self.run.optimiser.param_groups[0]["lr"],
             "optimiser/gradient_norm": norm,
             "optimiser/skipped_steps": self.run.skipped,
@@ -72,75 +83,99 @@ class Records:
         for name, value in scalars.items():
             self.writer.add_scalar(name, value, self.done)
         left = (self.last - self.done) * elapsed / self.steps
-        log.info("step %d/%d: loss %.4f, %.0f people/s, %.0f s left", self.done, self.last, loss, rate, left)
+        log.info("step %d/%d: loss %.4f, %.0f people/s, %.0f s left", self.done, self.last, mean_loss, rate, left)
         if self.options.panel_steps and (self.done % self.options.panel_steps == 0 or self.done == self.last):
             self._draw()
         self.data_time = self.step_time = 0.0
         self.people = self.steps = 0
+        self._losses.clear()
         self._mark = time.perf_counter()
 
     def epoch_done(self) -> None:
         """Measures the moving average on held-out people, on the first rank; the others wait at the next step."""
-        if self.writer is not None and self.options.evaluate_people:
-            numbers = self._measured()
-            for name, value in numbers.items():
-                self.writer.add_scalar(f"held_out/{name}", value, self.done)
-            told = ", ".join(f"{name} {value:.3g}" for name, value in numbers.items())
-            log.info("epoch %d, held-out people: %s", self.run.epoch, told)
+        if self.writer is not None:
+            if self.options.evaluate_people:
+                self._measure()
+            self.writer.flush()
+            write_curves(self.options.output)
         self._mark = time.perf_counter()
 
-    def _measured(self) -> dict[str, float]:
-        from train.evaluation import Bodies, evaluate, network_estimator, summary
-        from train.streaming import PeopleStream
+    def _measure(self) -> None:
+        from train.evaluation import Bodies, evaluate, mean_estimator, mean_person, network_estimator, summary
 
-        options = self.options
+        options, device = self.options, self.world.device
         if self._held_out is None:
-            data = replace(options.data, part="held-out", limit=options.evaluate_people, weights=[])
-            try:
-                people = PeopleStream(data, options.batch, shuffle=False)
-            except InputError as error:
-                log.warning("nobody to measure on: %s", error)
+            people = self._held_out_people(options.evaluate_people, options.batch)
+            if people is None:
                 options.evaluate_people = 0
-                return {}
-            self._held_out = people, Bodies(options.body_models, self.world.device)
+                return
+            self._held_out = people, Bodies(options.body_models, device)
         people, bodies = self._held_out
         protocol = "3dpw" if "J_regressor_SMPL_MALE" in bodies.regressors else "h36m"
-        return summary(evaluate(network_estimator(self.run.ema), people, bodies, self.world.device, protocol))
+        measured = {"held_out": network_estimator(self.run.ema)}
+        if not self._mean_is_known:
+            measured["mean_person"], self._mean_is_known = mean_estimator(*mean_person(people)), True
+        for kind, estimator in measured.items():
+            numbers = summary(evaluate(estimator, people, bodies, device, protocol))
+            for name, value in numbers.items():
+                self.writer.add_scalar(f"{kind}/{name}", value, self.done)
+            told = ", ".join(f"{name} {value:.3g}" for name, value in numbers.items())
+            log.info("epoch %d, %s: %s", self.run.epoch, kind.replace("_", " "), told)
+
+    def _held_out_people(self, limit: int, batch: int) -> PeopleStream | None:
+        """The first `limit` (0 = all) of those who are not trained on, if there are any; always in the same order."""
+        from train.streaming import PeopleStream
+
+        try:
+            data = replace(self.options.data, part="held-out", limit=limit, weights=[])
+            return PeopleStream(data, batch)
+        except InputError as error:
+            log.warning("no held-out people: %s", error)
+            return None
 
     def _draw(self) -> None:
-        """Writes OUTPUT/panels/NNNNNNNN.png: some people as the moving average sees them now."""
+        """Writes OUTPUT/panels/NNNNNNNN.png: some people as the moving average sees them now.
+
+        At the end also OUTPUT/before_after.png, the same people as seen before and after the training.
+        """
         import cv2
 
-        from train.panels import draw_estimates, estimates, sheet
+        from train.panels import sheet
+        from train.trainer import first_network
 
         folder = self.options.output / "panels"
         folder.mkdir(parents=True, exist_ok=True)
-        batch, skel, labels = self._shown()
-        now = draw_estimates(batch, skel, *estimates(self.run.ema, batch))
-        crops = list(batch.image.cpu().numpy())
-        picture = sheet({"image": crops, f"step {self.done}": now, "label": labels})
+        images, labels = self._shown()[2:]
+        now = self._seen_by(self.run.ema)
+        picture = sheet({"image": images, f"step {self.done}": now, "label": labels})
         cv2.imwrite(str(folder / f"{self.done:08d}.png"), picture[:, :, ::-1])
         self.writer.add_image("people", picture, self.done, dataformats="HWC")
-        if self.done == 0:
-            self._before = now
-        elif self.done == self.last and self._before:
-            columns = {"image": crops, "before": self._before, "after": now, "label": labels}
+        if self.done == self.last:
+            before = self._seen_by(first_network(self.options, self.world.device))
+            columns = {"image": images, "before": before, "after": now, "label": labels}
             cv2.imwrite(str(self.options.output / "before_after.png"), sheet(columns)[:, :, ::-1])
 
-    def _shown(self):
-        """The people whose pictures are drawn, SKEL, and the people with their labels drawn."""
+    def _seen_by(self, network: SKELCF) -> list[np.ndarray]:
+        from train.panels import draw_estimates, estimates
+
+        batch, skel = self._shown()[:2]
+        return draw_estimates(batch, skel, *estimates(network, batch))
+
+    def _shown(self) -> tuple[Batch, SKEL, list[np.ndarray], list[np.ndarray]]:
+        """Some people, held-out ones if there are any; SKEL; the people's crops, bare and with labels."""
         if self._panel is None:
             from fitting import SKEL
             from train.body import KeypointLayer
             from train.panels import draw_labels
             from train.streaming import PeopleStream, as_batch
 
-            options = self.options
-            people = PeopleStream(replace(options.data, limit=PANEL_PEOPLE, weights=[]), PANEL_PEOPLE, shuffle=False)
-            batch = as_batch(people[0, 0, 0]).to(self.world.device)
-            skel = SKEL.load(options.body_models).to(self.world.device)
-            body = KeypointLayer.load(options.body_models).to(self.world.device)
-            self._panel = batch, skel, draw_labels(batch, skel, body)
+            options, device = self.options, self.world.device
+            people = self._held_out_people(0, PANEL_PEOPLE) if options.data.part == "training" else None
+            if people is None:
+                people = PeopleStream(replace(options.data, weights=[]), PANEL_PEOPLE)
+            batch, skel = as_batch(people[0, 0, 0]).to(device), SKEL.load(options.body_models).to(device)
+            labels = draw_labels(batch, skel, KeypointLayer.load(options.body_models).to(device))
+            self._panel = batch, skel, list(batch.image.cpu().numpy()), labels
         return self._panel
 
     def close(self) -> None:

@@ -59,7 +59,7 @@ def train(options: TrainOptions) -> int:
     Raises InputError for what is wrong with options, shards, body models and checkpoints.
     """
     with join_world(options.device) as world, asked_to_stop() as stop:
-        network, loss_config = variant(options.variant, options.network, options.loss)
+        loss_config = variant(options.variant, options.network, options.loss)[1]
         body = KeypointLayer.load(options.body_models)
         people = PeopleStream(
             options.data,
@@ -72,8 +72,7 @@ def train(options: TrainOptions) -> int:
             root_basis=root_basis(body.skel),
         )
         body = body.to(world.device)
-        torch.manual_seed(options.seed)
-        run = start(SKELCF(network).to(world.device), options, people)
+        run = start(first_network(options, world.device), options, people)
         if world.rank == 0:
             options.output.mkdir(parents=True, exist_ok=True)
             write_options(options.output / "options.yaml", options)
@@ -173,9 +172,10 @@ def assumed_framing(model: nn.Module, framing: Framing) -> Framing:
 
 
 def normalised(image: Tensor) -> Tensor:
-    """(B, 3, H, W) network input of RGB pixels (B, H, W, 3) uint8."""
-    mean, std = (255 * torch.tensor(v, device=image.device).view(3, 1, 1) for v in (IMAGE_MEAN, IMAGE_STD))
-    return image.permute(0, 3, 1, 2).contiguous().float().sub_(mean).div_(std)
+    """(B, 3, H, W) network input of RGB pixels (B, H, W, 3) uint8, in their order in memory (channels last)."""
+    # Whole rows at a time: arithmetic on the three channels of each pixel alone takes three times as long.
+    mean, std = (255 * torch.tensor(v, device=image.device).repeat(image.shape[2]) for v in (IMAGE_MEAN, IMAGE_STD))
+    return image.flatten(2).float().sub_(mean).div_(std).view(image.shape).permute(0, 3, 1, 2)
 
 
 def learning_rate(options: TrainOptions, step: int, epoch_steps: int, last: int) -> float:
@@ -194,10 +194,17 @@ def update_average(ema: nn.Module, model: nn.Module, decay: float) -> None:
     torch._foreach_lerp_(list(ema.parameters()), [p.detach() for p in model.parameters()], 1 - decay)
 
 
+def first_network(options: TrainOptions, device: torch.device) -> SKELCF:
+    """The network with which a run begins."""
+    torch.manual_seed(options.seed)
+    network = SKELCF(variant(options.variant, options.network)[0]).to(device)
+    if options.initialise:
+        load_checkpoint(options.initialise, into=network)
+    return network
+
+
 def start(model: SKELCF, options: TrainOptions, people: PeopleStream) -> Run:
     """The run at its newest checkpoint, or at its beginning."""
-    if options.initialise:
-        load_checkpoint(options.initialise, into=model)
     ema = copy.deepcopy(model).eval().requires_grad_(False)
     optimiser = torch.optim.AdamW(model.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay)
     run = Run(model, ema, optimiser)

@@ -5,6 +5,8 @@ Source: Xu et al., ViTPose, NeurIPS 2022; parameter names are those of its relea
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -18,6 +20,7 @@ PADDING = 2
 GRID = (16, 12)
 """Rows and columns of patches of a 256x192 crop."""
 TOKENS = GRID[0] * GRID[1]
+STEM_STRIDES = (4, 2, 2)
 
 
 class Attention(nn.Module):
@@ -69,12 +72,23 @@ class Block(nn.Module):
 
 
 class PatchEmbedding(nn.Module):
-    def __init__(self, dim: int) -> None:
+    """One token per patch: from one convolution as in ViTPose, or, with a `stem`, from three small ones.
+
+    Such a stem learns from fewer images. Source: Xiao et al., Early Convolutions Help Transformers See Better, 2021.
+    """
+
+    def __init__(self, dim: int, stem: tuple[int, ...] = ()) -> None:
         super().__init__()
-        self.proj = nn.Conv2d(3, dim, PATCH, PATCH, PADDING)
+        layers: list[nn.Module] = []
+        for (before, after), stride in zip(pairwise((3, *stem)), STEM_STRIDES, strict=bool(stem)):
+            conv = nn.Conv2d(before, after, 2 * stride - 1, stride, stride - 1)
+            layers += [conv, nn.GroupNorm(after // 8, after), nn.GELU()]
+        self.stem = nn.Sequential(*layers)
+        self.proj = nn.Conv2d(stem[-1], dim, 1) if stem else nn.Conv2d(3, dim, PATCH, PATCH, PADDING)
+        initialise(self.proj)
 
     def forward(self, image: Tensor) -> Tensor:
-        return self.proj(image).flatten(2).transpose(1, 2)
+        return self.proj(self.stem(image)).flatten(2).transpose(1, 2)
 
 
 class ViT(nn.Module):
@@ -87,12 +101,13 @@ class ViT(nn.Module):
         self.checkpoint_activations = checkpoint_activations
         rate = size.stochastic_depth if stochastic_depth is None else stochastic_depth
         self.pos_embed = nn.Parameter(torch.zeros(1, TOKENS + 1, size.dim))
-        self.patch_embed = PatchEmbedding(size.dim)
+        self.patch_embed = PatchEmbedding(size.dim, size.stem)
         steps = max(size.depth - 1, 1)
         self.blocks = nn.ModuleList(Block(size.dim, size.heads, rate * i / steps) for i in range(size.depth))
         self.last_norm = nn.LayerNorm(size.dim, eps=1e-6)
-        self.apply(initialise)
-        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        self.blocks.apply(initialise)
+        with torch.no_grad():
+            self.pos_embed[0, 1:] = grid_waves(size.dim)
 
     def forward(self, image: Tensor) -> Tensor:
         # The first position is that of a class token, which ViTPose dropped but adds to every patch.
@@ -106,8 +121,20 @@ class ViT(nn.Module):
 
 
 def initialise(module: nn.Module) -> None:
-    """Weights of linear layers and patch projections drawn with deviation 0.02, biases zero."""
+    """Weights of linear layers and projections drawn so that outputs have their inputs' deviation, biases zero."""
     if isinstance(module, (nn.Linear, nn.Conv2d)):
-        nn.init.trunc_normal_(module.weight, std=0.02)
+        nn.init.trunc_normal_(module.weight, std=module.weight[0].numel() ** -0.5)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+
+
+def grid_waves(dim: int) -> Tensor:
+    """(TOKENS, dim) sines and cosines of the patches' rows and columns, from which places can be read linearly."""
+    turns = 100 ** -torch.linspace(0, 1, dim // 4)
+    rows, columns = (torch.arange(n)[:, None] * turns for n in GRID)
+    waves = [
+        function(angles).reshape(shape).expand(*GRID, -1)
+        for angles, shape in ((rows, (GRID[0], 1, -1)), (columns, (1, GRID[1], -1)))
+        for function in (torch.sin, torch.cos)
+    ]
+    return torch.cat(waves, -1).flatten(0, 1)

@@ -6,11 +6,15 @@ The other loader does what the field's trainers do for each person: read a photo
 OpenCV, draw the same augmentation, cut the crop with cv2.warpAffine, normalise in float32. Both run in one process on
 one core, on the same made-up pictures (smooth noise, JPEG quality 90), by turns. This project sends pixels as uint8 and
 normalises them where the network is, so its rate is told with and without that.
+
+Then the stream feeds a loop whose steps last 100 ms each and use no processor, as with a network on another device: how
+long do its batches, as large as the preset tiny's, keep it waiting?
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -93,6 +97,26 @@ def stream_loader(folder: Path, normalise: bool, batch: int = 64):
         yield normalised(as_batch(values).image) if normalise else as_batch(values).image
 
 
+def waiting(folder: Path, workers: int, steps: int, step: float = 0.1, batch: int = 32) -> tuple[float, int]:
+    """Share of time that steps of `step` seconds wait for batches, and how many of them wait over a millisecond."""
+    from train.augmentation_config import AugmentationConfig
+    from train.data_config import DataConfig
+    from train.streaming import PeopleStream, as_batch, stream
+    from train.trainer import normalised
+
+    people = PeopleStream(DataConfig(shards=[str(folder)]), batch, augmentation=AugmentationConfig())
+    batches = stream(people, epochs=1_000_000, workers=workers)
+    next(batches)  # starting the workers is no part of it
+    waits = []
+    for _ in range(steps):
+        time.sleep(step)
+        began = time.perf_counter()
+        values = next(batches)[1]
+        waits.append(time.perf_counter() - began)
+        normalised(as_batch(values).image)
+    return sum(waits) / (sum(waits) + steps * step), sum(wait > 1e-3 for wait in waits)
+
+
 def rate(batches, seconds: float) -> float:
     """People per second of processor time (which is what a core can do, however many others run beside)."""
     next(batches)
@@ -107,6 +131,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10.0, help="per loader and turn")
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--people", type=int, default=128)
+    parser.add_argument("--steps", type=int, default=100, help="of 100 ms, to wait for batches in")
     options = parser.parse_args()
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
@@ -116,6 +141,7 @@ def main() -> None:
         photographs = photograph_loader(folder, columns, options.people)
         loaders = photographs, stream_loader(folder, normalise=True), stream_loader(folder, normalise=False)
         rates = [tuple(rate(batches, options.seconds) for batches in loaders) for _ in range(options.turns)]
+        waits = {workers: waiting(folder, workers, options.steps) for workers in (1, 2)}
         sizes = [np.mean([f.stat().st_size for f in folder.glob(g)]) / 1024 for g in ("photo_*.jpg",)]
         sizes.append((folder / "000000.tar").stat().st_size / 1024 / options.people)
     table = Table(title="People per second of one core")
@@ -127,6 +153,11 @@ def main() -> None:
         table.add_row(name, *(f"{value:.1f}" for value in row), f"{row[1] / row[0]:.1f}, {row[2] / row[0]:.1f}")
     table.add_row("KiB each", f"{sizes[0]:.0f}", f"{sizes[1]:.0f}", "", "")
     Console(width=100).print(table)
+    for workers, (share, late) in waits.items():
+        sys.stdout.write(
+            f"{options.steps} steps of 100 ms, batches of 32, {workers} worker(s): "
+            f"{share:.1%} of the time waiting, {late} steps over 1 ms\n"
+        )
 
 
 if __name__ == "__main__":
