@@ -5,8 +5,9 @@
 
     label files, image index --> shard specs --> convert: read, fit, crop, write --> statistics --> dataset.json
 
-Specs and statistics travel between the steps, pixels never do: a spec names rows and byte ranges, and the worker that
-gets it reads, fits and writes. A shard that is already there, made from the same spec and undamaged, is kept.
+Names of shards and statistics travel between the steps, pixels never do: a shard's spec, in a file of the output
+folder, names rows and byte ranges, and the worker that gets it reads, fits and writes. A shard that is already there,
+made from the same spec and undamaged, is kept.
 """
 
 from __future__ import annotations
@@ -28,12 +29,13 @@ from pipelines.conversion import ConversionSettings, begin_shard
 from pipelines.images import open_images
 from pipelines.options import BuildOptions, cores, package_versions, parse_options, settings_hash
 from pipelines.output_lock import OutputTaken, check_still_ours, output_lock
-from pipelines.planning import RowSelection, ShardSpec, find_label_files, plan_shards
+from pipelines.plan_file import PlannedShard, plan_file
+from pipelines.planning import RowSelection, find_label_files, plan_shards
 from pipelines.progress import ProgressBar, ShardProgress, failed_run, print_summary, report_failure
 from pipelines.report import REPORT_FILE, write_report
 from pipelines.run_record import RUN_FILE, run_facts, write_run
 from pipelines.shard_reading import Shard
-from pipelines.shards import output_problems, remove_stale_shards, withdraw_dataset, write_dataset
+from pipelines.shards import output_problems, remove_leftovers, remove_stale_shards, withdraw_dataset, write_dataset
 from pipelines.storage import UrlPath, is_url, place, use_options
 from schemas import InputError
 
@@ -69,7 +71,7 @@ class BodySettings:
 
 
 class ConvertShard(beam.DoFn):
-    """ShardSpec -> the shard's statistics; or, if it cannot be made, {"shard": .., "error": ..}.
+    """PlannedShard -> the shard's statistics; or, if it cannot be made, {"shard": .., "error": ..}.
 
     A shard is written while the next one of the bundle is read and fitted. Once the output cannot be written to, the
     shards that are left are not tried.
@@ -86,9 +88,9 @@ class ConvertShard(beam.DoFn):
     def teardown(self) -> None:
         self._writer.shutdown()
 
-    def process(self, spec: ShardSpec) -> Iterator[dict[str, Any]]:
+    def process(self, planned: PlannedShard) -> Iterator[dict[str, Any]]:
         try:
-            begun = self._told(spec, lambda: self._begin(spec))
+            begun = self._told(planned, lambda: self._begin(planned))
         except BaseException:  # the runner may try again at once: nothing of this try may still be writing
             wait([self._writing] if self._writing else [])
             raise
@@ -96,7 +98,7 @@ class ConvertShard(beam.DoFn):
         if isinstance(begun, dict):
             yield begun
         else:
-            self._writing = self._writer.submit(self._told, spec, begun)
+            self._writing = self._writer.submit(self._told, planned, begun)
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
         yield from map(GlobalWindows.windowed_value, self._written())
@@ -107,13 +109,14 @@ class ConvertShard(beam.DoFn):
         if writing is not None:
             yield writing.result()
 
-    def _begin(self, spec: ShardSpec) -> Callable[[], dict[str, Any]]:
+    def _begin(self, planned: PlannedShard) -> Callable[[], dict[str, Any]]:
         """Fits; what is returned writes."""
         directory = place(self.settings.output)
         if failed_run(directory):
-            return lambda: {"shard": spec.name, "error": ""}
-        progress = ShardProgress(directory, spec.name)
-        finish = begin_shard(spec, self.settings, bodies_of_process(**vars(self.bodies)), progress)
+            return lambda: {"shard": planned.name, "error": ""}
+        progress = ShardProgress(directory, planned.name)
+        check_still_ours(directory, self.settings.run)
+        finish = begin_shard(planned.spec(), self.settings, bodies_of_process(**vars(self.bodies)), progress)
 
         def finished() -> dict[str, Any]:
             stats = finish()
@@ -122,16 +125,16 @@ class ConvertShard(beam.DoFn):
 
         return finished
 
-    def _told(self, spec: ShardSpec, step: Callable[[], Any]) -> Any:
+    def _told(self, planned: PlannedShard, step: Callable[[], Any]) -> Any:
         """The result of a step, or what was wrong, as a document."""
         try:
             return step()
         except InputError as error:
             if error.field == "--output":
                 report_failure(place(self.settings.output), str(error))
-            return {"shard": spec.name, "error": str(error)}
+            return {"shard": planned.name, "error": str(error)}
         except OutputTaken as error:
-            return {"shard": spec.name, "error": str(error)}
+            return {"shard": planned.name, "error": str(error)}
 
 
 class WriteDataset(beam.DoFn):
@@ -174,14 +177,14 @@ class WriteDataset(beam.DoFn):
 
 def build(
     pipeline: beam.Pipeline,
-    specs: Iterable[ShardSpec],
+    planned: Iterable[PlannedShard],
     convert: ConvertShard,
     write: WriteDataset,
 ) -> beam.PCollection[str]:
     """The job as its diagram has it; gives the path of dataset.json."""
     return (
         pipeline
-        | "Plan" >> beam.Create(specs, reshuffle=False)
+        | "Plan" >> beam.Create(planned, reshuffle=False)
         | "Spread over workers" >> beam.Reshuffle()
         | "Read, fit, crop, write" >> beam.ParDo(convert)
         | "Gather statistics" >> beam.CombineGlobally(beam.combiners.ToListCombineFn())
@@ -238,13 +241,6 @@ def _convert(
     vertices = mesh_vertices(**vars(bodies))  # a body model that is missing or damaged shows here
     body_hash = bodies_sha256(options.body_models, options.gender, vertices)
     selection = RowSelection.parse(options.rows, options.every)
-    settings_sha256 = settings_hash(options, body_hash)
-    images = open_images(options.images)
-    specs = list(plan_shards(labels, images, options.samples_per_shard, selection, settings_sha256))
-    people = sum(len(spec) for spec in specs)
-    if not people:
-        raise InputError("no rows are selected", field="--rows", expected="at least one label row")
-    facts["plan_s"] = round(time.time() - facts["started"], 3)
     settings = ConversionSettings(
         output=str(directory),
         crop=options.crop,
@@ -264,14 +260,22 @@ def _convert(
         planned={file.name: selection.of(file.rows) for file in labels},
         facts=facts,
     )
-    started = time.time()
     with output_problems(directory):
-        withdraw_dataset(directory)
-        _save_options(directory, options)
-    with ProgressBar(directory, people, options.quiet):
-        _run_pipeline(directory, pipeline_options, specs, ConvertShard(settings, bodies), write)
-    with output_problems(directory):
-        remove_stale_shards(directory, [spec.name for spec in specs])
+        remove_leftovers(directory)
+    per_shard, settings_sha256 = options.samples_per_shard, settings_hash(options, body_hash)
+    specs = plan_shards(labels, open_images(options.images), per_shard, selection, settings_sha256)
+    with plan_file(directory, token, specs) as planned:
+        if not planned:
+            raise InputError("no rows are selected", field="--rows", expected="at least one label row")
+        started = time.time()
+        facts["plan_s"] = round(started - facts["started"], 3)
+        with output_problems(directory):
+            withdraw_dataset(directory)
+            _save_options(directory, options)
+        with ProgressBar(directory, sum(shard.rows for shard in planned), options.quiet):
+            _run_pipeline(directory, pipeline_options, planned, ConvertShard(settings, bodies), write)
+        with output_problems(directory):
+            remove_stale_shards(directory, [shard.name for shard in planned])
     if not options.quiet:
         manifest = json.loads((directory / "dataset.json").read_text())
         print_summary(manifest, json.loads((directory / RUN_FILE).read_text()), options.output, time.time() - started)
@@ -281,13 +285,13 @@ def _convert(
 def _run_pipeline(
     directory: Path | UrlPath,
     options: PipelineOptions,
-    specs: list[ShardSpec],
+    planned: list[PlannedShard],
     convert: ConvertShard,
     write: WriteDataset,
 ) -> None:
     """Raises InputError for what a step reported, WorkerLost for a worker that is gone."""
     pipeline = beam.Pipeline(runner=_runner(options), options=options)
-    build(pipeline, specs, convert, write)
+    build(pipeline, planned, convert, write)
     try:
         pipeline.run().wait_until_finish()
     except RuntimeError as error:

@@ -83,7 +83,10 @@ class LabelFile:
     @cached_property
     def sha256(self) -> str:
         """Checksum of the file's content, read when it is first asked for."""
-        return file_sha256(self.path)
+        try:
+            return file_sha256(self.path)
+        except OSError as error:
+            raise InputError(f"cannot be read: {error.strerror or error}", file=self.path) from error
 
     def read(self, start: int = 0, stop: int | None = None, fields: Sequence[str] | None = None) -> Columns:
         """Rows [start, stop) as CAMERAHMR columns: those of `fields` that the file has, all of them by default.

@@ -16,15 +16,15 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 
-import numpy as np
-
 from pipelines.images import ImageRef, ImageSource, without_extension
 from pipelines.labels import IMAGE_LABELS, POSE_AND_SHAPE, LabelFile, open_labels
 from pipelines.npz_members import check_sums
+from pipelines.person_numbers import PersonNumbers
 from pipelines.storage import find, is_url, place
 from schemas import InputError
 
 _LONGEST_KEY = 200
+_PIECE = 65536
 
 
 @dataclass(frozen=True)
@@ -185,29 +185,6 @@ def image_name(labels: LabelFile, row: int) -> str:
     return f"{row:07d}"
 
 
-def persons_in_images(labels: LabelFile) -> np.ndarray:
-    """(N,) int32: how many earlier rows show the same image (the same path without extension).
-
-    Memory: 28 bytes per row of the file; the names themselves pass by in pieces.
-    """
-    if "imgname" not in labels.fields:
-        return np.zeros(labels.rows, np.int32)
-    digests = bytearray()
-    for names in labels.iterate("imgname"):
-        for name in names:
-            digests += hashlib.blake2b(_bytes(without_extension(name or "")), digest_size=16).digest()
-    low, high = np.frombuffer(digests, np.uint64).reshape(-1, 2).T
-    order = np.lexsort((low, high))
-    low, high = low[order], high[order]
-    first = np.ones(len(order), bool)
-    first[1:] = (low[1:] != low[:-1]) | (high[1:] != high[:-1])
-    position = np.arange(len(order))
-    persons = np.empty(len(order), np.int32)
-    # lexsort is stable: within one image rows stand in the file's order.
-    persons[order] = position - np.maximum.accumulate(np.where(first, position, 0))
-    return persons
-
-
 @dataclass
 class _Piece:
     """Selected rows of one label file that lie in one stretch of it."""
@@ -228,10 +205,12 @@ class _Piece:
 
 def _selected_rows(labels: LabelFile, selection: RowSelection) -> Iterator[_Piece]:
     chosen = selection.of(labels.rows)
-    persons = persons_in_images(labels)
     if "imgname" not in labels.fields:
-        yield _Piece(chosen, [image_name(labels, row) for row in chosen], persons[chosen].tolist() if chosen else [])
+        for first in range(0, len(chosen), _PIECE):
+            rows = chosen[first : first + _PIECE]
+            yield _Piece(rows, [image_name(labels, row) for row in rows], [0] * len(rows))
         return
+    persons = PersonNumbers(labels)
     start = 0
     for names in labels.iterate("imgname"):
         stop = start + len(names)
@@ -241,7 +220,7 @@ def _selected_rows(labels: LabelFile, selection: RowSelection) -> Iterator[_Piec
         rows = chosen[first:last]
         if rows:
             inside = slice(rows.start - start, rows.stop - start, rows.step)
-            yield _Piece(rows, names[inside].tolist(), persons[rows.start : rows.stop : rows.step].tolist())
+            yield _Piece(rows, names[inside].tolist(), persons.read(start, stop)[inside].tolist())
         start = stop
 
 
@@ -272,7 +251,8 @@ class _OpenShard:
         self.persons += piece.persons
         facts = [labels.name, labels.sha256, list(piece.rows), piece.persons]
         if self.images is not None:
-            refs = [self._find(labels.dataset, name) for name in piece.names]
+            found = {name: self._find(labels.dataset, name) for name in set(piece.names)}
+            refs = [found[name] for name in piece.names]
             for ref in refs:
                 if isinstance(ref, str):
                     self._image(-1, 0, 0, ref)

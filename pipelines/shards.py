@@ -185,11 +185,16 @@ def write_dataset(
     return manifest
 
 
-def withdraw_dataset(directory: Path | UrlPath) -> None:
-    """Remove what only a finished run may show, and what killed runs left half written."""
-    finished = (directory / name for name in ("dataset.json", "rejects.parquet", "run.json", "report.html"))
-    for path in [*finished, *directory.glob(".*.tmp-*")]:
+def remove_leftovers(directory: Path | UrlPath) -> None:
+    """Remove what killed runs left half written."""
+    for path in directory.glob(".*.tmp-*"):
         path.unlink(missing_ok=True)
+
+
+def withdraw_dataset(directory: Path | UrlPath) -> None:
+    """Remove what only a finished run may show."""
+    for name in ("dataset.json", "rejects.parquet", "run.json", "report.html"):
+        (directory / name).unlink(missing_ok=True)
 
 
 def remove_stale_shards(directory: Path | UrlPath, shards: Iterable[str]) -> int:
