@@ -47,6 +47,36 @@ def smpl_keypoints(smpl: smplx.SMPL, output, j19: Tensor | None = None) -> tuple
     return keypoints_44(output.vertices, output.joints[:, :REGRESSED], ids, j19)
 
 
+class SMPLKeypoints:
+    """`smpl_keypoints` of many people without their meshes: only vertices that keypoints are made of are posed."""
+
+    def __init__(self, smpl: smplx.SMPL, j19: Tensor | None = None) -> None:
+        ids = torch.as_tensor(smpl.vertex_joint_selector.extra_joints_idxs, dtype=torch.long).to(smpl.v_template.device)
+        used = ids if j19 is None else torch.cat([ids, j19.to(ids.device).abs().sum(0).nonzero()[:, 0]])
+        chosen, place = used.unique(return_inverse=True)
+        shapes = smpl.shapedirs[..., :10]
+        self.ids, self.j19 = place[: len(ids)], None if j19 is None else j19.to(ids.device)[:, chosen]
+        self.rest, self.shapes, self.weights = smpl.v_template[chosen], shapes[chosen], smpl.lbs_weights[chosen]
+        self.correctives = smpl.posedirs.unflatten(1, (-1, 3))[:, chosen].flatten(1)
+        self.joints = smpl.J_regressor @ smpl.v_template
+        self.joint_shapes = torch.einsum("jv,vck->jck", smpl.J_regressor, shapes)
+        self.parents = smpl.parents
+
+    def __call__(self, poses: Tensor, betas: Tensor) -> tuple[Tensor, Tensor]:
+        """Keypoints (B, 44, 3) m at translation zero for axis-angle (B, 72) and betas (B, 10); confidence (44,)."""
+        from smplx.lbs import batch_rigid_transform, batch_rodrigues
+
+        turns = batch_rodrigues(poses.reshape(-1, 3)).unflatten(0, (-1, 24))
+        posed = self.rest + torch.einsum("bk,vck->bvc", betas, self.shapes)
+        bends = (turns[:, 1:] - torch.eye(3).to(turns)).flatten(1)
+        posed = posed + (bends @ self.correctives).unflatten(1, (-1, 3))
+        centres = self.joints + torch.einsum("bk,jck->bjc", betas, self.joint_shapes)
+        joints, transforms = batch_rigid_transform(turns, centres, self.parents, dtype=turns.dtype)
+        blended = (self.weights @ transforms[:, :, :3].flatten(2)).unflatten(2, (3, 4))
+        vertices = (blended[..., :3] @ posed[..., None])[..., 0] + blended[..., 3]
+        return keypoints_44(vertices, joints, self.ids, self.j19)
+
+
 def skel_keypoints(
     vertices: Tensor, vertex_joint_ids: Tensor, regressor: Tensor | None = None, j19: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:

@@ -62,6 +62,7 @@ class LoadedBodies:
     limits: str
     threads: int = 1
     _fitters: dict[str, Any] = field(default_factory=dict, repr=False)
+    _keypoints: dict[str, Any] = field(default_factory=dict, repr=False)
     _skel: Any = field(default=None, repr=False)
     _j19: Any = field(default=None, repr=False)
     _lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
@@ -105,15 +106,15 @@ class LoadedBodies:
     def keypoints(self, gender, poses, betas):
         import torch
 
-        from fitting.keypoints import smpl_keypoints
+        from fitting.keypoints import SMPLKeypoints
 
         with self._lock, torch.no_grad():
-            smpl = self.load(gender).smpl
+            if gender not in self._keypoints:
+                self._keypoints[gender] = SMPLKeypoints(self.load(gender).smpl, self._j19)
             parts, confidence = [], np.zeros(44)
-            for first in range(0, len(poses), 64):
-                pose, shape = (self._tensor(values[first : first + 64]) for values in (poses, betas))
-                output = smpl(betas=shape, body_pose=pose[:, 3:], global_orient=pose[:, :3])
-                found, sure = smpl_keypoints(smpl, output, self._j19)
+            for first in range(0, len(poses), 512):
+                some = (self._tensor(values[first : first + 512]) for values in (poses, betas))
+                found, sure = self._keypoints[gender](*some)
                 parts.append(found.cpu().numpy())
                 confidence = sure.cpu().numpy()
             return np.concatenate(parts) if parts else np.zeros((0, 44, 3), np.float32), confidence

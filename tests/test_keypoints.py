@@ -8,7 +8,7 @@ import torch
 from test_smpl import call, parameters
 
 from fitting import load_smpl
-from fitting.keypoints import skel_keypoints, smpl_keypoints
+from fitting.keypoints import SMPLKeypoints, skel_keypoints, smpl_keypoints
 from fitting.smpl import VERTEX_JOINT_NAMES
 from schemas.camerahmr import EXTRA_NAMES, KEYPOINT_NAMES, OPENPOSE_NAMES
 
@@ -122,3 +122,18 @@ def test_keypoints_of_the_embedded_body_lie_where_their_names_say(demo_smpl):
     assert place["nose"][2] > place["neck"][2] + 0.05
     assert place["left_big_toe"][2] > place["left_heel"][2] + 0.1
     assert place["left_wrist"][0] > place["left_elbow"][0] > place["left_shoulder"][0]
+
+
+def test_keypoints_without_the_mesh_are_those_of_the_mesh(demo_smpl):
+    from fitting.model_files import keypoint_arrays
+
+    regressors = keypoint_arrays("demo", len(demo_smpl.v_template))
+    generator = torch.Generator().manual_seed(2)
+    poses = 0.5 * torch.randn(5, 72, generator=generator)
+    betas = torch.randn(5, 10, generator=generator)
+    out = call(demo_smpl, poses, betas, torch.zeros(5, 3))
+    for j19 in (None, torch.as_tensor(regressors["SMPL_to_J19"], dtype=torch.float32)):
+        wanted, sure = smpl_keypoints(demo_smpl, out, j19)
+        found, confidence = SMPLKeypoints(demo_smpl, j19)(poses, betas)
+        assert torch.equal(confidence, sure)
+        torch.testing.assert_close(found, wanted, atol=2e-6, rtol=0)

@@ -1,8 +1,9 @@
 """What the job costs beyond its work: `python -m tests.benchmarks.pipeline [--people N] [--plan-rows N]`.
 
 The same people, with images in a tar, once by the job (Beam, shards, checksums, statistics, report) and once by one
-bare loop: read, crop, fit, encode and write a tar. Then the plan of a synthetic label file of many rows, with its peak
-memory.
+bare loop: read, crop, fit, encode and write a tar. What counts is the processor's time: the clock depends on what else
+the machine does, and the job uses a second core for images. Then the plan of a synthetic label file of many rows, with
+its peak memory.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ BODIES = ("demo", "male", "cpu", None, "bounds", 1)
 def main() -> int:
     """Prints two tables; fails if the job costs more than the allowed overhead."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--people", type=int, default=512)
+    parser.add_argument("--people", type=int, default=1024)
     parser.add_argument("--plan-rows", type=int, default=2_000_000)
     options = parser.parse_args()
     logging.basicConfig(level=logging.ERROR)
@@ -64,18 +65,17 @@ def main() -> int:
         _write_inputs(root, options.people)
         bodies_of_process(*BODIES).load()
         bare = _bare_loop(root)
-        began = time.perf_counter()
+        began = _clocks()
         arguments = ["--annotations", str(root / "aic.npz"), "--images", str(root / "aic.tar"), "--quiet"]
         arguments += ["--threads", "1", "--output", str(root / "out"), "--samples-per-shard", "256"]
         if job(arguments):
             return 1
-        whole = time.perf_counter() - began
-        table = Table(
-            "", "seconds", "people/s", title=f"{options.people} people, 1 fitting thread, {os.cpu_count()} cores"
-        )
-        table.add_row("bare loop", f"{bare:.2f}", f"{options.people / bare:.1f}")
-        table.add_row("the job, planning and report included", f"{whole:.2f}", f"{options.people / whole:.1f}")
-        table.add_row("overhead", f"{whole / bare - 1:+.1%}", "")
+        whole = _clocks() - began
+        title = f"{options.people} people, 1 fitting thread, {os.cpu_count()} cores"
+        table = Table("", "processor, s", "clock, s", "people/s by the clock", title=title)
+        for name, spent in (("bare loop", bare), ("the job, planning and report included", whole)):
+            table.add_row(name, *(f"{seconds:.2f}" for seconds in spent), f"{options.people / spent[1]:.1f}")
+        table.add_row("overhead", *(f"{share:+.1%}" for share in whole / bare - 1))
         console.print(table)
         if options.plan_rows:
             labels = root / "large.npz"
@@ -85,7 +85,12 @@ def main() -> int:
             table = Table("label rows", "file, MB", "seconds", "peak memory, MB", title="planning without images")
             table.add_row(f"{options.plan_rows:,}", f"{labels.stat().st_size / 1e6:,.0f}", *found)
             console.print(table)
-    return 0 if whole / bare - 1 < ALLOWED_OVERHEAD else 1
+    return 0 if whole[0] / bare[0] - 1 < ALLOWED_OVERHEAD else 1
+
+
+def _clocks() -> np.ndarray:
+    """Seconds of the processor (this process and its threads), and of the clock."""
+    return np.array([time.process_time(), time.perf_counter()])
 
 
 def _write_inputs(root: Path, people: int) -> None:
@@ -115,10 +120,10 @@ def _write_inputs(root: Path, people: int) -> None:
     )
 
 
-def _bare_loop(root: Path) -> float:
-    """Seconds for the work alone: no plan, no statistics, no checksums, one thread."""
+def _bare_loop(root: Path) -> np.ndarray:
+    """`_clocks` for the work alone: no plan, no statistics, no checksums, one thread."""
     fitter = bodies_of_process(*BODIES).load()
-    began = time.perf_counter()
+    began = _clocks()
     labels = open_labels(root / "aic.npz").read()
     images = open_images(str(root / "aic.tar"))
     with tarfile.open(root / "bare.tar", "w") as tar:
@@ -138,7 +143,7 @@ def _bare_loop(root: Path) -> float:
                     info = tarfile.TarInfo(f"{row}.{ending}")
                     info.size = len(data)
                     tar.addfile(info, io.BytesIO(data))
-    return time.perf_counter() - began
+    return _clocks() - began
 
 
 def _write_labels(path: Path, rows: int) -> None:
