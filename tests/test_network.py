@@ -17,6 +17,7 @@ from train.camera import focal_length
 from train.config import BACKBONES, VARIANTS, BackboneSize, NetworkConfig, variant
 from train.decoder import relaxed_stance
 from train.flnet import whole_image
+from train.model import forward_flops
 from train.pose_representation import poses_to_representation
 from train.vit import PatchEmbedding, ViT
 
@@ -29,7 +30,7 @@ def _small_and_steady():
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(BACKBONES, "tiny", BackboneSize(2, 48, 3, 0.0))
+        patch.setitem(BACKBONES, "tiny", BackboneSize(2, 48, 3, 0.0, stem=(8, 16, 24)))
         yield
     torch.set_num_threads(threads)
 
@@ -252,9 +253,10 @@ def test_tokens_come_row_by_row_from_their_patches(stem):
     assert changed.argmax() == 12 * row + column
 
 
+@pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("name", ["skel-cf", "hsmr"])
-def test_compiles_as_one_graph(name):
-    model = _network(replace(variant(name, TINY)[0], refinement_layers=2)).train()
+def test_compiles_as_one_graph(name, training):
+    model = _network(replace(variant(name, TINY)[0], refinement_layers=2)).train(training)
     compiled = torch.compile(model, fullgraph=True, backend="eager")
     output = compiled(*_inputs())
     torch.testing.assert_close(_flat(output), _flat(model(*_inputs())))
@@ -270,6 +272,18 @@ def test_columns_beside_the_person_do_not_matter():
         assert torch.equal(_flat(model(image, bbox)), _flat(model(other, bbox)))
         other[..., 32] += 1
         assert not torch.equal(_flat(model(image, bbox)), _flat(model(other, bbox)))
+
+
+@pytest.mark.parametrize("name", ["b", "h"])
+def test_operations_of_a_forward_pass_are_those_of_its_matrix_products(name):
+    size, tokens, inner = BACKBONES[name], 192, 8 * 64
+    d = size.dim
+    encoder = tokens * 768 * d + size.depth * (tokens * 12 * d * d + 2 * tokens * tokens * d)
+    layer = 3 * d * 4 * inner + 2 * 3 * 3 * inner  # self-attention of the three queries
+    layer += 3 * d * inner + tokens * d * 2 * inner + 2 * 3 * tokens * inner + 3 * inner * d  # their look at the image
+    layer += 2 * 3 * d * 1024 + (147 + 13 + 6) * d  # feed-forward, and the tokens made again
+    heads = 3 * d * 256 + (144 + 10 + 3) * 256
+    assert forward_flops(NetworkConfig(name)) == 2 * (encoder + 6 * layer + 7 * heads)
 
 
 # ------------------------------------------------------------------------------------------------ whole photographs

@@ -13,11 +13,13 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
+import written_shards
 from written_shards import label_columns, write_shard
 
-from schemas import InputError
+from schemas import HMR_SKEL, InputError
 from train.augmentation_config import AugmentationConfig
 from train.data_config import DataConfig
 from train.samplers import Cut, Order, People, parse_weights
@@ -239,6 +241,30 @@ def test_half_width_labels_and_long_names_are_read(tmp_path):
     people = make(tmp_path)
     assert sorted(keys(people)) == sorted(columns["key"])
     assert people.read(0, 0)["poses"].dtype == np.float32
+
+
+def of_version(version: str) -> pa.Schema:
+    """The schema as it was before optional fields were added, under another version."""
+    fields = [field for field in HMR_SKEL if not field.nullable]
+    return pa.schema(fields, metadata=HMR_SKEL.metadata | {b"version": version.encode()})
+
+
+def test_shards_from_before_the_optional_fields_give_the_same_people(tmp_path, monkeypatch):
+    columns = label_columns(3)
+    columns["converged"][:], columns["vertex_error_mm"][:] = True, 1
+    write_shard(tmp_path / "new", "000000", columns)
+    monkeypatch.setattr(written_shards, "HMR_SKEL", of_version("1.0"))
+    write_shard(tmp_path / "old", "000000", columns)
+    mirroring = {"augmentation": AugmentationConfig(mirror=1.0)}
+    (_, old), (_, new) = (next(stream(make(tmp_path / name, **mirroring))) for name in ("old", "new"))
+    assert old["keys"] == new["keys"] and torch.equal(old["poses"], new["poses"])
+
+
+def test_a_table_of_a_version_that_cannot_be_read_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(written_shards, "HMR_SKEL", of_version("0.9"))
+    write_shard(tmp_path, "000000", label_columns(3))
+    with pytest.raises(InputError, match=r"000000\.parquet.*version 0\.9; expected version 1\."):
+        make(tmp_path)
 
 
 # ----------------------------------------------------------------------------------------------------------- damage

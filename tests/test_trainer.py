@@ -209,18 +209,20 @@ def test_curves_pictures_and_measures_on_held_out_people_are_written(shards, tmp
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     more = ("--part", "training", "--held-out", "0.4", "--evaluate-people", "2", "--panel-steps", "2", "--limit", "4")
-    assert train(options(shards, tmp_path, *more, "--log-steps", "1")) == 0  # an epoch is one step
+    more += ("--log-steps", "1", "--peak-tflops", "0.1")
+    assert train(options(shards, tmp_path, *more)) == 0  # an epoch is one step
     written = EventAccumulator(str(tmp_path))
     written.Reload()
     scalars, images = written.Tags()["scalars"], written.Tags()["images"]
     expected = {"loss/total", "loss/final/joints_2d", "loss/coarse/betas", "optimiser/learning_rate"}
     expected |= {"time/people_per_second", "time/share_waiting_for_data", "held_out/mpjpe_mm", "held_out/pck_0.05"}
-    expected |= {"mean_person/mpjpe_mm"}
+    expected |= {"mean_person/mpjpe_mm", "time/model_flop_utilisation"}
     assert expected <= set(scalars) and images == ["people"]
     assert [event.step for event in written.Scalars("loss/total")] == [1, 2]
     assert {path.name for path in (tmp_path / "panels").iterdir()} == {"00000000.png", "00000002.png"}
     assert (tmp_path / "before_after.png").stat().st_size > 10_000
     assert len(written.Scalars("mean_person/mpjpe_mm")) == 1
+    assert all(0 < event.value < 1 for event in written.Scalars("time/model_flop_utilisation"))
     assert cv2.imread(str(tmp_path / "curves.png")).std() > 10
     assert parse_options(TrainOptions, ["--config", str(tmp_path / "options.yaml")], "train", "").data.limit == 4
 

@@ -4,7 +4,8 @@
 
 (1)-(3) compare one estimate with its target, (4) weighs them for the coarse and the final estimate, (5) holds the
 layers between to the target's rotations, (6) is what is minimised. The camera is supervised only through (2). Sums run
-over joints and coordinates, means over people. Source: SKEL-CF (arXiv 2511.20157) as in DESIGN section 7.
+over joints and coordinates, means over people. Source: SKEL-CF (arXiv 2511.20157) as in DESIGN section 7. The numbers
+are this project's, in the order of that section; the paper's own may differ.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from train.config import NetworkConfig
@@ -61,3 +62,17 @@ class SKELCF(nn.Module):
     @property
     def parameters_count(self) -> int:
         return sum(p.numel() for p in self.parameters())
+
+
+def forward_flops(config: NetworkConfig) -> int:
+    """Floating-point operations of one forward pass for one person; a multiplication and its addition count as two.
+
+    Counted by PyTorch over matrix products, convolutions and attention, without computing anything.
+    """
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with torch.device("meta"):
+        network, image, bbox = SKELCF(config).eval(), torch.empty(1, 3, IMAGE, IMAGE), torch.empty(1, 3)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(image, bbox)
+    return counter.get_total_flops()

@@ -73,6 +73,8 @@ class TrainOptions:
     """write one after every so many steps, too; 0 = only by time"""
     keep: int = 3
     """checkpoints that are kept, the newest"""
+    peak_tflops: float = 0.0
+    """what one device can do in this precision, TFLOP/s, to tell how much of it is used; 0 = not told"""
     log_steps: int = 20
     """steps between scalars for TensorBoard"""
     panel_steps: int = 1000

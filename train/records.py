@@ -41,6 +41,7 @@ class Records:
         self._losses: list[float] = []
         self.people, self.steps, self.began = 0, 0, time.perf_counter()
         self._mark, self._held_out, self._panel = self.began, None, None
+        self._flops: int | None = None
         self._mean_is_known = done >= cut.steps
         if world.rank == 0:
             from torch.utils.tensorboard import SummaryWriter
@@ -80,6 +81,10 @@ class Records:
             "time/seconds_per_step": self.step_time / self.steps,
             "time/share_waiting_for_data": waiting,
         }
+        if self.options.peak_tflops:
+            # Three forward passes' worth per step: the backward pass takes two. What is computed twice counts once.
+            useful = 3 * self._forward_flops() * rate / self.world.ranks
+            scalars["time/model_flop_utilisation"] = useful / (1e12 * self.options.peak_tflops)
         for name, value in scalars.items():
             self.writer.add_scalar(name, value, self.done)
         left = (self.last - self.done) * elapsed / self.steps
@@ -90,6 +95,13 @@ class Records:
         self.people = self.steps = 0
         self._losses.clear()
         self._mark = time.perf_counter()
+
+    def _forward_flops(self) -> int:
+        from train.model import forward_flops
+
+        if self._flops is None:
+            self._flops = forward_flops(self.run.ema.config)
+        return self._flops
 
     def epoch_done(self) -> None:
         """Measures the moving average on held-out people, on the first rank; the others wait at the next step."""
