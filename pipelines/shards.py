@@ -37,7 +37,7 @@ from schemas import (
     columns_to_table,
     record_name,
     record_version,
-    sample_parts,
+    samples,
     with_float_width,
 )
 from schemas.stats import DATASET
@@ -250,8 +250,7 @@ def npz_bytes(arrays: dict[str, np.ndarray]) -> bytes:
 
 def _write_tar(path: Path, schema, columns: Columns, images: Sequence[bytes | None]) -> None:
     with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
-        for row, image in enumerate(images):
-            document, arrays = sample_parts(schema, columns, row)
+        for image, (document, arrays) in zip(images, samples(schema, columns), strict=True):
             key = document["key"]
             if image is not None:
                 _add(tar, f"{key}.jpg", image)

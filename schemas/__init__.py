@@ -11,6 +11,7 @@ from schemas.fields import (
     record_name,
     record_version,
     sample_parts,
+    samples,
     table_to_columns,
     with_float_width,
 )
@@ -43,6 +44,7 @@ __all__ = [
     "record_name",
     "record_version",
     "sample_parts",
+    "samples",
     "table_to_columns",
     "with_float_width",
 ]

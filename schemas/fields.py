@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -137,21 +138,31 @@ def table_to_columns(table: pa.Table, names: list[str] | None = None) -> Columns
     return columns
 
 
-def sample_parts(schema: pa.Schema, columns: Mapping[str, np.ndarray], row: int) -> tuple[dict, dict[str, np.ndarray]]:
-    """One row in the two forms a shard's sample has: (what its .json holds, what its .npz holds).
+def samples(
+    schema: pa.Schema, columns: Mapping[str, np.ndarray]
+) -> Iterator[tuple[dict[str, Any], dict[str, np.ndarray]]]:
+    """Each row in the two forms a shard's sample has: (what its .json holds, what its .npz holds).
 
     The JSON part also names record and version, so that a lone sample says what it is.
     """
-    document: dict = {"record": record_name(schema), "version": record_version(schema)}
+    identity = {"record": record_name(schema), "version": record_version(schema)}
+    documents: dict[str, list] = {}
     arrays: dict[str, np.ndarray] = {}
     for field in schema:
         if field.name not in columns:
             continue
-        value = columns[field.name][row]
+        values = np.asarray(columns[field.name])
         if field.metadata[b"form"] == b"npz":
-            arrays[field.name] = np.asarray(value, dtype=field_dtype(field)).reshape(field_shape(field))
-        elif isinstance(value, np.ndarray):
-            document[field.name] = value.tolist()
+            arrays[field.name] = values.astype(field_dtype(field)).reshape(len(values), *field_shape(field))
         else:
-            document[field.name] = value.item() if isinstance(value, np.generic) else value
-    return document, arrays
+            documents[field.name] = values.tolist()
+    for row in range(len(next(iter(columns.values())))):
+        document = identity | {name: values[row] for name, values in documents.items()}
+        yield document, {name: values[row] for name, values in arrays.items()}
+
+
+def sample_parts(
+    schema: pa.Schema, columns: Mapping[str, np.ndarray], row: int
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """One row as `samples` has it."""
+    return next(samples(schema, {name: values[row : row + 1] for name, values in columns.items()}))
