@@ -145,7 +145,8 @@ def read_parts(shards: Sequence[Shard], names: Sequence[str]) -> list[pa.Table]:
 
     fields = [HMR_SKEL.field(name) for name in names]
     repeated = pa.dictionary(pa.int32(), pa.string())
-    schema = pa.schema([pa.field(f.name, repeated if f.name in REPEATED_TEXT else f.type) for f in fields])
+    kinds = [repeated if f.name in REPEATED_TEXT else f.type for f in fields]
+    schema = pa.schema([pa.field(f.name, kind, f.nullable) for f, kind in zip(fields, kinds, strict=True)])
     workers = min(8, os.cpu_count() or 1, len(shards))
     with ThreadPoolExecutor(workers) as pool:  # a thousand small files: opening them is what takes the time
         return list(pool.map(lambda shard: _read_part(shard.parquet, schema), shards))

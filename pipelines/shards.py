@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -42,6 +42,9 @@ from schemas import (
 )
 from schemas.stats import DATASET
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 log = logging.getLogger(__name__)
 
 _SHARD_FILE = re.compile(r"(\d{6,})\.(tar|parquet|json)$")
@@ -62,15 +65,13 @@ def write_shard(
     `columns` are HMR_SKEL columns, `images` their JPEG bytes (None: sample without image), `rejected` the rows left
     out (schemas.REJECTS as documents).
     """
-    import pyarrow.parquet as pq
-
     schema = with_float_width(HMR_SKEL, float_width)
     with output_problems(directory), ExitStack() as files:  # closed in reverse: the tar gets its name last
         tar, table, document = (
             files.enter_context(published(directory / f"{spec.name}.{ending}")) for ending in ("tar", "parquet", "json")
         )
         _write_tar(tar, schema, columns, images)
-        pq.write_table(columns_to_table(schema, columns), table, compression="zstd")
+        write_labels(table, columns_to_table(schema, columns))
         stats = {
             "record": record_name(SHARD_STATS),
             "version": record_version(SHARD_STATS),
@@ -91,6 +92,15 @@ def write_shard(
         stats["document_sha256"] = _document_sha256(stats)
         document.write_text(_json(stats) + "\n")
     return stats
+
+
+def write_labels(path: Path, table: pa.Table) -> None:
+    """A shard's Parquet file. Only text is stored by dictionary: numbers hardly repeat, and cost thrice the time so."""
+    import pyarrow.parquet as pq
+    import pyarrow.types
+
+    text = [field.name for field in table.schema if pyarrow.types.is_string(field.type)]
+    pq.write_table(table, path, compression="zstd", use_dictionary=text)
 
 
 def finished_shard(directory: Path | UrlPath, spec: ShardSpec) -> dict[str, Any] | None:
