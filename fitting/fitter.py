@@ -32,6 +32,7 @@ from fitting.skel import SKEL
 from fitting.solver import LEAST_PEOPLE, SolverOptions
 from fitting.stages import Plan, run_stages
 from fitting.start import start_poses
+from fitting.target import SMPLTarget, global_rotations
 from fitting.transfer import shape_transfer
 
 
@@ -117,8 +118,7 @@ class SKELFitter:
         self.transfer = shape_transfer(
             self.smpl.v_template, self.smpl.shapedirs[..., :10], skel.v_template, skel.shapedirs
         )
-        self.smpl_root = self.smpl.J_regressor[0] @ self.smpl.v_template
-        self.smpl_root_shapes = torch.einsum("v,vck->ck", self.smpl.J_regressor[0], self.smpl.shapedirs[..., :10])
+        self.target = SMPLTarget.of(self.smpl)
         self.points = Points.of(skel)
         self.subtree = subtree_matrix(skel.parents).to(reference)
         joints = torch.ones(24)
@@ -255,19 +255,20 @@ class SKELFitter:
         """Target mesh, frozen root and start of a batch; `centre` (10,) replaces the transferred betas."""
         skel, options = self.skel, self.options
         rotations = axis_angle_to_matrix(poses.view(-1, 24, 3))
-        mesh = self.smpl(betas=betas, body_pose=poses[:, 3:], global_orient=poses[:, :3]).vertices
+        turned = global_rotations(rotations)
         transferred, offset = self.transfer(betas)
         centre = transferred if centre is None else centre.expand(len(betas), -1)
         rest = skel.rest_frames(skel.rest_joints(centre))
-        smpl_root = self.smpl_root + betas @ self.smpl_root_shapes.T
         basis = skel.per_joint_rot[0] @ skel.apose_rotations[0].T
         root = root_angles(rotations[:, 0], basis)
         # Trans relative to SMPL's: the fit runs near the origin, where float32 resolves nanometres.
-        shift = root_translation(rotations[:, 0], smpl_root, rest.joints[:, 0], offset, torch.zeros_like(trans))
-        target = (mesh - shift[:, None]).transpose(1, 2).contiguous()
+        shift = root_translation(
+            rotations[:, 0], self.target.root(betas), rest.joints[:, 0], offset, torch.zeros_like(trans)
+        )
+        target = self.target.mesh(betas, rotations, turned).sub_(shift[..., None])
         joints = (target.flatten(0, 1) @ skel.J_regressor.T).unflatten(0, (-1, 3))
         target = torch.cat([target, joints], 2)
-        start = start_poses(rest, skel.parents, rotations, root, self.start_limits)
+        start = start_poses(rest, skel.parents, turned, root, self.start_limits)
         problem = Problem(
             skel=skel,
             points=self.points,

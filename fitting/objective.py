@@ -123,8 +123,8 @@ class RegionObjective:
         cost = self.cost[index] + (change * (2 * wrench + carried)).sum((1, 2, 3))
         twists = lin.pose_twists(problem.skel, rest, posed, poses)
         gradient = lin.pose_gradient(twists, problem.subtree, transforms, wrench + carried)
-        hessian = lin.pose_hessian(twists, problem.subtree, transforms, moment, self.region.coordinates)
         extra, slope, curvature = pose_terms(problem, poses, index)
+        hessian = lin.pose_hessian(twists, problem.subtree, transforms, moment, self.region.coordinates)
         hessian = hessian + torch.diag_embed(curvature[:, coordinates])
         return Quadratic(cost + extra, (gradient + slope)[:, coordinates], hessian)
 
@@ -159,7 +159,7 @@ class FullObjective:
         )
         by_betas, by_features = exact.by_directions[:, :NUM_BETAS], exact.by_directions[:, NUM_BETAS:]
         if self.first_distances is None:
-            self.first_distances = exact.distances
+            self.first_distances = exact.distances.clone()
         twists = lin.pose_twists(skel, rest, posed, poses)
         extra, slope, curvature = pose_terms(problem, poses, index)
         gradient = lin.pose_gradient(twists, problem.subtree, transforms, exact.wrench) + slope
@@ -179,7 +179,7 @@ class FullObjective:
             curvature = torch.cat([curvature, torch.full_like(betas, problem.betas_prior)], 1)
             cost = cost + problem.betas_prior * away.square().sum(1)
         hessian = self._jtj(betas, transforms, twists, motion) + torch.diag_embed(curvature)
-        return Quadratic(cost, gradient, hessian)
+        return Quadratic(cost, gradient, hessian, exact.distances)
 
     def _jtj(self, betas: Tensor, transforms: Tensor, twists: lin.Twists, motion: lin.ShapeMotion | None) -> Tensor:
         """(B, n, n) J^T J of the data term."""

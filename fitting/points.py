@@ -6,12 +6,23 @@ and joints are one set of N points, and one code path serves both.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from fitting.skel import NUM_BETAS, SKEL
+
+_PEOPLE_IN_CACHE = 16
+"""On a CPU, so many people's points are worked on at a time: their arrays (about 5 MB) stay in its caches."""
+
+
+def people_at_a_time(people: int, points: Tensor) -> Iterator[slice]:
+    """Slices of a batch whose points are worked on together."""
+    step = max(people, 1) if points.is_cuda else _PEOPLE_IN_CACHE
+    for first in range(0, people, step):
+        yield slice(first, first + step)
 
 
 @dataclass(frozen=True)
@@ -28,15 +39,21 @@ class Points:
 
     @classmethod
     def of(cls, skel: SKEL) -> Points:
+        """Vertices and joint centres of SKEL."""
         eye = torch.eye(24, dtype=skel.weights.dtype, device=skel.weights.device)
-        still = skel.posedirs.new_zeros(len(skel.posedirs), 24, 3)
-        rows = [
-            torch.cat([skel.v_template, skel.J_template])[None],
-            torch.cat([skel.shapedirs, skel.J_shapedirs]).permute(2, 0, 1),
-            torch.cat([skel.posedirs.unflatten(1, (-1, 3)), still], 1),
-        ]
+        return cls.of_arrays(
+            torch.cat([skel.v_template, skel.J_template]),
+            torch.cat([skel.shapedirs, skel.J_shapedirs]),
+            torch.cat([skel.posedirs, skel.posedirs.new_zeros(len(skel.posedirs), 24 * 3)], 1),
+            torch.cat([skel.weights, eye]),
+        )
+
+    @classmethod
+    def of_arrays(cls, template: Tensor, shapedirs: Tensor, posedirs: Tensor, weights: Tensor) -> Points:
+        """Template (N, 3), shapedirs (N, 3, 10), posedirs (207, 3N), skinning weights (N, 24), as in model files."""
+        rows = [template[None], shapedirs.permute(2, 0, 1), posedirs.unflatten(1, (-1, 3))]
         directions = torch.cat(rows).transpose(1, 2).flatten(1)
-        return cls(directions.contiguous(), torch.cat([skel.weights.T, eye], 1).contiguous())
+        return cls(directions.contiguous(), weights.T.contiguous())
 
     def __len__(self) -> int:
         return self.skinning.shape[1]
@@ -45,10 +62,6 @@ class Points:
         """(B, 3, N) points of a shape (B, 10) with the pose correctives of features (B, 207)."""
         amounts = torch.cat([torch.ones_like(betas[:, :1]), betas, features], 1)
         return (amounts @ self.directions).unflatten(1, (3, -1))
-
-
-_PEOPLE_IN_CACHE = 16
-"""On a CPU, so many people's points are worked on at a time: their arrays (about 5 MB) stay in its caches."""
 
 
 @dataclass(frozen=True)
@@ -80,9 +93,7 @@ def residual(
     squares = at_rest.new_empty(people, len(points))
     wrenches = at_rest.new_empty(people, 24, 3, 4) if wrench else None
     unposed = at_rest.new_empty(people, 3 * len(points)) if by_directions else None
-    at_a_time = people if at_rest.is_cuda else _PEOPLE_IN_CACHE
-    for first in range(0, people, at_a_time):
-        some = slice(first, first + at_a_time)
+    for some in people_at_a_time(people, at_rest):
         blended = blend(points, transforms[some])
         r = place(blended, at_rest[some]).sub_(target[some])
         squares[some] = r.square().sum(1)

@@ -110,7 +110,7 @@ def _run_once(problem: Problem, start: Tensor, plan: Plan) -> Outcome:
     solution = levenberg_marquardt(full, full.start(), lower, upper, plan.full)
     distances.append(full.first_distances)
     poses, betas = full.unpack(solution.x, torch.arange(len(start), device=start.device))
-    distances.append(point_distances(problem, everything, poses, betas))
+    distances.append(solution.distances)
     vertices = skel.num_vertices
     return Outcome(
         poses=poses,
