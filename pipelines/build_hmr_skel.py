@@ -34,6 +34,7 @@ from pipelines.planning import RowSelection, find_label_files, plan_shards
 from pipelines.progress import ProgressBar, ShardProgress, failed_run, print_summary, report_failure
 from pipelines.report import REPORT_FILE, write_report
 from pipelines.run_record import RUN_FILE, run_facts, write_run
+from pipelines.runner_log import runner_log
 from pipelines.shard_reading import Shard
 from pipelines.shards import output_problems, remove_leftovers, remove_stale_shards, withdraw_dataset, write_dataset
 from pipelines.storage import UrlPath, is_url, place, use_options
@@ -84,8 +85,10 @@ class ConvertShard(beam.DoFn):
     def setup(self) -> None:
         self._writer = ThreadPoolExecutor(1, "writer")
         self._writing: Future[dict[str, Any]] | None = None
+        self._ended = False
 
     def teardown(self) -> None:
+        self._ended = True
         self._writer.shutdown()
 
     def process(self, planned: PlannedShard) -> Iterator[dict[str, Any]]:
@@ -97,7 +100,7 @@ class ConvertShard(beam.DoFn):
         yield from self._written()
         if isinstance(begun, dict):
             yield begun
-        else:
+        elif not self._ended:  # else the run has lost another worker, and this one is put down in the midst of a shard
             self._writing = self._writer.submit(self._told, planned, begun)
 
     def finish_bundle(self) -> Iterator[WindowedValue]:
@@ -292,18 +295,20 @@ def _run_pipeline(
     """Raises InputError for what a step reported, WorkerLost for a worker that is gone."""
     pipeline = beam.Pipeline(runner=_runner(options), options=options)
     build(pipeline, planned, convert, write)
-    try:
-        pipeline.run().wait_until_finish()
-    except RuntimeError as error:
-        if any(text in str(error) for text in _LOST):
-            problem = "a worker process died (killed, or out of memory?); the same command goes on from here"
-            raise WorkerLost(f"{directory}: {problem}") from error
-        raise
-    failure = failed_run(directory)
-    if failure:
-        raise InputError(failure)
-    if not (directory / "dataset.json").is_file():
-        raise WorkerLost(f"{directory}: the run ended without a dataset.json; the same command goes on from here")
+    with runner_log() as log_file:
+        again = f"the same command goes on from here; details in {log_file}"
+        try:
+            pipeline.run().wait_until_finish()
+        except RuntimeError as error:
+            if any(text in str(error) for text in _LOST):
+                problem = "a worker process died (killed, or out of memory?)"
+                raise WorkerLost(f"{directory}: {problem}; {again}") from error
+            raise
+        failure = failed_run(directory)
+        if failure:
+            raise InputError(failure)
+        if not (directory / "dataset.json").is_file():
+            raise WorkerLost(f"{directory}: the run ended without a dataset.json; {again}")
 
 
 def _with_demo_data(options: BuildOptions) -> BuildOptions:

@@ -19,7 +19,8 @@ _SETTINGS = (
     "temp_store = file",
     f"cache_size = -{_CACHE_KIB}",
 )
-_GET = "SELECT file, offset, size, ext FROM images WHERE key = ? ORDER BY rowid LIMIT 1"
+_COLUMNS = "key BLOB {}, file INTEGER, offset INTEGER, size INTEGER, ext TEXT"
+_AT_A_TIME = 500
 
 
 class Entry(NamedTuple):
@@ -42,43 +43,48 @@ class ImageIndex:
             for setting in _SETTINGS:
                 self._db.execute(f"PRAGMA {setting}")
             self._db.create_function("base_name", 1, _base_name, deterministic=True)
-            self._db.execute("CREATE TABLE images (key BLOB, file INTEGER, offset INTEGER, size INTEGER, ext TEXT)")
+            self._db.execute(f"CREATE TABLE added ({_COLUMNS.format('')})")
+            self._db.execute(f"CREATE TABLE images ({_COLUMNS.format('PRIMARY KEY')}) WITHOUT ROWID")
 
     def __len__(self) -> int:
         """How many different keys there are."""
         with self._problems():
-            return self._db.execute("SELECT count(DISTINCT key) FROM images").fetchone()[0]
+            return self._db.execute("SELECT count(*) FROM images").fetchone()[0]
 
     def add(self, entries: Iterable[Entry]) -> int:
-        """Returns how many there were."""
+        """Returns how many there were. They are found after `arrange`."""
         with self._problems():
-            rows = ((_bytes(key), *rest) for key, *rest in entries)
+            rows = ((_bytes(entry[0]), *entry[1:]) for entry in entries)
             self._db.execute("BEGIN")
             try:
-                return self._db.executemany("INSERT INTO images VALUES (?, ?, ?, ?, ?)", rows).rowcount
+                return self._db.executemany("INSERT INTO added VALUES (?, ?, ?, ?, ?)", rows).rowcount
             finally:
                 self._db.execute("COMMIT")
 
     def arrange(self) -> None:
-        """To be called once, before anything is looked for; sorting all entries at once is what makes it fast."""
+        """Put what was added in order, all at once: that is what makes it fast."""
         with self._problems():
-            self._db.execute("CREATE INDEX by_key ON images (key)")
+            self._db.execute("INSERT OR IGNORE INTO images SELECT * FROM added ORDER BY key, rowid")
+            self._db.execute("DELETE FROM added")
 
-    def get(self, key: str) -> Entry | None:
-        row = self._db.execute(_GET, (_bytes(key),)).fetchone()
-        return Entry(key, *row) if row else None
+    def get(self, keys: Iterable[str]) -> dict[str, Entry]:
+        """The entries of those keys that there are."""
+        wanted = [_bytes(key) for key in keys]
+        found = {}
+        with self._problems():
+            for first in range(0, len(wanted), _AT_A_TIME):
+                part = wanted[first : first + _AT_A_TIME]
+                question = f"SELECT * FROM images WHERE key IN ({','.join('?' * len(part))})"
+                for row in self._db.execute(question, part):
+                    entry = _entry(row)
+                    found[entry.key] = entry
+        return found
 
     def with_base_name(self, base: str) -> Iterator[Entry]:
-        """Entries whose key ends with `/base` or is it, one for each key."""
+        """Entries whose key ends with `/base` or is it."""
         with self._problems():
             self._db.execute("CREATE INDEX IF NOT EXISTS by_base ON images (base_name(key))")
-            found = self._db.execute(
-                # beside min() SQLite gives the other columns of that very row
-                "SELECT key, file, offset, size, ext, min(rowid) FROM images WHERE base_name(key) = ? GROUP BY key",
-                (_bytes(base),),
-            )
-            for key, *rest, _ in found:
-                yield Entry(key.decode("utf-8", "surrogatepass"), *rest)
+            yield from map(_entry, self._db.execute("SELECT * FROM images WHERE base_name(key) = ?", (_bytes(base),)))
 
     @contextmanager
     def _problems(self) -> Iterator[None]:
@@ -92,6 +98,10 @@ class ImageIndex:
 def _bytes(key: str) -> bytes:
     """Names in tars need not be UTF-8."""
     return key.encode("utf-8", "surrogatepass")
+
+
+def _entry(row: tuple) -> Entry:
+    return Entry(row[0].decode("utf-8", "surrogatepass"), *row[1:])
 
 
 def _base_name(key: bytes) -> bytes:

@@ -12,7 +12,7 @@ import os
 import posixpath
 import re
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -49,8 +49,8 @@ class ImageSource(Protocol):
 
     root: str
 
-    def find(self, dataset: str, imgname: str) -> ImageRef | str:
-        """The image of a label row, or the reason why there is none, in words."""
+    def find_all(self, dataset: str, names: Iterable[str]) -> dict[str, ImageRef | str]:
+        """The images of label rows by `imgname`; where there is none, the reason in words."""
         ...
 
 
@@ -98,12 +98,11 @@ QUIRKS = (
 
 def without_extension(name: str) -> str:
     """The name without .jpg, .jpeg or .png; other dots belong to it."""
-    for extension in EXTENSIONS:
-        if name.lower().endswith(extension):
-            return name[: -len(extension)]
-    return name
+    bare, dot, extension = name.rpartition(".")
+    return bare if dot + extension.lower() in EXTENSIONS else name
 
 
+@lru_cache(maxsize=256)
 def quirk_of(dataset: str) -> Quirk | None:
     for quirk in QUIRKS:
         if re.match(quirk.datasets, dataset, re.IGNORECASE):
@@ -180,16 +179,26 @@ class TarImages:
             log.info("%d images in %d tars; %d whose name came before are not used", known, len(tars), members - known)
         return images
 
-    def find(self, dataset: str, imgname: str) -> ImageRef | str:
-        key = without_extension(imgname)
-        found = self.index.get(key)
+    def find_all(self, dataset: str, names: Iterable[str]) -> dict[str, ImageRef | str]:
+        keys = {name: without_extension(name) for name in names}
+        entries = self.index.get(keys.values())
+        found = {name: entries.get(key) for name, key in keys.items()}
         quirk = quirk_of(dataset)
-        if found is None and quirk is not None:
-            rewritten = quirk.rewrite(key)
-            found = self._only_one(dataset, rewritten) if quirk.by_base_name else self.index.get(rewritten)
-        if found is None:
-            return f"not in the {len(self.tars)} image tars"
-        return ImageRef(self.tars[found.file], found.offset, found.size, found.key + found.extension)
+        if quirk is not None:
+            rewritten = {name: quirk.rewrite(keys[name]) for name, entry in found.items() if entry is None}
+            if quirk.by_base_name:
+                found |= {name: self._only_one(dataset, base) for name, base in rewritten.items()}
+            else:
+                entries = self.index.get(rewritten.values())
+                found |= {name: entries.get(key) for name, key in rewritten.items()}
+        absent = f"not in the {len(self.tars)} image tars"
+        return {name: self._ref(entry) if entry else absent for name, entry in found.items()}
+
+    def find(self, dataset: str, imgname: str) -> ImageRef | str:
+        return self.find_all(dataset, [imgname])[imgname]
+
+    def _ref(self, entry: Entry) -> ImageRef:
+        return ImageRef(self.tars[entry.file], entry.offset, entry.size, entry.key + entry.extension)
 
     def _only_one(self, dataset: str, base: str) -> Entry | None:
         """The image of this base name; of several (in several data sets) the one whose tar or folder names ours."""
@@ -244,6 +253,9 @@ class FolderImages:
     def __post_init__(self) -> None:
         self.root = os.path.realpath(self.root)
 
+    def find_all(self, dataset: str, names: Iterable[str]) -> dict[str, ImageRef | str]:
+        return {name: self.find(dataset, name) for name in names}
+
     def find(self, dataset: str, imgname: str) -> ImageRef | str:
         if not _is_safe(imgname):
             return "the name leads out of the image folder"
@@ -287,18 +299,19 @@ class UrlFolderImages(FolderImages):
     index: ImageIndex = field(default_factory=ImageIndex, repr=False)
 
     def __post_init__(self) -> None:
-        self.index.arrange()
+        """The root is taken as it is: nothing behind a URL is a link."""
 
     def _file(self, name: str) -> ImageRef | str | None:
         folder, slash, _ = name.rpartition("/")
         listed = folder + "/"  # no file is called so
-        if self.index.get(listed) is None:
+        if not self.index.get([listed]):
             try:
                 files = (UrlPath(self.root) / folder if folder else UrlPath(self.root)).sizes()
             except OSError:
                 files = []
             self.index.add([Entry(listed, 0, 0, 0, ""), *(Entry(folder + slash + n, 0, 0, s, "") for n, s in files)])
-        found = self.index.get(name)
+            self.index.arrange()
+        found = self.index.get([name]).get(name)
         return None if found is None else ImageRef(name, 0, found.size)
 
 

@@ -70,7 +70,8 @@ class ShardSpec:
         return ImageRef(self.files[self.file[i]], self.offset[i], self.size[i], self.member[i])
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self))
+        rows = [asdict(part) for part in self.rows]
+        return json.dumps({**vars(self), "rows": rows})
 
     @classmethod
     def from_json(cls, text: str) -> ShardSpec:
@@ -251,8 +252,8 @@ class _OpenShard:
         self.persons += piece.persons
         facts = [labels.name, labels.sha256, list(piece.rows), piece.persons]
         if self.images is not None:
-            found = {name: self._find(labels.dataset, name) for name in set(piece.names)}
-            refs = [found[name] for name in piece.names]
+            found = self.images.find_all(labels.dataset, {name for name in piece.names if name})
+            refs = [found[name] if name else "the row names no image" for name in piece.names]
             for ref in refs:
                 if isinstance(ref, str):
                     self._image(-1, 0, 0, ref)
@@ -277,9 +278,6 @@ class _OpenShard:
             member=self.member,
             hash=self.digest.hexdigest(),
         )
-
-    def _find(self, dataset: str, name: str | None) -> ImageRef | str:
-        return self.images.find(dataset, name) if name else "the row names no image"
 
     def _image(self, file: int, offset: int, size: int, member: str) -> None:
         self.file.append(file)

@@ -6,20 +6,21 @@ reported with its offset, and what lies before it stays usable.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from pipelines.storage import is_url, place, size_of
 
 _BLOCK = 512
+_END = bytes(_BLOCK)
 _LONGEST_NAME = 1 << 16
 _READ_AHEAD = 1 << 22
 """Over a URL: reading what lies between two headers costs less than asking once more."""
 
 
-@dataclass(frozen=True)
-class TarMember:
+class TarMember(NamedTuple):
     """A regular file in a tar: its bytes are [offset, offset + size) of the tar."""
 
     name: str
@@ -61,7 +62,7 @@ class TarScan:
                 raise _Damaged(position, "the file ends without the end mark of an archive; it may have been cut")
             if len(header) < _BLOCK:
                 raise _Damaged(position, "the file ends within a header")
-            if not header.strip(b"\0"):
+            if header == _END:
                 return
             if not _checksum_holds(header):
                 raise _Damaged(position, "not a tar header")
@@ -102,18 +103,20 @@ def _read_at(file: BinaryIO, position: int, size: int) -> bytes:
 
 
 def _checksum_holds(header: bytes) -> bool:
+    digits = header[148:156]
     try:
-        stored = int(header[148:156].split(b"\0")[0].strip() or b"0", 8)
+        stored = int(digits.partition(b"\0")[0].strip() or b"0", 8)
     except ValueError:
         return False
-    return stored == sum(header[:148]) + 8 * 32 + sum(header[156:])
+    # The low half of Adler-32 is 1 + the sum of the bytes modulo 65521, in a tenth of the time that `sum` takes.
+    return zlib.adler32(header) & 0xFFFF == (1 + stored + sum(digits) - 8 * 32) % 65521
 
 
 def _number(digits: bytes, position: int) -> int:
     """A size: octal digits, or binary with the top bit set for sizes beyond 8 GiB."""
     if digits[0] & 0x80:
         return int.from_bytes(bytes([digits[0] & 0x7F]) + digits[1:], "big")
-    octal = digits.split(b"\0")[0].strip() or b"0"
+    octal = digits.partition(b"\0")[0].strip() or b"0"
     if octal.strip(b"01234567"):  # a sign would lead back, and the scan in a circle
         raise _Damaged(position, "a header without a readable size")
     return int(octal, 8)
@@ -126,9 +129,9 @@ def _decimal(text: str, position: int) -> int:
 
 
 def _header_name(header: bytes) -> str:
-    name = header[:100].split(b"\0")[0]
+    name = header[:100].partition(b"\0")[0]
     if header[257:263] == b"ustar\0":
-        prefix = header[345:500].split(b"\0")[0]
+        prefix = header[345:500].partition(b"\0")[0]
         name = prefix + b"/" + name if prefix else name
     return name.decode("utf-8", "surrogateescape")
 

@@ -29,7 +29,7 @@ from pipelines.crops import ImageError, decode_image
 from pipelines.images import ImageRef, open_images, read_image
 from pipelines.inspection import main as inspect
 from pipelines.labels import MOST_ROWS, open_labels
-from pipelines.planning import persons_in_images
+from pipelines.person_numbers import PersonNumbers
 from pipelines.shard_reading import find_shards, read_document, tar_samples
 from pipelines.tar_members import TarScan
 from schemas import InputError
@@ -104,7 +104,7 @@ def read_labels(path):
         assert len(values) == labels.rows, name
     for name in labels.fields:
         assert sum(map(len, labels.iterate(name, 4))) == labels.rows
-    persons_in_images(labels)
+    PersonNumbers(labels)
 
 
 @pytest.mark.parametrize("data", [STORED, PACKED], ids=["stored", "compressed"])

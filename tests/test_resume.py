@@ -193,8 +193,12 @@ def test_one_worker_killed(labels, undisturbed, tmp_path):
         workers = [process for process in descendants(job.pid) if not descendants(process)]
         os.kill(workers[-1], signal.SIGKILL)
         assert job.wait(60) == 1
-    last = (tmp_path / "errors").read_text().splitlines()[-1]
+    *before, last = (tmp_path / "errors").read_text().splitlines()
     assert "a worker process died" in last and "the same command" in last
+    assert not [line for line in before if "Traceback" in line or line.startswith("ERROR")]
+    log = Path(last.rpartition(" ")[2])
+    assert "Worker subprocess exited" in log.read_text()
+    log.unlink()
     assert not (tmp_path / "dataset.json").exists()
     (tmp_path / "errors").unlink()
     assert main(arguments_of(labels, tmp_path)) == 0

@@ -1,0 +1,51 @@
+"""What a runner says when it fails goes to a file; a person gets one line that names it.
+
+A worker that dies takes with it a dozen of Beam's threads, each of which prints how it ended.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from schemas import InputError
+
+_beam = logging.getLogger("apache_beam")
+
+
+@contextmanager
+def runner_log() -> Iterator[Path]:
+    """Beam's log and the tracebacks of threads go to this file. It stays if the run fails for no fault of the input.
+
+    After such a failure nothing is put back: threads of the runner may end later than the run, and the process is next.
+    """
+    with tempfile.NamedTemporaryFile(prefix="hmr-skel-run-", suffix=".log", delete=False) as file:
+        path = Path(file.name)
+    handler = logging.FileHandler(path, delay=True)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    for earlier in _beam.handlers[:]:
+        _beam.removeHandler(earlier)
+    _beam.addHandler(handler)
+    _beam.propagate, threading.excepthook = False, _log_end_of_thread
+    try:
+        yield path
+    except InputError:
+        _put_back(handler, path)
+        raise
+    _put_back(handler, path)
+
+
+def _put_back(handler: logging.Handler, path: Path) -> None:
+    _beam.removeHandler(handler)
+    handler.close()
+    _beam.propagate, threading.excepthook = True, threading.__excepthook__
+    path.unlink(missing_ok=True)
+
+
+def _log_end_of_thread(ended: threading.ExceptHookArgs) -> None:
+    name = ended.thread.name if ended.thread else "?"
+    _beam.error("thread %s ended", name, exc_info=(ended.exc_type, ended.exc_value, ended.exc_traceback))
