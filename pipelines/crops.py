@@ -92,13 +92,16 @@ def decode_image(data: bytes, factor: int = 1) -> np.ndarray:
     """(height, width, 3) uint8, BGR, pixels as stored. Raises ImageError for what is damaged or too large.
 
     A JPEG can be decoded at 1/`factor` of its size (see `reduction`): pixel (i, j) is then the mean of a block of
-    factor x factor px, and the last column and row may stand for parts of one.
+    factor x factor px. Where the image ends within a block, what is missing of it counts as black, like all outside.
     """
     import cv2
 
-    width, height = (-(-side // factor) for side in image_size(data))
+    full_width, full_height = image_size(data)
+    width, height = (-(-side // factor) for side in (full_width, full_height))
     if data[:2] == b"\xff\xd8":
         pixels = _decode_jpeg(data, width, height)
+        pixels[:, -1:] = _part(pixels[:, -1:], full_width, factor)
+        pixels[-1:] = _part(pixels[-1:], full_height, factor)
     else:
         flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
         try:
@@ -195,6 +198,12 @@ def _decode_jpeg(data: bytes, width: int, height: int) -> np.ndarray:
         return simplejpeg.decode_jpeg(data, strict=False, **how)
     except ValueError as error:
         raise ImageError(f"the JPEG cannot be decoded ({error})") from error
+
+
+def _part(blocks: np.ndarray, side: int, factor: int) -> np.ndarray:
+    """The last blocks along a side of the image, darkened by what lies outside of it."""
+    outside = -side % factor
+    return np.rint(blocks * (1 - outside / factor)) if outside else blocks
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int]:
