@@ -269,9 +269,9 @@ def show_fit(fit: Columns, start: int, seconds: float, output: Path, out: Consol
 
 
 def _load_bodies(options: FitSequenceOptions) -> Bodies:
-    from pipelines.bodies import bodies_of_process, resolve_device
+    from pipelines.bodies import LoadedBodies, resolve_device
 
-    return bodies_of_process(
+    return LoadedBodies(
         options.body_models,
         options.gender,
         resolve_device(options.device),

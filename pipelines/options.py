@@ -62,7 +62,7 @@ class BuildOptions:
     limits: Literal["bounds", "penalty", "none"] = "bounds"
     """Joint limits: hold exactly, cost something to exceed, or do not count."""
     device: str = "auto"
-    """Where to fit: cpu, cuda, cuda:N, or auto for the first GPU if there is one."""
+    """Where to fit: cpu, cuda (every GPU of a machine, evenly), cuda:N, or auto: GPUs if there are any."""
     batch_size: int = 0
     """People fitted at a time; 0 chooses by device and memory. Another size may change the last digits of a fit."""
     threads: int = 0
