@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -10,6 +11,7 @@ import pytest
 
 from pipelines import options
 from pipelines.conversion import ConversionSettings, convert_shard
+from pipelines.plan_file import plan_file
 from pipelines.planning import find_label_files, plan_shards
 from pipelines.progress import ProgressBar, ShardProgress
 from schemas import table_to_columns
@@ -200,3 +202,38 @@ def test_statistics_name_the_rows_left_out(tmp_path, make):
     stats = json.loads((tmp_path / "out" / "000000.json").read_text())
     [row] = stats["rejected_rows"]
     assert (row["label_file"], row["label_row"], row["reason"]) == ("set-release.npz", 6, "non_finite_shape")
+
+
+def test_a_shard_is_written_while_the_next_one_is_fitted(tmp_path, make, monkeypatch):
+    from pipelines import build_hmr_skel, conversion
+
+    second_fit, overlapped = threading.Event(), []
+
+    class Bodies(FakeBodies):
+        def fit(self, *arguments, **more):
+            if any(call[0] != "keypoints" for call in self.calls):
+                second_fit.set()
+            return super().fit(*arguments, **more)
+
+    def write(directory, spec, *rest):
+        if spec.name == "000000":
+            overlapped.append(second_fit.wait(20))
+        return write_shard(directory, spec, *rest)
+
+    make()
+    output = tmp_path / "out"
+    output.mkdir()
+    files = find_label_files([str(tmp_path / "set-release.npz")], with_images=False)
+    bodies, write_shard = Bodies(), conversion.write_shard
+    monkeypatch.setattr(conversion, "write_shard", write)
+    monkeypatch.setattr(build_hmr_skel, "bodies_of_process", lambda **settings: bodies)
+    settings = build_hmr_skel.BodySettings("demo", "male", "cpu", None, "bounds", 1)
+    convert = build_hmr_skel.ConvertShard(ConversionSettings(str(output)), settings)
+    convert.setup()
+    with plan_file(output, "", plan_shards(files, None, 4)) as planned:
+        found = [stats for shard in planned for stats in convert.process(shard)]
+        found += [windowed.value for windowed in convert.finish_bundle()]
+    convert.teardown()
+    assert overlapped == [True]
+    assert [(stats["shard"], stats["samples"]) for stats in found] == [("000000", 4), ("000001", 4), ("000002", 1)]
+    assert all(stats["seconds"]["fit"] == {"fake": 2.0} for stats in found)
