@@ -52,6 +52,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PROG = "build_hmr_skel"
+_LOCAL_RUNNERS = (None, "DirectRunner", "SwitchingDirectRunner")
 _LOST = ("Channel closed prematurely", "Worker subprocess exited")
 
 
@@ -211,10 +212,11 @@ def run(argv: list[str]) -> int:
     if not options.annotations:
         options = _with_demo_data(options)
     options.output = options.output or "hmr_skel"
-    options.device = resolve_device(options.device)
     directory = place(options.output if is_url(options.output) else os.path.abspath(options.output))
     beam_options = _beam_options(rest)
     use_options(beam_options[0])
+    if _workers_are_here(beam_options[0]):  # others see for themselves what devices they have
+        options.device = resolve_device(options.device)
     _prepare(directory)
     with output_lock(directory) as token:
         return _convert(options, rest, beam_options, directory, token)
@@ -360,6 +362,13 @@ def _beam_options(rest: list[str]) -> tuple[PipelineOptions, int, int]:
     return options, workers, workers if mode == "multi_processing" else 1
 
 
+def _workers_are_here(options: PipelineOptions) -> bool:
+    from apache_beam.options.pipeline_options import PortableOptions, StandardOptions
+
+    local = options.view_as(StandardOptions).runner in _LOCAL_RUNNERS
+    return local or options.view_as(PortableOptions).environment_type == "LOOPBACK"
+
+
 def _name(rest: list[str]) -> str:
     from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
@@ -374,7 +383,7 @@ def _runner(options: PipelineOptions) -> Any:
     from apache_beam.options.pipeline_options import StandardOptions
 
     name = options.view_as(StandardOptions).runner
-    if name not in (None, "DirectRunner", "SwitchingDirectRunner"):
+    if name not in _LOCAL_RUNNERS:
         return name
     from apache_beam.portability.api import beam_provision_api_pb2
     from apache_beam.runners.portability.fn_api_runner import fn_runner
