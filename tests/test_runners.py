@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines import conversion
+from pipelines import rows
 from pipelines.build_hmr_skel import main
 from schemas import InputError
 
@@ -90,8 +90,8 @@ def test_what_a_worker_finds_is_told_in_one_line(labels, job_service, tmp_path, 
     def gone(path, *rest):
         raise InputError("cannot be read: gone", file=path)
 
-    monkeypatch.setattr("pipelines.conversion.open_labels", gone)
-    conversion._labels.cache_clear()
+    monkeypatch.setattr("pipelines.rows.open_labels", gone)
+    rows._labels.cache_clear()
     assert main([*arguments_of(labels, tmp_path), *portable(job_service)]) == 2
     lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("build_hmr_skel: error")]
     assert lines == [f"build_hmr_skel: error: {labels}: cannot be read: gone"]
