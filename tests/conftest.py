@@ -25,6 +25,25 @@ def _few_threads():
     torch.set_num_threads(2)
 
 
+@pytest.fixture(scope="module")
+def one_thread():
+    """Sums in the same order as in processes with one thread; and two threads wait for each other on shared cores."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def small_backbone():
+    """The backbone `tiny` is smaller than any preset's, and a plain ViTPose."""
+    from train.config import BACKBONES, BackboneSize
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(BACKBONES, "tiny", BackboneSize(2, 48, 3, 0.0))
+        yield
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The directory of real label files and reference values that stands beside some checkouts."""

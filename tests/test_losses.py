@@ -20,7 +20,7 @@ from train.camera import (
     to_crop,
     translation_to_cam,
 )
-from train.config import BACKBONES, BackboneSize, LossConfig, NetworkConfig
+from train.config import LossConfig, NetworkConfig
 from train.decoder import Estimate
 from train.losses import Targets
 from train.model import Output
@@ -29,13 +29,7 @@ from train.pose_representation import poses_to_representation, poses_to_rotation
 PEOPLE = 3
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    """Two threads wait for each other where cores are shared."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread", "small_backbone")
 
 
 @pytest.fixture(scope="module")
@@ -224,7 +218,8 @@ def test_a_stage_is_the_weighted_sum_of_its_terms(body, truth, targets):
     """(4)"""
     config = LossConfig()
     rotations = poses_to_rotations(targets.poses)
-    value, terms = losses.stage(_moved(truth, 0), targets, rotations, body, config)
+    off = _moved(truth, 0)
+    value, terms = losses.stage(off, body(off.poses, off.betas), targets, rotations, config)
     weights = {"joints_3d": 0.05, "joints_2d": 0.05, "betas": 0.0005, "body_rotations": 0.001, "root_rotation": 0.002}
     assert value == pytest.approx(sum(weights[name] * float(term) for name, term in terms.items()), rel=1e-5)
     assert all(term > 0 for term in terms.values())
@@ -245,7 +240,8 @@ def test_the_total_is_coarse_and_final_and_a_tenth_of_the_refinement(body, truth
     rotations = poses_to_rotations(targets.poses)
 
     def stage(estimate):
-        return float(losses.stage(estimate, targets, rotations, body, LossConfig())[0])
+        keypoints = body(estimate.poses, estimate.betas)
+        return float(losses.stage(estimate, keypoints, targets, rotations, LossConfig())[0])
 
     output = Output(coarse, (between, final))
     refined = float(losses.refinement(output.layers, rotations))
@@ -276,6 +272,33 @@ def test_descending_the_loss_recovers_the_person(body, truth, targets):
     assert (values[2] - truth.cam).abs().max() < 0.5 * (start.cam - truth.cam).abs().max()
 
 
+def test_keypoint_maps_want_each_keypoint_in_its_patch():
+    """Row 3, column 5 of the 16 x 12 patches, whose columns begin 32 px from the crop's left edge."""
+    target = torch.zeros(1, 44, 3)
+    target[0, 7] = torch.tensor([(32 + 5.5 * 16) / 256 - 0.5, 3.5 / 16 - 0.5, 1.0])
+
+    def loss(row: int, column: int) -> float:
+        logits = torch.zeros(1, 44, 192)
+        logits[0, 7, 12 * row + column] = 4.0
+        return float(losses.keypoint_maps(logits, target))
+
+    found = {(row, column): loss(row, column) for row in range(16) for column in range(12)}
+    assert min(found, key=found.get) == (3, 5)
+    assert found[3, 6] == pytest.approx(found[2, 5]) and found[3, 6] < found[3, 7] < found[10, 5]
+
+
+def test_keypoint_maps_count_only_known_keypoints_inside():
+    logits = torch.randn(2, 44, 192, generator=torch.Generator().manual_seed(0))
+    target = torch.zeros(2, 44, 3)
+    target[0, 0] = torch.tensor([0.45, 0.0, 1.0])  # beside the columns that the encoder sees
+    target[0, 1] = torch.tensor([0.0, -0.6, 1.0])  # above the crop
+    assert losses.keypoint_maps(logits, target) == 0
+    target[1, 2] = torch.tensor([0.1, 0.2, 1.0])
+    one = losses.keypoint_maps(logits, target)
+    target[1, 2, 2] = 0.5
+    assert one > 0 and losses.keypoint_maps(logits, target) == pytest.approx(float(one) / 2)
+
+
 def test_the_loss_is_float32_in_autocast(body, truth, targets):
     output = Output(_moved(truth, 7), (_moved(truth, 8), _moved(truth, 9)))
     exact = losses.total(output, targets, body).total
@@ -283,17 +306,18 @@ def test_the_loss_is_float32_in_autocast(body, truth, targets):
         assert losses.total(output, targets, body).total == pytest.approx(float(exact), rel=1e-6)
 
 
-def test_the_network_and_its_loss_train_together(body, targets, monkeypatch):
-    monkeypatch.setitem(BACKBONES, "tiny", BackboneSize(1, 48, 3, 0.0))
+def test_the_network_and_its_loss_train_together(body, targets):
     torch.manual_seed(0)
-    model = SKELCF(NetworkConfig(backbone="tiny", refinement_layers=2, heads=2, head_dim=32, mlp_dim=64)).train()
+    settings = {"refinement_layers": 2, "heads": 2, "head_dim": 32, "mlp_dim": 64, "keypoint_maps": True}
+    model = SKELCF(NetworkConfig(backbone="tiny", **settings)).train()
     image = torch.randn(PEOPLE, 3, 256, 256, generator=torch.Generator().manual_seed(0))
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    history = []
+    history, maps = [], []
     for _ in range(15):
-        loss = losses.total(model(image, bbox_cue(targets.framing)), targets, body).total
+        loss, terms = losses.total(model(image, bbox_cue(targets.framing)), targets, body)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
         history.append(loss.item())
-    assert history[-1] < 0.8 * history[0]
+        maps.append(terms["maps"].item())
+    assert history[-1] < 0.8 * history[0] and maps[-1] < maps[0] - 0.05

@@ -24,15 +24,7 @@ from train.vit import PatchEmbedding, ViT
 TINY = NetworkConfig(backbone="tiny", heads=2, head_dim=16, mlp_dim=64, hidden_dim=32, query_dim=48)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _small_and_steady():
-    """One thread, since two wait for each other where cores are shared, and a backbone smaller than any preset's."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(BACKBONES, "tiny", BackboneSize(2, 48, 3, 0.0, stem=(8, 16, 24)))
-        yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread", "small_backbone")
 
 
 def _inputs(count: int = 2, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -255,11 +247,14 @@ def test_tokens_come_row_by_row_from_their_patches(stem):
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("name", ["skel-cf", "hsmr"])
-def test_compiles_as_one_graph(name, training):
-    model = _network(replace(variant(name, TINY)[0], refinement_layers=2)).train(training)
+def test_compiles_as_one_graph(name, training, monkeypatch):
+    monkeypatch.setitem(BACKBONES, "tiny", BackboneSize(2, 48, 3, 0.0, stem=(8, 16, 24)))
+    model = _network(replace(variant(name, TINY)[0], refinement_layers=2, keypoint_maps=True)).train(training)
     compiled = torch.compile(model, fullgraph=True, backend="eager")
     output = compiled(*_inputs())
-    torch.testing.assert_close(_flat(output), _flat(model(*_inputs())))
+    again = model(*_inputs())
+    torch.testing.assert_close(_flat(output), _flat(again))
+    torch.testing.assert_close(output.maps, again.maps)
     _flat(output).square().mean().backward()
 
 

@@ -21,14 +21,7 @@ from train.pose_representation import (
     representation_to_rotations,
 )
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    """Two threads wait for each other where cores are shared."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

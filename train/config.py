@@ -66,6 +66,8 @@ class NetworkConfig:
     """rate of skipped residual branches at the encoder's last block; default: the size's own"""
     checkpoint_activations: bool = False
     """compute the encoder's blocks again in the backward pass instead of keeping their activations"""
+    keypoint_maps: bool = False
+    """also say token by token where keypoints are: a task that teaches encoders that begin from nothing"""
 
     def __post_init__(self) -> None:
         _one_of("backbone", self.backbone, BACKBONES)
@@ -96,6 +98,8 @@ class LossConfig:
     """rotation matrix of the pelvis"""
     refinement: float = 0.1
     """the intermediate layers together"""
+    maps: float = 0.2
+    """the keypoints' places among the tokens, for networks that tell them"""
     layer_supervision: Literal["rotations", "full"] = "rotations"
     """what the intermediate layers are held to: rotation matrices, or everything that the final one is"""
 

@@ -21,6 +21,7 @@ from train.config import LossConfig
 from train.decoder import Estimate
 from train.model import Output
 from train.pose_representation import poses_to_rotations, representation_to_rotations
+from train.vit import GRID
 
 
 class Targets(NamedTuple):
@@ -79,13 +80,12 @@ def parameters(estimate: Estimate, betas: Tensor, rotations: Tensor) -> Paramete
 
 
 def stage(
-    estimate: Estimate, targets: Targets, rotations: Tensor, body: KeypointLayer, config: LossConfig
+    estimate: Estimate, keypoints: Tensor, targets: Targets, rotations: Tensor, config: LossConfig
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """(4) The weighted sum of (1)-(3) for one estimate, and its unweighted terms.
 
-    `rotations` (B, 24, 3, 3) are those of the target's poses.
+    `keypoints` (B, 44, 3) are the estimate's, `rotations` (B, 24, 3, 3) those of the target's poses.
     """
-    keypoints = body(estimate.poses, estimate.betas)
     projected = project_to_crop(keypoints, estimate.cam, targets.framing)
     terms = {
         "joints_3d": joints_3d(keypoints, targets.keypoints_3d),
@@ -101,10 +101,27 @@ def refinement(layers: tuple[Estimate, ...], rotations: Tensor) -> Tensor:
     return torch.stack(apart).mean()
 
 
+def keypoint_maps(logits: Tensor, target: Tensor) -> Tensor:
+    """Mean over people and keypoints of the confidence-weighted cross-entropy of places among the tokens.
+
+    `logits` (B, 44, 192), `target` (B, 44, 3) in crop coordinates. The true distribution is a Gaussian one patch wide;
+    keypoints beside the tokens do not count. Not in SKEL-CF, whose encoder comes from ViTPose, which has learnt this.
+    """
+    rows, columns = (torch.arange(n, dtype=target.dtype, device=target.device) + 0.5 for n in GRID)
+    # Tokens cover all rows of the crop and the middle of its columns.
+    column, row = target[..., 0] * GRID[0] + GRID[1] / 2, (target[..., 1] + 0.5) * GRID[0]
+    inside = (row > 0) & (row < GRID[0]) & (column > 0) & (column < GRID[1])
+    square = (row[..., None] - rows).square()[..., :, None] + (column[..., None] - columns).square()[..., None, :]
+    truth = (-square.flatten(2) / 2).softmax(-1)
+    missed = -(truth * logits.log_softmax(-1)).sum(-1)
+    return (missed * target[..., 2] * inside).mean()
+
+
 def total(output: Output, targets: Targets, body: KeypointLayer, config: LossConfig | None = None) -> Loss:
     """(6) Coarse and final estimate by (4), the layers between by (5), or by (4) too if the configuration says so.
 
-    Computed in float32 in any autocast. Stages that a variant does not have are left out.
+    Computed in float32 in any autocast. Stages that a variant does not have are left out; `keypoint_maps` joins in for
+    networks that tell them.
     """
     config = config or LossConfig()
     with torch.autocast(targets.poses.device.type, enabled=False):
@@ -116,12 +133,19 @@ def total(output: Output, targets: Targets, body: KeypointLayer, config: LossCon
         if config.layer_supervision == "full":
             stages |= {f"layer_{n}": layer for n, layer in enumerate(between)}
         parts, terms = [], {}
-        for name, estimate in stages.items():
-            value, found = stage(estimate, targets, rotations, body, config)
+        # One body for all stages together: it is many small operations, whose number counts more than their size.
+        together = Estimate(*(torch.cat(values) for values in zip(*stages.values(), strict=True)))
+        keypoints = body(together.poses, together.betas).chunk(len(stages))
+        for (name, estimate), points in zip(stages.items(), keypoints, strict=True):
+            value, found = stage(estimate, points, targets, rotations, config)
             parts.append(value)
             terms |= {f"{name}/{term}": loss.detach() for term, loss in found.items()}
         if between and config.layer_supervision == "rotations":
             value = refinement(output.layers, rotations)
             parts.append(config.refinement * value)
             terms["layers/rotations"] = value.detach()
+        if output.maps is not None:
+            value = keypoint_maps(output.maps, targets.keypoints_2d)
+            parts.append(config.maps * value)
+            terms["maps"] = value.detach()
         return Loss(torch.stack(parts).sum(), terms)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from schemas import KEYPOINT_NAMES
 from train.config import NetworkConfig
 from train.decoder import CoarseToFine, Estimate, SingleQuery
 from train.vit import ViT
@@ -24,6 +25,8 @@ class Output(NamedTuple):
     """Of the coarse heads; None in the variants that have none."""
     layers: tuple[Estimate, ...]
     """After each refinement layer; empty in the variant without."""
+    maps: Tensor | None = None
+    """(B, 44, 192) logits of each keypoint's place among the tokens, if the network tells them."""
 
     @property
     def final(self) -> Estimate:
@@ -48,6 +51,8 @@ class SKELCF(nn.Module):
         # Each architecture's decoder has its own name in the released files.
         name, decoder = ("head", SingleQuery) if self.config.architecture == "hsmr" else ("decoder", CoarseToFine)
         self.add_module(name, decoder(self.config))
+        if self.config.keypoint_maps:
+            self.map_head = nn.Linear(self.config.size.dim, len(KEYPOINT_NAMES))
 
     def forward(self, image: Tensor, bbox: Tensor) -> Output:
         """Estimates of B people.
@@ -57,7 +62,8 @@ class SKELCF(nn.Module):
         """
         tokens = self.backbone(image[..., COLUMNS])
         decode = self.head if self.config.architecture == "hsmr" else self.decoder
-        return Output(*decode(tokens, bbox))
+        maps = self.map_head(tokens).transpose(1, 2).float() if self.config.keypoint_maps else None
+        return Output(*decode(tokens, bbox), maps)
 
     @property
     def parameters_count(self) -> int:
