@@ -10,13 +10,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from fitting.kinematics import (
     COORDINATES,
-    DOF_SLOTS,
     FIXED_FRAME_JOINTS,
     FOREARMS,
     JOINT_OF_COORDINATE,
@@ -98,59 +96,46 @@ def pose_gradient(twists: Twists, subtree: Tensor, transforms: Tensor, wrench: T
     return (twists.world * summed[:, JOINT_OF_COORDINATE]).sum((2, 3))
 
 
-def pose_hessian(
+def pose_motion(
     twists: Twists,
     subtree: Tensor,
     transforms: Tensor,
-    moment: Tensor,
     coordinates: slice = slice(0, COORDINATES),
-    other: tuple[Twists, Tensor] | None = None,
+    joints: slice = slice(0, JOINTS),
 ) -> Tensor:
-    """(B, n, n) J^T J of the data term by n coordinates, from second moments (B, 96, 96).
+    """(B, n, 3, 4J) derivative by n coordinates of what skinning applies to J joints, side by side."""
+    world = twists.world[:, coordinates]
+    placed = homogeneous(transforms[:, joints]).transpose(1, 2).flatten(2)
+    moved = (world.flatten(1, 2) @ placed).unflatten(1, (-1, 3))
+    behind = subtree[JOINT_OF_COORDINATE[coordinates], joints]
+    return moved * behind.repeat_interleave(4, 1)[:, None]
 
-    `coordinates` are a run of them, of joints that no other joints hang on (the legs, the upper body, all). With
-    `other`, the twists and transforms of the same bodies in a second pose, it is J^T J_other.
+
+def gauss_newton(motion: Tensor, moment: Tensor, other: Tensor | None = None) -> Tensor:
+    """(B, n, n') J^T J of the data term: motions (B, n, 3, 4J) and second moments (B, 4J, 4J) of the same joints.
+
+    With `other` (B, n', 3, 4J), the motions of the same bodies in another pose or by other unknowns, it is J^T J_other.
     """
-    inside = np.arange(COORDINATES)[coordinates]
-    joints = _aligned_run(JOINT_OF_COORDINATE[inside])
-    people, count = len(moment), joints.stop - joints.start
-    left_transforms = homogeneous(transforms[:, joints])
-    right_twists, right_transforms = other or (twists, transforms)
-    right_transforms = homogeneous(right_transforms[:, joints])
-    blocks = moment.view(people, JOINTS, 4, JOINTS, 4)[:, joints, :, joints]
-    below = subtree[joints, joints]
-    # World moments G_m M_mn G_n^T, summed over both subtrees.
-    left = left_transforms @ blocks.reshape(people, count, 4, count * 4)
-    left = (below @ left.flatten(2)).view(people, count * 4, count, 4).transpose(1, 2)
-    right = left @ right_transforms.transpose(2, 3)
-    summed = (below @ right.flatten(2)).view(people, count, count, 4, 4)
-    # summed is indexed (right joint, left joint, left row, right column).
-    slots = _by_slot(right_twists.world)[:, joints]
-    acted = summed.flatten(2, 3) @ slots.flatten(2, 3).transpose(2, 3)
-    acted = acted.view(people, count, count, 4, DOF_SLOTS, 3).permute(0, 2, 5, 3, 1, 4)
-    acted = acted.reshape(people, count, 12, count * DOF_SLOTS)
-    full = (_by_slot(twists.world)[:, joints].flatten(3) @ acted).flatten(1, 2)
-    place = (JOINT_OF_COORDINATE[inside] - joints.start) * DOF_SLOTS + SLOT_OF_COORDINATE[inside]
-    return full[:, place[:, None], place[None, :]]
+    carried = (motion.flatten(1, 2) @ moment).unflatten(1, (-1, 3)).flatten(2)
+    return carried @ (motion if other is None else other).flatten(2).transpose(1, 2)
 
 
-def _aligned_run(joints: np.ndarray) -> slice:
-    """The run that holds these joints, widened to a multiple of four.
+def joints_of(coordinates: slice) -> slice:
+    """The run of joints that coordinates turn, widened to a multiple of four.
 
-    Blocks of 4x4 numbers then begin at addresses that libraries treat alike, so that a person's result does not depend
-    on the place in the batch.
+    The run is one that no other joints hang on: the legs, the upper body, all. Rows of 16 numbers begin at addresses
+    that libraries treat alike, so that a person's result does not depend on the place in the batch.
     """
+    joints = JOINT_OF_COORDINATE[coordinates]
     first, last = int(joints.min()), int(joints.max()) + 1
     wanted = -(-(last - first) // 4) * 4
     last = min(last + wanted - (last - first), JOINTS)
     return slice(last - wanted, last)
 
 
-def _by_slot(values: Tensor) -> Tensor:
-    """(B, 46, ...) per coordinate -> (B, 24, 3, ...) per slot, zero where a slot is unused."""
-    slots = values.new_zeros(len(values), JOINTS, DOF_SLOTS, *values.shape[2:])
-    slots[:, JOINT_OF_COORDINATE, SLOT_OF_COORDINATE] = values
-    return slots
+def moment_of(moment: Tensor, joints: slice) -> Tensor:
+    """(B, 4J, 4J) the part of a second moment (B, 96, 96) that belongs to some joints."""
+    return moment[:, 4 * joints.start : 4 * joints.stop, 4 * joints.start : 4 * joints.stop]
 
 
 def corrective_gradient(skel: SKEL, twists: Twists, posed: Posed, by_features: Tensor) -> Tensor:
@@ -180,8 +165,8 @@ class ShapeMotion:
     local_turns: Tensor
     """(B, 10, 24, 3) rate at which a joint's rotation against its parent turns, in the parent's frame at rest."""
 
-    def transforms(self, transforms: Tensor, subtree: Tensor) -> Tensor:
-        """(B, 10, 24, 3, 4) derivative of what skinning applies."""
+    def of_transforms(self, transforms: Tensor, subtree: Tensor) -> Tensor:
+        """(B, 10, 3, 96) derivative by betas of what skinning applies to the 24 joints, side by side."""
         people, modes = self.turns.shape[:2]
         # A joint moves with everything between the root and itself.
         both = torch.cat([self.turns, self.rates], -1).transpose(1, 2).flatten(2)
@@ -190,7 +175,7 @@ class ShapeMotion:
         moved = own.flatten(2, 3) @ homogeneous(transforms)
         moved = moved.view(people, JOINTS, modes, 3, 4).transpose(1, 2)
         moved[..., 3] -= self.drift
-        return moved
+        return moved.transpose(2, 3).flatten(3)
 
 
 def shape_motion(skel: SKEL, rest: RestFrames, posed: Posed, poses: Tensor) -> ShapeMotion:
@@ -281,27 +266,18 @@ def _axial(matrices: Tensor) -> Tensor:
     return torch.stack([m[..., 2, 1] - m[..., 1, 2], m[..., 0, 2] - m[..., 2, 0], m[..., 1, 0] - m[..., 0, 1]], -1)
 
 
-def shape_hessian(
-    twists: Twists,
-    motion: ShapeMotion,
-    subtree: Tensor,
-    transforms: Tensor,
-    moment: Tensor,
-    carried: Tensor,
-    gram: Tensor,
-) -> tuple[Tensor, Tensor]:
-    """J^T J by (betas, coordinates) (B, 10, 46) and by betas (B, 10, 10).
+def pose_and_shape(by_pose: Tensor, by_betas: Tensor, moment: Tensor, carried: Tensor, gram: Tensor) -> Tensor:
+    """(B, n + 10, n + 10) J^T J by coordinates and betas.
 
-    `moment` (B, 96, 96); `carried` (B, 10, 96, 3) and `gram` (B, 10, 10) of `fitting.points.Moments.of_shapes`. Exact
-    but for the pose correctives, which are left out: these blocks steer the solver, its gradient is exact.
+    Motions by coordinates (B, n, 3, 96) and by betas (B, 10, 3, 96), moment (B, 96, 96), and what the change of the
+    points at rest adds, of `fitting.points.Moments.of_shapes`. Exact but for the pose correctives, which are left out:
+    it steers the solver, whose gradient is exact.
     """
-    people, modes = motion.turns.shape[:2]
-    d = motion.transforms(transforms, subtree).transpose(2, 3).reshape(people, modes, 3, JOINTS * 4)
-    z = (moment @ d.flatten(1, 2).transpose(1, 2)).unflatten(2, (modes, 3)).transpose(1, 2) + carried
-    # Every joint's block in the world frame, all modes side by side, summed over its subtree.
-    world = homogeneous(transforms) @ z.view(people, modes, JOINTS, 4, 3).permute(0, 2, 3, 1, 4).flatten(3)
-    summed = (subtree @ world.flatten(2)).view(people, JOINTS, 4, modes, 3)[:, JOINT_OF_COORDINATE]
-    twist = twists.world.transpose(2, 3).flatten(2)[:, :, None]
-    cross = (twist @ summed.permute(0, 1, 2, 4, 3).flatten(2, 3)).squeeze(2).transpose(1, 2)
-    own = torch.einsum("bick,bjkc->bij", d, z) + torch.einsum("bikc,bjck->bij", carried, d) + gram
-    return cross, own
+    motion = torch.cat([by_pose, by_betas], 1)
+    own = slice(by_pose.shape[1], None)
+    jtj = gauss_newton(motion, moment)
+    mixed = motion.flatten(2) @ carried.flatten(2).transpose(1, 2)
+    jtj[:, :, own] += mixed
+    jtj[:, own] += mixed.transpose(1, 2)
+    jtj[:, own, own] += gram
+    return jtj

@@ -103,6 +103,8 @@ class RegionObjective:
         exact = residual(problem.points, region.weights, self.transforms, at_rest, problem.target, wrench=True)
         self.cost, self.wrench, self.distances = exact.cost, exact.wrench, exact.distances
         self.moment = region.moments(betas)
+        self.joints = lin.joints_of(region.coordinates)
+        self.own_moment = lin.moment_of(self.moment, self.joints).contiguous()
 
     def start(self) -> Tensor:
         return self.poses[:, self.region.coordinates]
@@ -117,15 +119,14 @@ class RegionObjective:
         # Cost and wrench as differences from the start: the moments themselves are a million times larger.
         change = transforms - self.transforms[index]
         flat = change.transpose(1, 2).flatten(2)
-        moment = self.moment[index]
-        carried = (flat @ moment).unflatten(2, (24, 4)).transpose(1, 2)
+        carried = (flat @ self.moment[index]).unflatten(2, (24, 4)).transpose(1, 2)
         wrench = self.wrench[index]
         cost = self.cost[index] + (change * (2 * wrench + carried)).sum((1, 2, 3))
         twists = lin.pose_twists(problem.skel, rest, posed, poses)
         gradient = lin.pose_gradient(twists, problem.subtree, transforms, wrench + carried)
         extra, slope, curvature = pose_terms(problem, poses, index)
-        hessian = lin.pose_hessian(twists, problem.subtree, transforms, moment, self.region.coordinates)
-        hessian = hessian + torch.diag_embed(curvature[:, coordinates])
+        motion = lin.pose_motion(twists, problem.subtree, transforms, coordinates, self.joints)
+        hessian = lin.gauss_newton(motion, self.own_moment[index]) + torch.diag_embed(curvature[:, coordinates])
         return Quadratic(cost + extra, (gradient + slope)[:, coordinates], hessian)
 
 
@@ -185,10 +186,8 @@ class FullObjective:
         """(B, n, n) J^T J of the data term."""
         subtree, region = self.problem.subtree, self.region
         moment = region.moments(betas)
-        by_pose = lin.pose_hessian(twists, subtree, transforms, moment, region.coordinates)
+        by_pose = lin.pose_motion(twists, subtree, transforms, region.coordinates)
         if motion is None:
-            return by_pose
-        carried, gram = region.moments.of_shapes(betas, transforms)
-        cross, own = lin.shape_hessian(twists, motion, subtree, transforms, moment, carried, gram)
-        cross = cross[:, :, BODY_COORDINATES]
-        return torch.cat([torch.cat([by_pose, cross.transpose(1, 2)], 2), torch.cat([cross, own], 2)], 1)
+            return lin.gauss_newton(by_pose, moment)
+        by_betas = motion.of_transforms(transforms, subtree)
+        return lin.pose_and_shape(by_pose, by_betas, moment, *region.moments.of_shapes(betas, transforms))

@@ -114,18 +114,24 @@ def blend(points: Points, transforms: Tensor) -> Tensor:
 
 def place(blended: Tensor, at_rest: Tensor) -> Tensor:
     """(B, 3, N) points at rest moved by their transforms (B, 3, 4, N)."""
-    return (blended[:, :, :3] * at_rest[:, None]).sum(2).add_(blended[:, :, 3])
+    moved = torch.addcmul(blended[:, :, 3], blended[:, :, 0], at_rest[:, None, 0])
+    moved.addcmul_(blended[:, :, 1], at_rest[:, None, 1])
+    return moved.addcmul_(blended[:, :, 2], at_rest[:, None, 2])
 
 
 def wrench_of(points: Points, force: Tensor, at_rest: Tensor) -> Tensor:
     """(B, 24, 3, 4) per joint: sum of skinning weight * force [x; 1]^T, for forces and points at rest (B, 3, N)."""
-    moment = torch.cat([force[:, :, None] * at_rest[:, None], force[:, :, None]], 2).flatten(1, 2)
-    return (moment @ points.skinning.T).transpose(1, 2).unflatten(2, (3, 4))
+    moment = force.new_empty(len(force), 3, 4, force.shape[2])
+    torch.mul(force[:, :, None], at_rest[:, None], out=moment[:, :, :3])
+    moment[:, :, 3] = force
+    return (moment.flatten(1, 2) @ points.skinning.T).transpose(1, 2).unflatten(2, (3, 4))
 
 
 def unpose(blended: Tensor, force: Tensor) -> Tensor:
     """(B, 3N) forces turned back into the rest frame: half the gradient by the points at rest."""
-    return (blended[:, :, :3] * force[:, :, None]).sum(1).flatten(1)
+    turned = blended[:, 0, :3] * force[:, 0, None]
+    turned.addcmul_(blended[:, 1, :3], force[:, 1, None])
+    return turned.addcmul_(blended[:, 2, :3], force[:, 2, None]).flatten(1)
 
 
 class Moments:
@@ -161,7 +167,7 @@ class Moments:
     def of_shapes(self, betas: Tensor, transforms: Tensor) -> tuple[Tensor, Tensor]:
         """What the shape directions y_i add to J^T J under transforms T (B, 24, 3, 4).
 
-        (B, 10, 96, 3) sum of w y (T y_i)^T, and (B, 10, 10) sum of w (T y_i).(T y_j).
+        (B, 10, 3, 96) sum of w (T y_i) y^T, and (B, 10, 10) sum of w (T y_i).(T y_j).
         """
         people, modes = len(betas), betas.shape[1]
         full = torch.cat([torch.ones_like(betas[:, :1]), betas], 1)
@@ -169,6 +175,6 @@ class Moments:
         products = (flat.view(-1, self._size) @ self._table[:, 1:].reshape(-1, self._size).T).view(
             people, 3, modes + 1, modes, self._size
         )
-        carried = (full[:, None, None] @ products.flatten(3)).view(people, 3, modes, self._size).permute(0, 2, 3, 1)
+        carried = (full[:, None, None] @ products.flatten(3)).view(people, 3, modes, self._size).transpose(1, 2)
         gram = (products[:, :, 1:] * flat[:, :, None, None]).sum((1, 4))
         return carried, gram

@@ -190,33 +190,26 @@ def _assemble(problem: Problem, plan: Plan, x: np.ndarray, b: np.ndarray, option
         gradient = lin.pose_gradient(twists, problem.subtree, transforms, wrench) + slope
         gradient = gradient + lin.corrective_gradient(skel, twists, posed, by_features)
         moment = moment_one.expand(count, -1, -1)
-        jtj = lin.pose_hessian(twists, problem.subtree, transforms, moment, region.coordinates)
-        diagonal = (1 + options.smoothness * neighbours)[:, None, None] * jtj
+        by_pose = lin.pose_motion(twists, problem.subtree, transforms, region.coordinates)
+        motion = lin.shape_motion(skel, rest, posed, poses)
+        by_own_betas = motion.of_transforms(transforms, problem.subtree)
+        jtj = lin.pose_and_shape(by_pose, by_own_betas, moment, *region.moments.of_shapes(betas, transforms))
+        diagonal = (1 + options.smoothness * neighbours)[:, None, None] * jtj[:, :BODY, :BODY]
         diagonal = diagonal + torch.diag_embed(curvature[:, BODY_COORDINATES])
         keep("gradient", gradient[own, BODY_COORDINATES])
         keep("diagonal", diagonal[own])
         pairs = slice(own.start, min(own.stop, count - 1))
         after = slice(pairs.start + 1, pairs.stop + 1)
-        neighbour = lin.pose_hessian(
-            lin.Twists(twists.world[pairs], twists.local_axes[pairs]),
-            problem.subtree,
-            transforms[pairs],
-            moment[pairs],
-            region.coordinates,
-            other=(lin.Twists(twists.world[after], twists.local_axes[after]), transforms[after]),
-        )
+        neighbour = lin.gauss_newton(by_pose[pairs], moment[pairs], by_pose[after])
         keep("neighbour", -options.smoothness * neighbour)
 
-        motion = lin.shape_motion(skel, rest, posed, poses)
         by_betas = by_directions[:, :NUM_BETAS] + lin.shape_gradient(
             motion, posed, problem.subtree, transforms, wrench, by_features
         )
         betas_gradient += by_betas[own].double().sum(0).cpu().numpy()
-        carried, gram = region.moments.of_shapes(betas, transforms)
         # Velocities hardly depend on the shape; their share of these two blocks is left out. They steer, no more.
-        border, block = lin.shape_hessian(twists, motion, problem.subtree, transforms, moment, carried, gram)
-        keep("border", border[own][:, :, BODY_COORDINATES])
-        betas_block += block[own].double().sum(0).cpu().numpy()
+        keep("border", jtj[own, BODY:, :BODY])
+        betas_block += jtj[own, BODY:, BODY:].double().sum(0).cpu().numpy()
 
     away = b - problem.betas_centre[0].double().cpu().numpy()
     prior = problem.betas_prior * frames
