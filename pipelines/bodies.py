@@ -147,16 +147,15 @@ def bodies_of_process(
     """
     import cv2
 
-    key = (body_models, gender, device, batch_size, limits, threads)
+    devices = devices_of(device)
+    settings = {"body_models": body_models, "gender": gender, "batch_size": batch_size}
+    settings |= {"limits": limits, "threads": threads}
+    key = (*devices, *settings.values())
     with _loading:
         if key not in _loaded:
             cv2.setNumThreads(1)
-            devices = devices_of(device)
-            if devices == ["cpu"]:
-                _loaded[key] = LoadedBodies(*key)
-            else:
-                settings = {"body_models": body_models, "gender": gender, "batch_size": batch_size}
-                _loaded[key] = SharedBodies(devices, {**settings, "limits": limits, "threads": threads})
+            alone = devices == ["cpu"]
+            _loaded[key] = LoadedBodies(device="cpu", **settings) if alone else SharedBodies(devices, settings)
         return _loaded[key]
 
 

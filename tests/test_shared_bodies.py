@@ -212,6 +212,9 @@ def test_which_devices_an_option_means(monkeypatch):
     assert isinstance(shared, SharedBodies) and shared.devices == ["cuda:0", "cuda:1", "cuda:2"]
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     assert devices_of("auto") == ["cpu"]
+    assert bodies_of_process("demo", "male", "auto", None, "bounds", 1) is bodies_of_process(
+        "demo", "male", "cpu", None, "bounds", 1
+    )
 
 
 def test_the_record_of_a_run_tells_busy_shares(tmp_path, capsys):
