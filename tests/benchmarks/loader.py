@@ -98,7 +98,7 @@ def stream_loader(folder: Path, normalise: bool, batch: int = 64):
 
 
 def waiting(folder: Path, workers: int, steps: int, step: float = 0.1, batch: int = 32) -> tuple[float, int]:
-    """Share of time that steps of `step` seconds wait for batches, and how many of them wait over a millisecond."""
+    """Share of time that steps of `step` seconds wait for batches, and how many of them wait over 10 ms."""
     from train.augmentation_config import AugmentationConfig
     from train.data_config import DataConfig
     from train.streaming import PeopleStream, as_batch, stream
@@ -114,7 +114,7 @@ def waiting(folder: Path, workers: int, steps: int, step: float = 0.1, batch: in
         values = next(batches)[1]
         waits.append(time.perf_counter() - began)
         normalised(as_batch(values).image)
-    return sum(waits) / (sum(waits) + steps * step), sum(wait > 1e-3 for wait in waits)
+    return sum(waits) / (sum(waits) + steps * step), sum(wait > 0.01 for wait in waits)
 
 
 def rate(batches, seconds: float) -> float:
@@ -156,7 +156,7 @@ def main() -> None:
     for workers, (share, late) in waits.items():
         sys.stdout.write(
             f"{options.steps} steps of 100 ms, batches of 32, {workers} worker(s): "
-            f"{share:.1%} of the time waiting, {late} steps over 1 ms\n"
+            f"{share:.1%} of the time waiting, {late} steps over 10 ms\n"
         )
 
 
