@@ -329,7 +329,7 @@ def _prepare(directory: Path | UrlPath) -> None:
     try:
         directory.mkdir(parents=True, exist_ok=True)
         probe = directory / f".probe.tmp-{os.getpid()}"
-        probe.write_text("")
+        probe.write_text("can this be written?")  # Beam fails to write an empty file to S3
         probe.unlink()
     except OSError as error:
         problem = f"cannot be written to: {error.strerror or error}"

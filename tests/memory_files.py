@@ -1,7 +1,8 @@
 """A file system of another scheme for Beam, `memtest://`, as awkward as any that the job may meet.
 
-Like an object store it has no folders; like HDFS it neither creates nor renames to a name that is taken. Its files lie
-in the folder that MEMTEST_FILES names, one file per URL, so that other processes see them too.
+Like an object store it has no folders; like HDFS it neither creates nor renames to a name that is taken; as with Beam's
+S3 no file can be empty. Its files lie in the folder that MEMTEST_FILES names, one file per URL, so that other processes
+see them too.
 """
 
 from __future__ import annotations
@@ -46,6 +47,14 @@ class _Counting(io.FileIO):
         return len(data)
 
 
+class _NeverEmpty(io.FileIO):
+    def close(self) -> None:
+        if not self.closed and not self.tell():
+            super().close()
+            raise BeamIOError("MalformedXML when calling the CompleteMultipartUpload operation")
+        super().close()
+
+
 class MemoryFiles(FileSystem):
     """What FileSystem asks for, and nothing that pathlib would do besides."""
 
@@ -74,7 +83,7 @@ class MemoryFiles(FileSystem):
     def create(self, path, mime_type="application/octet-stream", compression_type="auto"):
         if self.exists(path):
             raise BeamIOError("exists", {path: FileExistsError(path)})
-        return file_of(path).open("wb")
+        return _NeverEmpty(file_of(path), "wb")
 
     def open(self, path, mime_type="application/octet-stream", compression_type="auto"):
         try:
