@@ -59,7 +59,7 @@ class Outcome:
 
 def run_stages(problem: Problem, start: Tensor, plan: Plan) -> Outcome:
     """Fit from a start (B, 46); the better of two tries for those whom the first leaves far away."""
-    outcome = _run_once(problem, start, plan)
+    outcome = run_once(problem, start, plan)
     is_far = outcome.stage_error[:, -1] > plan.second_try_above
     if not bool(is_far.any()):
         return outcome
@@ -69,7 +69,7 @@ def run_stages(problem: Problem, start: Tensor, plan: Plan) -> Outcome:
     rest_pose = torch.zeros_like(start[far])
     rest_pose = torch.maximum(torch.minimum(rest_pose, plan.bounds[:, 1]), plan.bounds[:, 0])
     rest_pose[:, : BODY_COORDINATES.start] = start[far, : BODY_COORDINATES.start]
-    again = _run_once(problem.of(far), rest_pose, plan)
+    again = run_once(problem.of(far), rest_pose, plan)
     better = (again.cost < outcome.cost[far]) & is_far[far]
     merged = {}
     for field in dataclasses.fields(Outcome):
@@ -85,7 +85,7 @@ def run_stages(problem: Problem, start: Tensor, plan: Plan) -> Outcome:
     return Outcome(**merged)
 
 
-def _run_once(problem: Problem, start: Tensor, plan: Plan) -> Outcome:
+def run_once(problem: Problem, start: Tensor, plan: Plan) -> Outcome:
     skel, betas = problem.skel, problem.betas_centre
     everything = plan.regions["full"].weights
     distances, iterations = [], torch.zeros(len(start), dtype=torch.int64, device=start.device)

@@ -23,6 +23,8 @@ class ReferenceFit:
     cost: float
     vertex_error_mm: np.ndarray
     """(V,) distance of each vertex"""
+    joint_error_mm: np.ndarray
+    """(24,) distance of each anatomical joint from those regressed from the target"""
 
 
 def reference_fit(fitter: SKELFitter, poses, betas, starts: int = 3, iterations: int = 60) -> ReferenceFit:
@@ -68,5 +70,7 @@ def reference_fit(fitter: SKELFitter, poses, betas, starts: int = 3, iterations:
             best = found
     x = torch.as_tensor(best.x)
     q = torch.cat([start[0, :3], x[:43]])[None]
-    distances = 1000 * (skel(q, x[None, 43:]).vertices - problem.target[..., :vertices].transpose(1, 2)).norm(dim=-1)
-    return ReferenceFit(q[0].numpy(), x[43:].numpy(), 2 * float(best.cost), distances[0].numpy())
+    out = skel(q, x[None, 43:])
+    points = torch.cat([out.vertices, out.joints], 1)[0]
+    distances = 1000 * (points - problem.target[0].T).norm(dim=-1).numpy()
+    return ReferenceFit(q[0].numpy(), x[43:].numpy(), 2 * float(best.cost), distances[:vertices], distances[vertices:])
