@@ -147,7 +147,8 @@ def write_dataset(
     reasons: dict[str, int] = {}
     distances: dict[str, list[np.ndarray]] = {name: [] for name in QUANTILE_FIELDS}
     stages = np.zeros(len(STAGES))
-    datasets: list[np.ndarray] = []
+    label_files: dict[str, int] = {}
+    label_file_of: list[np.ndarray] = []  # numbers, for a name is a string of its own for every person
     ledger = Ledger(planned or {})
     with (
         output_problems(directory),
@@ -171,7 +172,10 @@ def write_dataset(
             columns = ["label_file", "label_row", *QUANTILE_FIELDS]
             table = pq.read_table(readable(directory / f"{name}.parquet"), columns=columns)
             ledger.add(table)
-            datasets.append(table.column("label_file").to_numpy())
+            for chunk in table.column("label_file").chunks:
+                encoded = chunk.dictionary_encode()
+                numbers = [label_files.setdefault(name, len(label_files)) for name in encoded.dictionary.to_pylist()]
+                label_file_of.append(np.array(numbers, np.int32)[encoded.indices.to_numpy()])
             for key in QUANTILE_FIELDS:
                 distances[key].append(table.column(key).to_numpy())
             if stats["samples"]:
@@ -189,7 +193,7 @@ def write_dataset(
         "rejects": dict(sorted(reasons.items())),
         "errors": error_quantiles(gathered),
         "stage_errors": {stage: _rounded(mean) for stage, mean in zip(STAGES, means, strict=True)},
-        "dataset_errors": _by_label_file(datasets, gathered),
+        "dataset_errors": _by_label_file(label_files, label_file_of, gathered),
         "options": options,
         "inputs": inputs,
         "versions": versions,
@@ -288,15 +292,17 @@ def _npy_header(dtype: str, shape: tuple[int, ...]) -> bytes:
     return header.getvalue()
 
 
-def _by_label_file(names: list[np.ndarray], distances: dict[str, np.ndarray]) -> dict[str, dict[str, Any]]:
+def _by_label_file(
+    label_files: dict[str, int], numbers: list[np.ndarray], distances: dict[str, np.ndarray]
+) -> dict[str, dict[str, Any]]:
     """`error_quantiles` and the number of people per label file."""
-    if not names:
+    if not label_files:
         return {}
-    kinds, codes = np.unique(np.concatenate(names).astype(str), return_inverse=True)
+    number_of_row = np.concatenate(numbers)
     found = {}
-    for code, kind in enumerate(kinds.tolist()):
-        mine = codes == code
-        found[kind] = {"samples": int(mine.sum()), **error_quantiles({k: v[mine] for k, v in distances.items()})}
+    for label_file, number in sorted(label_files.items()):
+        mine = number_of_row == number
+        found[label_file] = {"samples": int(mine.sum()), **error_quantiles({k: v[mine] for k, v in distances.items()})}
     return found
 
 

@@ -17,6 +17,7 @@ import pytest
 from pipelines.planning import RowRange, ShardSpec
 from pipelines.shards import (
     finished_shard,
+    remove_leftovers,
     npz_bytes,
     remove_stale_shards,
     withdraw_dataset,
@@ -228,6 +229,7 @@ def test_a_new_run_withdraws_the_manifest_and_removes_what_no_plan_has(tmp_path)
     write_dataset(tmp_path, ["000000", "000001", "000002"], {}, {}, {})
     (tmp_path / ".000001.tar.tmp-77").write_bytes(b"half")
     (tmp_path / "notes.json").write_text("{}")
+    remove_leftovers(tmp_path)
     withdraw_dataset(tmp_path)
     assert remove_stale_shards(tmp_path, ["000000", "000001"]) == 1
     kept = {f"{name}.{ending}" for name in ("000000", "000001") for ending in ("tar", "parquet", "json")}
