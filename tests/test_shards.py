@@ -17,8 +17,8 @@ import pytest
 from pipelines.planning import RowRange, ShardSpec
 from pipelines.shards import (
     finished_shard,
-    remove_leftovers,
     npz_bytes,
+    remove_leftovers,
     remove_stale_shards,
     withdraw_dataset,
     write_dataset,
