@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from fitting.fitter import FitOptions, SKELFitter
+    from fitting.limits import read_limits
     from fitting.result import SKELFit
     from fitting.skel import SKEL
     from fitting.smpl import load_smpl
@@ -14,9 +15,10 @@ _HOME = {
     "SKELFitter": "fitting.fitter",
     "SKELFit": "fitting.result",
     "FitOptions": "fitting.fitter",
+    "read_limits": "fitting.limits",
 }
 
-__all__ = ["SKEL", "FitOptions", "SKELFit", "SKELFitter", "load_smpl"]
+__all__ = ["SKEL", "FitOptions", "SKELFit", "SKELFitter", "load_smpl", "read_limits"]
 
 
 def __getattr__(name: str):

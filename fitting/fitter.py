@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -42,8 +42,12 @@ class FitOptions:
 
     limits: Literal["bounds", "penalty", "none"] = "bounds"
     """Joint limits: hold exactly, cost something to exceed, or do not count."""
+    joint_limits: np.ndarray | None = None
+    """(46, 2) rad, in place of `kinematics.JOINT_LIMITS`; see `fitting.read_limits`."""
     fit_betas: bool = True
     """Move betas in the last stage; otherwise they stay as transferred."""
+    measure_betas_gain: bool = False
+    """Fit everyone a second time with betas as transferred, to know what moving them gains."""
     joint_weight: float = 0.1
     """Weight of the 24 anatomical joints together, against 1 for all vertices together."""
     shoulder_weight: float = 2.0
@@ -126,7 +130,8 @@ class SKELFitter:
         weights = torch.cat([torch.ones(skel.num_vertices) / skel.num_vertices, options.joint_weight / 24 * joints])
         weights = weights.to(reference)
         moved_by = self.points.skinning.T
-        self.limits = torch.as_tensor(JOINT_LIMITS).to(reference)
+        limits = JOINT_LIMITS if options.joint_limits is None else options.joint_limits
+        self.limits = torch.as_tensor(limits).to(reference)
         free = torch.full_like(self.limits, torch.inf) * torch.tensor([-1.0, 1.0]).to(reference)
         self.start_limits = free if options.limits == "none" else self.limits
         tolerances = {"step_tolerance": options.step_tolerance, "cost_tolerance": options.cost_tolerance}
@@ -246,8 +251,11 @@ class SKELFitter:
         valid = torch.cat([poses, betas, trans], 1).isfinite().all(1)
         poses, betas, trans = (torch.where(valid[:, None], t, torch.zeros_like(t)) for t in (poses, betas, trans))
         problem, start, skel_trans = self._problem(poses, betas, trans)
-        outcome = run_stages(problem, start, self.plan)
-        return describe(outcome, problem, skel_trans, valid)
+        fit = describe(run_stages(problem, start, self.plan), problem, skel_trans, valid)
+        if not self.options.measure_betas_gain:
+            return fit
+        kept = describe(run_stages(problem, start, replace(self.plan, fit_betas=False)), problem, skel_trans, valid)
+        return replace(fit, betas_gain_mm=kept.vertex_error_mm - fit.vertex_error_mm)
 
     def _problem(
         self, poses: Tensor, betas: Tensor, trans: Tensor, centre: Tensor | None = None

@@ -50,6 +50,8 @@ class SKELFit:
     """(B, 46) bool: coordinates that lie on a limit"""
     betas_change: Tensor
     """(B,) norm of betas minus transferred betas"""
+    betas_gain_mm: Tensor
+    """(B,) by how much nearer the mesh is for it, on average over vertices; NaN where this was not measured"""
     valid: Tensor
     """(B,) bool: the input was finite"""
 
@@ -105,6 +107,7 @@ def describe(outcome: Outcome, problem: Problem, trans: Tensor, valid: Tensor) -
         limits_exceeded=(excess > ON_LIMIT).sum(1) * valid,
         worst_limit_excess=blank(excess.amax(1)),
         limits_pressed=((poses > high - ON_LIMIT) | (poses < low + ON_LIMIT)) & valid[:, None],
+        betas_gain_mm=torch.full_like(outcome.cost, torch.nan),
         betas_change=blank((outcome.betas - problem.betas_centre).norm(dim=1)),
         valid=valid,
     )
