@@ -1,4 +1,4 @@
-"""What the job costs beyond its work: `python -m tests.benchmarks.pipeline [--people N] [--plan-rows N]`.
+"""What the job costs beyond its work: `python -m tests.benchmarks.pipeline [--people N] [--runs N] [--plan-rows N]`.
 
 The same people, with images in a tar, once by the job (Beam, shards, checksums, statistics, report) and once by one
 bare loop: read, crop, fit, encode and write a tar. Both on one core, so that what the job does beside the fit is not
@@ -53,6 +53,7 @@ def main() -> int:
     """Prints two tables; fails if the job costs more than the allowed overhead."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--people", type=int, default=1024)
+    parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--plan-rows", type=int, default=2_000_000)
     options = parser.parse_args()
     logging.basicConfig(level=logging.ERROR)
@@ -66,15 +67,12 @@ def main() -> int:
         bodies_of_process(*BODIES).load()
         cores = os.sched_getaffinity(0)
         os.sched_setaffinity(0, {min(cores)})
-        bare = _bare_loop(root)
-        began = _clocks()
-        arguments = ["--annotations", str(root / "aic.npz"), "--images", str(root / "aic.tar"), "--quiet"]
-        arguments += ["--threads", "1", "--output", str(root / "out"), "--samples-per-shard", "256"]
-        if job(arguments):
-            return 1
-        whole = _clocks() - began
+        bare, whole = np.full(2, np.inf), np.full(2, np.inf)
+        for run in range(options.runs):
+            bare = np.minimum(bare, _bare_loop(root))
+            whole = np.minimum(whole, _job(root, root / f"out{run}"))
         os.sched_setaffinity(0, cores)
-        title = f"{options.people} people, one core"
+        title = f"{options.people} people, one core, best of {options.runs}"
         table = Table("", "processor, s", "clock, s", "people/s by the clock", title=title)
         for name, spent in (("bare loop", bare), ("the job, planning and report included", whole)):
             table.add_row(name, *(f"{seconds:.2f}" for seconds in spent), f"{options.people / spent[1]:.1f}")
@@ -121,6 +119,15 @@ def _write_inputs(root: Path, people: int) -> None:
         gtkps=rng.uniform(0, 480, (people, 44, 3)),
         trans_cam=np.tile(np.array([0, 0, 4.0]), (people, 1)),
     )
+
+
+def _job(root: Path, output: Path) -> np.ndarray:
+    """`_clocks` for the job."""
+    began = _clocks()
+    arguments = ["--annotations", str(root / "aic.npz"), "--images", str(root / "aic.tar"), "--quiet"]
+    if job([*arguments, "--threads", "1", "--output", str(output), "--samples-per-shard", "256"]):
+        raise RuntimeError("the job failed")
+    return _clocks() - began
 
 
 def _bare_loop(root: Path) -> np.ndarray:
