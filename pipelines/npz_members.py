@@ -20,7 +20,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from pipelines.storage import place, size_of
+from pipelines.storage import UrlPath, place, read_range, size_of
 from schemas import InputError
 
 _PIECE = 1 << 20
@@ -174,10 +174,14 @@ def _member(path: str, file: BinaryIO, archive: zipfile.ZipFile, info: zipfile.Z
 
 
 @contextmanager
-def _array_bytes(path: str, member: Member) -> Iterator[_Cursor]:
+def _array_bytes(path: str, member: Member) -> Iterator[_Cursor | _Ranges]:
     """The array's bytes as a cursor whose position 0 is the array's first byte."""
+    where = place(path)
     try:
-        with place(path).open("rb") as file:
+        if isinstance(where, UrlPath) and not member.compressed:
+            yield _Ranges(where, member.offset)
+            return
+        with where.open("rb") as file:
             if not member.compressed:
                 yield _Cursor(file, member.offset, seekable=True)
                 return
@@ -188,6 +192,17 @@ def _array_bytes(path: str, member: Member) -> Iterator[_Cursor]:
         raise
     except (OSError, *_DAMAGE) as error:
         raise InputError(f"cannot be read ({error})", file=path, field=member.name) from error
+
+
+@dataclass(frozen=True)
+class _Ranges:
+    """Reads over a URL, where opening a file for each member would take longer than reading it."""
+
+    path: UrlPath
+    base: int
+
+    def read(self, position: int, size: int) -> bytes:
+        return read_range(self.path, self.base + position, size)
 
 
 class _Cursor:
@@ -214,7 +229,7 @@ def _skip(stream: BinaryIO, size: int) -> None:
         size -= piece
 
 
-def _read_rows(path: str, cursor: _Cursor, member: Member, start: int, stop: int) -> np.ndarray:
+def _read_rows(path: str, cursor: _Cursor | _Ranges, member: Member, start: int, stop: int) -> np.ndarray:
     shape = (stop - start, *member.shape[1:])
     if member.fortran_order and len(member.shape) > 1:
         # Fortran order keeps each column of a row's values together: one strip of rows per column.
