@@ -298,13 +298,13 @@ def _run_pipeline(
     pipeline = beam.Pipeline(runner=_runner(options), options=options)
     build(pipeline, planned, convert, write)
     with runner_log() as log_file:
-        again = f"the same command goes on from here; details in {log_file}"
+        again = "the same command goes on from here"
         try:
             pipeline.run().wait_until_finish()
         except RuntimeError as error:
             if any(text in str(error) for text in _LOST):
                 problem = "a worker process died (killed, or out of memory?)"
-                raise WorkerLost(f"{directory}: {problem}; {again}") from error
+                raise WorkerLost(f"{directory}: {problem}; {again}; details in {log_file}") from error
             raise
         failure = failed_run(directory)
         if failure:

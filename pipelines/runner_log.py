@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import tempfile
 import threading
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,9 +24,8 @@ def runner_log() -> Iterator[Path]:
 
     After such a failure nothing is put back: threads of the runner may end later than the run, and the process is next.
     """
-    with tempfile.NamedTemporaryFile(prefix="hmr-skel-run-", suffix=".log", delete=False) as file:
-        path = Path(file.name)
-    handler = logging.FileHandler(path, delay=True)
+    path = Path(tempfile.gettempdir()) / f"hmr-skel-run-{uuid.uuid4().hex}.log"
+    handler = logging.FileHandler(path, delay=True)  # there is no file unless there is something to tell
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     for earlier in _beam.handlers[:]:
         _beam.removeHandler(earlier)
