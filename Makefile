@@ -40,6 +40,7 @@ train-demo: setup
 
 bench-pipeline: setup
 	$(BIN)/python -m tests.benchmarks.pipeline
+	$(BIN)/python -m tests.benchmarks.planning
 
 bench-loader: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.loader

@@ -1,9 +1,9 @@
-"""What the job costs beyond its work: `python -m tests.benchmarks.pipeline [--people N] [--runs N] [--plan-rows N]`.
+"""What the job costs beyond its work: `python -m tests.benchmarks.pipeline [--people N] [--runs N]`.
 
 The same people, with images in a tar, once by the job (Beam, shards, checksums, statistics, report) and once by one
 bare loop: read, crop, fit, encode and write a tar. Both on one core, so that what the job does beside the fit is not
-free, and by the processor's time, as the clock depends on what else the machine does. Then the plan of a synthetic
-label file of many rows, with its peak memory.
+free, and by the processor's time, as the clock depends on what else the machine does. What planning many rows takes
+is measured by `tests.benchmarks.planning`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import argparse
 import io
 import logging
 import os
-import subprocess
 import sys
 import tarfile
 import tempfile
@@ -33,28 +32,14 @@ from pipelines.shards import npz_bytes
 
 log = logging.getLogger("pipeline")
 ALLOWED_OVERHEAD = 0.15
-PLAN = """
-import pathlib, re, sys, time
-from pipelines.planning import find_label_files, plan_shards
-began = time.perf_counter()
-for spec in plan_shards(find_label_files(sys.argv[1:], with_images=False), None, 1000):
-    pass
-seconds = time.perf_counter() - began
-status = pathlib.Path("/proc/self/status").read_text()  # getrusage would tell what the parent had when it forked
-peak = next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))
-print(f"{seconds:.1f}", f"{int(peak) / 1e3:.0f}")
-"""
-"""Plans in a process that has loaded nothing else, and lets each spec go, as a runner that streams them would."""
-
 BODIES = ("demo", "male", "cpu", None, "bounds", 1)
 
 
 def main() -> int:
-    """Prints two tables; fails if the job costs more than the allowed overhead."""
+    """Prints a table; fails if the job costs more than the allowed overhead."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--people", type=int, default=1024)
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--plan-rows", type=int, default=2_000_000)
     options = parser.parse_args()
     logging.basicConfig(level=logging.ERROR)
     from rich.console import Console
@@ -78,14 +63,6 @@ def main() -> int:
             table.add_row(name, *(f"{seconds:.2f}" for seconds in spent), f"{options.people / spent[1]:.1f}")
         table.add_row("overhead", *(f"{share:+.1%}" for share in whole / bare - 1))
         console.print(table)
-        if options.plan_rows:
-            labels = root / "large.npz"
-            _write_labels(labels, options.plan_rows)
-            command = [sys.executable, "-c", PLAN, str(labels)]
-            found = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
-            table = Table("label rows", "file, MB", "seconds", "peak memory, MB", title="planning without images")
-            table.add_row(f"{options.plan_rows:,}", f"{labels.stat().st_size / 1e6:,.0f}", *found)
-            console.print(table)
     return 0 if whole[0] / bare[0] - 1 < ALLOWED_OVERHEAD else 1
 
 
@@ -154,12 +131,6 @@ def _bare_loop(root: Path) -> np.ndarray:
                     info.size = len(data)
                     tar.addfile(info, io.BytesIO(data))
     return _clocks() - began
-
-
-def _write_labels(path: Path, rows: int) -> None:
-    """Names, poses and shapes of many rows, uncompressed as `np.savez` leaves them."""
-    names = np.array([f"insta-train/{i // 100_000}/{i // 3:012d}.jpg" for i in range(rows)])
-    np.savez(path, imgname=names, pose_cam=np.zeros((rows, 72), np.float32), shape=np.zeros((rows, 10), np.float32))
 
 
 if __name__ == "__main__":
