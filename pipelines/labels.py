@@ -52,7 +52,7 @@ POSE_AND_SHAPE = ("pose_cam", "shape")
 """What a fit needs, and all that a sequence such as AMASS's has to have."""
 
 MOST_ROWS = 100_000_000
-"""Planning needs some 30 bytes of memory per row; the field's largest label file has 1.5 million."""
+"""The field's largest label file has 1.5 million; the ledger needs two bytes of memory per row."""
 
 _SPLIT_POSE = ("global_orient", "body_pose")
 _SMPLH_WIDTH, _BODY_JOINTS = 156, 21
