@@ -158,36 +158,11 @@ def _input_error(error: BaseException | None) -> BaseException | None:
 
 def _preset_arguments(kind: type, file: Path) -> list[str]:
     """A preset file as the command-line arguments that say the same."""
-    import yaml
+    from schemas.option_files import as_arguments, read_option_file
 
-    from schemas import InputError
-
-    try:
-        values = yaml.safe_load(file.read_text()) or {}
-    except OSError as error:
-        raise InputError(error.strerror or str(error), file=file, field="--config", expected="a YAML file") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"not YAML: {error}", file=file, expected="lines of option: value") from error
-    if not isinstance(values, dict):
-        raise InputError(f"a {type(values).__name__} at the top", file=file, expected="lines of option: value")
-    fields = {field.name: field for field in dataclasses.fields(kind)}
-    arguments: list[str] = []
-    for key, value in values.items():
-        name = str(key).replace("-", "_")
-        if name not in fields or fields[name].metadata.get("positional"):
-            close = difflib.get_close_matches(name, fields, n=1)
-            raise InputError("no such option", file=file, field=str(key), expected=close[0] if close else None)
-        option = f"--{name.replace('_', '-')}"
-        flag = fields[name].metadata.get("custom_args", {}).get("action") == "store_true"
-        if value is None or (flag and value is False):
-            continue
-        if flag and value is True:
-            arguments.append(option)
-        elif isinstance(value, list):
-            arguments += [option, *map(str, value)]
-        else:
-            arguments.append(f"{option}={value}")
-    return arguments
+    options = [field for field in dataclasses.fields(kind) if not field.metadata.get("positional")]
+    flags = {f.name for f in options if f.metadata.get("custom_args", {}).get("action") == "store_true"}
+    return as_arguments(read_option_file(file, {field.name for field in options}), flags)
 
 
 if __name__ == "__main__":

@@ -112,7 +112,8 @@ def _finish(
     images, geometry = crops.collect()
     waited = time.perf_counter() - began
     finite = np.ones(len(wanted), bool)
-    for values in fitted.values():
+    for name in ("poses", "betas", "trans", *_QUALITY):
+        values = fitted[name]
         if values.dtype.kind == "f":
             finite &= np.isfinite(values).all(axis=tuple(range(1, values.ndim)))
     rows.reject(wanted[~finite], "non_finite_pose", "the fit is not finite")

@@ -9,10 +9,10 @@ import importlib.metadata
 import json
 import os
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 from schemas import HMR_SKEL, InputError, record_version
+from schemas.option_files import read_option_file
 
 PACKAGE = "hmr-skel"
 _PACKAGES = (PACKAGE, "numpy", "torch", "smplx", "opencv-python-headless", "simplejpeg", "pyarrow")
@@ -129,19 +129,7 @@ def parse_options(argv: list[str]) -> tuple[BuildOptions, list[str]]:
 
 
 def _from_file(path: str) -> BuildOptions:
-    import yaml
-
-    try:
-        values = yaml.safe_load(Path(path).read_text()) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"cannot be read ({str(error).splitlines()[0]})", file=path, expected="YAML") from error
-    names = {f.name for f in dataclasses.fields(BuildOptions)}
-    if not isinstance(values, dict):
-        raise InputError("not a mapping", file=path, expected="lines of OPTION: VALUE")
-    values = {str(key).replace("-", "_"): value for key, value in values.items()}
-    for key in values:
-        if key not in names:
-            raise InputError("no such option", file=path, field=key, expected=f"some of {', '.join(sorted(names))}")
+    values = read_option_file(path, {option.name for option in dataclasses.fields(BuildOptions)})
     defaults = BuildOptions()
     for key, value in values.items():
         wanted = type(getattr(defaults, key))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import difflib
 import logging
 import sys
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from schemas import InputError
+from schemas.option_files import as_arguments, read_option_file
 from train.augmentation_config import AugmentationConfig
 from train.config import VARIANTS, LossConfig, NetworkConfig
 from train.data_config import DataConfig
@@ -104,9 +104,9 @@ def parse_options(kind: type[Options], argv: list[str], prog: str, description: 
         names = sorted(path.stem for path in PRESETS.glob("*.yaml"))
         if chosen.preset not in names:
             raise InputError(f"no preset {chosen.preset!r}", field="--preset", expected=", ".join(names))
-        given += _file_arguments(kind, PRESETS / f"{chosen.preset}.yaml")
+        given += as_arguments(read_option_file(PRESETS / f"{chosen.preset}.yaml", _option_names(kind)))
     if chosen.config is not None:
-        given += _file_arguments(kind, chosen.config)
+        given += as_arguments(read_option_file(chosen.config, _option_names(kind)))
     parser = ArgumentParser(
         prog=prog, description=description, add_option_string_dash_variants=DashVariant.DASH, allow_abbrev=False
     )
@@ -152,28 +152,3 @@ def _option_names(kind: Any) -> set[str]:
         nested = hints[option.name]
         names |= _option_names(nested) if dataclasses.is_dataclass(nested) else {option.name}
     return names
-
-
-def _file_arguments(kind: type, file: Path) -> list[str]:
-    import yaml
-
-    try:
-        values = yaml.safe_load(file.read_text()) or {}
-    except OSError as error:
-        raise InputError(error.strerror or str(error), file=file, field="--config", expected="a YAML file") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"not YAML: {error}", file=file, expected="lines of option: value") from error
-    if not isinstance(values, dict):
-        raise InputError(f"a {type(values).__name__} at the top", file=file, expected="lines of option: value")
-    names, arguments = _option_names(kind), []
-    for key, value in values.items():
-        name = str(key).replace("-", "_")
-        if name not in names:
-            close = difflib.get_close_matches(name, names, n=1)
-            raise InputError("no such option", file=file, field=str(key), expected=close[0] if close else None)
-        option = f"--{name.replace('_', '-')}"
-        if isinstance(value, list):
-            arguments += [option, *map(str, value)] if value else []
-        elif value is not None:
-            arguments.append(f"{option}={value}")
-    return arguments
