@@ -95,7 +95,9 @@ def local(inputs, tmp_path_factory):
     """What the same job writes on this machine."""
     output = tmp_path_factory.mktemp("local")
     assert main(arguments_of(inputs, output)) == 0
-    return local_content(output)
+    content = local_content(output)
+    assert json.loads(content["dataset.json"])["samples"] == PEOPLE - 2
+    return content
 
 
 def test_everything_behind_a_url(inputs, local, remote, capfd):
