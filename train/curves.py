@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -31,6 +32,7 @@ def write_curves(run: Path) -> None:
     """Writes RUN/curves.png from the scalars in the folder, if there are any yet; charts without are left out."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+    logging.getLogger("tensorboard").setLevel(logging.WARNING)  # it tells of every file that it opens
     written = EventAccumulator(str(run))
     written.Reload()
     known = set(written.Tags()["scalars"])
