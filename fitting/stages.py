@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fitting.kinematics import RestFrames
 from fitting.linearisation import transforms_of
 from fitting.objective import BODY_COORDINATES, FullObjective, Problem, Region, RegionObjective
 from fitting.points import residual
-from fitting.solver import LEAST_PEOPLE, SolverOptions, levenberg_marquardt
+from fitting.solver import LEAST_PEOPLE, Solution, SolverOptions, levenberg_marquardt
 
 
 @dataclass(frozen=True)
@@ -86,42 +87,50 @@ def run_stages(problem: Problem, start: Tensor, plan: Plan) -> Outcome:
 
 
 def run_once(problem: Problem, start: Tensor, plan: Plan) -> Outcome:
-    skel, betas = problem.skel, problem.betas_centre
+    """All stages from one start (B, 46)."""
+    skel = problem.skel
     everything = plan.regions["full"].weights
-    distances, iterations = [], torch.zeros(len(start), dtype=torch.int64, device=start.device)
-    rest = skel.rest_frames(skel.rest_joints(betas))
-    poses = start
-    for name in ("lower", "upper"):
-        region = plan.regions[name]
-        objective = RegionObjective(problem, region, rest, betas, poses)
-        distances.append(objective.distances)
-        lower, upper = plan.bounds[region.coordinates].unbind(1)
-        bounds = lower.expand(len(start), -1), upper.expand(len(start), -1)
-        solution = levenberg_marquardt(objective, objective.start(), *bounds, plan.region)
-        poses = poses.clone()
-        poses[:, region.coordinates] = solution.x
-        iterations += solution.iterations
-
-    full = FullObjective(problem, plan.regions["full"], poses, betas, plan.fit_betas)
-    lower, upper = (side.expand(len(start), -1) for side in plan.bounds[BODY_COORDINATES].unbind(1))
-    if plan.fit_betas:
-        lower = torch.cat([lower, betas - plan.betas_reach], 1)
-        upper = torch.cat([upper, betas + plan.betas_reach], 1)
-    solution = levenberg_marquardt(full, full.start(), lower, upper, plan.full)
-    distances.append(full.first_distances)
-    poses, betas = full.unpack(solution.x, torch.arange(len(start), device=start.device))
-    distances.append(solution.distances)
-    vertices = skel.num_vertices
+    rest = skel.rest_frames(skel.rest_joints(problem.betas_centre))
+    poses, at_start, iterations = fit_region(problem, "lower", rest, start, plan)
+    poses, after_lower, more = fit_region(problem, "upper", rest, poses, plan)
+    poses, betas, after_upper, solution = fit_whole(problem, poses, plan)
+    distances = (at_start, after_lower, after_upper, solution.distances)
     return Outcome(
         poses=poses,
         betas=betas,
-        distances=distances[-1],
-        stage_error=torch.stack([d[:, :vertices].mean(1) for d in distances], 1),
+        distances=solution.distances,
+        stage_error=torch.stack([d[:, : skel.num_vertices].mean(1) for d in distances], 1),
         stage_cost=torch.stack([(d.square() * everything).sum(1) for d in distances], 1),
         cost=solution.cost,
-        iterations=iterations + solution.iterations,
+        iterations=iterations + more + solution.iterations,
         converged=solution.converged,
     )
+
+
+def fit_region(
+    problem: Problem, name: str, rest: RestFrames, poses: Tensor, plan: Plan
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Move one region's coordinates from poses (B, 46): where they end, distances (B, N) before, iterations (B,)."""
+    region = plan.regions[name]
+    objective = RegionObjective(problem, region, rest, problem.betas_centre, poses)
+    lower, upper = (side.expand(len(poses), -1) for side in plan.bounds[region.coordinates].unbind(1))
+    solution = levenberg_marquardt(objective, objective.start(), lower, upper, plan.region)
+    poses = poses.clone()
+    poses[:, region.coordinates] = solution.x
+    return poses, objective.distances, solution.iterations
+
+
+def fit_whole(problem: Problem, poses: Tensor, plan: Plan) -> tuple[Tensor, Tensor, Tensor, Solution]:
+    """Move everything but the root from poses (B, 46): poses, betas (B, 10), distances (B, N) before, the solution."""
+    betas = problem.betas_centre
+    objective = FullObjective(problem, plan.regions["full"], poses, betas, plan.fit_betas)
+    lower, upper = (side.expand(len(poses), -1) for side in plan.bounds[BODY_COORDINATES].unbind(1))
+    if plan.fit_betas:
+        lower = torch.cat([lower, betas - plan.betas_reach], 1)
+        upper = torch.cat([upper, betas + plan.betas_reach], 1)
+    solution = levenberg_marquardt(objective, objective.start(), lower, upper, plan.full)
+    poses, betas = objective.unpack(solution.x, torch.arange(len(poses), device=poses.device))
+    return poses, betas, objective.first_distances, solution
 
 
 def point_distances(problem: Problem, weights: Tensor, poses: Tensor, betas: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ import resource
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import simple_parsing
@@ -23,6 +24,8 @@ from rich.table import Table
 from fitting import SKEL, SKELFitter, load_smpl
 from fitting.objective import FullObjective, RegionObjective
 from fitting.points import residual
+from fitting.result import describe
+from fitting.stages import fit_region, fit_whole, run_once
 from pipelines.demo_poses import draw_poses, skel_rotations, smpl_pose
 from tests.benchmarks.lbfgs_baseline import lbfgs_fit
 
@@ -72,7 +75,7 @@ def main() -> None:
     fitter = SKELFitter(load_smpl.demo().to(options.device), skel)
     poses, betas = (torch.as_tensor(v, dtype=torch.float32, device=options.device) for v in people(options.people))
     rates(console, fitter, poses, betas, options, cores)
-    kernels(console, fitter, poses[:64], betas[:64], options.device)
+    parts(console, fitter, poses, betas, options)
     if options.baseline_people:
         baseline(console, fitter, poses[: options.baseline_people], betas[: options.baseline_people], options.device)
 
@@ -126,40 +129,53 @@ def rates(console, fitter, poses, betas, options: Options, cores: int) -> None:
     console.print(table)
 
 
-def kernels(console, fitter, poses, betas, device: str) -> None:
-    """Cost of each part per person of a batch."""
-    clock = clock_of(device)
-    skel, points = fitter.skel, fitter.points
+def parts(console, fitter, poses, betas, options: Options) -> None:
+    """What each stage and each kernel costs, at each batch size."""
+    columns = {size: part_seconds(fitter, poses[:size], betas[:size], options.device) for size in options.batch_sizes}
+    table = Table("ms per person (forward passes) at a batch of", title="stages and kernels")
+    for size in options.batch_sizes:
+        table.add_column(str(size), justify="right")
+    for name in next(iter(columns.values())):
+        numbers = [(1000 * part[name], part[name] / part["SKEL forward pass"]) for part in columns.values()]
+        table.add_row(name, *(f"{ms:.3f} ({passes:.2f})" for ms, passes in numbers))
+    console.print(table)
+
+
+def part_seconds(fitter, poses, betas, device: str) -> dict[str, float]:
+    """Seconds per person of a batch."""
+    skel, points, plan = fitter.skel, fitter.points, fitter.plan
+    no_trans = torch.zeros_like(poses[:, :3])
     with torch.no_grad():
-        problem, start, _ = fitter._problem(poses, betas, torch.zeros_like(poses[:, :3]))
+        problem, start, _ = fitter._problem(poses, betas, no_trans)
         rest = skel.rest_frames(skel.rest_joints(betas))
         everyone = torch.arange(len(poses), device=poses.device)
-        regions = {n: RegionObjective(problem, fitter.plan.regions[n], rest, betas, start) for n in ("lower", "upper")}
-        full = FullObjective(problem, fitter.plan.regions["full"], start, betas, True)
+        rest_of_centre = skel.rest_frames(skel.rest_joints(problem.betas_centre))
+        lowered, _, _ = fit_region(problem, "lower", rest_of_centre, start, plan)
+        raised, _, _ = fit_region(problem, "upper", rest_of_centre, lowered, plan)
+        outcome = run_once(problem, start, plan)
+        regions = {n: RegionObjective(problem, plan.regions[n], rest, betas, start) for n in ("lower", "upper")}
+        full = FullObjective(problem, plan.regions["full"], start, betas, True)
         features = torch.zeros(len(poses), 207, device=poses.device)
         at_rest = points.at_rest(betas, features)
-        transforms, weights = regions["lower"].transforms, fitter.plan.regions["full"].weights
+        transforms, weights = regions["lower"].transforms, plan.regions["full"].weights
+        compare = partial(residual, points, weights, transforms, at_rest, problem.target)
         work = {
             "SKEL forward pass": lambda: skel(start, betas),
-            "SMPL target (smplx)": lambda: fitter.smpl(betas=betas, body_pose=poses[:, 3:], global_orient=poses[:, :3]),
-            "target, root and start": lambda: fitter._problem(poses, betas, torch.zeros_like(poses[:, :3])),
+            "stage: target, root and start": lambda: fitter._problem(poses, betas, no_trans),
+            "stage: lower body": lambda: fit_region(problem, "lower", rest_of_centre, start, plan),
+            "stage: upper body": lambda: fit_region(problem, "upper", rest_of_centre, lowered, plan),
+            "stage: full body": lambda: fit_whole(problem, raised, plan),
+            "stage: quality record": lambda: describe(outcome, problem, no_trans, everyone >= 0),
+            "smplx forward pass": lambda: fitter.smpl(betas=betas, body_pose=poses[:, 3:], global_orient=poses[:, :3]),
             "points at rest": lambda: points.at_rest(betas, features),
-            "residual": lambda: residual(points, weights, transforms, at_rest, problem.target),
-            "residual and gradient": lambda: residual(
-                points, weights, transforms, at_rest, problem.target, wrench=True, by_directions=True
-            ),
-            "begin a region": lambda: RegionObjective(problem, fitter.plan.regions["lower"], rest, betas, start),
+            "residual": compare,
+            "residual and gradient": lambda: compare(wrench=True, by_directions=True),
+            "begin a region": lambda: RegionObjective(problem, plan.regions["lower"], rest, betas, start),
             "iteration, lower body": lambda: regions["lower"](regions["lower"].start(), everyone),
             "iteration, upper body": lambda: regions["upper"](regions["upper"].start(), everyone),
             "iteration, full body with betas": lambda: full(full.start(), everyone),
         }
-        seconds = {name: best(run, clock) / len(poses) for name, run in work.items()}
-    table = Table("part", title=f"parts, batch of {len(poses)}")
-    table.add_column("ms/person", justify="right")
-    table.add_column("forward passes", justify="right")
-    for name, value in seconds.items():
-        table.add_row(name, f"{1000 * value:.3f}", f"{value / seconds['SKEL forward pass']:.2f}")
-    console.print(table)
+        return {name: best(run, clock_of(device)) / len(poses) for name, run in work.items()}
 
 
 def baseline(console, fitter, poses, betas, device: str) -> None:
