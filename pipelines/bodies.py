@@ -61,6 +61,8 @@ class LoadedBodies:
     batch_size: int | None
     limits: str
     threads: int = 1
+    fit_options: dict[str, Any] = field(default_factory=dict)
+    """More of `fitting.FitOptions`."""
     _fitters: dict[str, Any] = field(default_factory=dict, repr=False)
     _keypoints: dict[str, Any] = field(default_factory=dict, repr=False)
     _skel: Any = field(default=None, repr=False)
@@ -90,7 +92,7 @@ class LoadedBodies:
                         file=self.body_models,
                         expected="one topology",
                     )
-                self._fitters[gender] = SKELFitter(smpl, self._skel, FitOptions(limits=self.limits))
+                self._fitters[gender] = SKELFitter(smpl, self._skel, FitOptions(limits=self.limits, **self.fit_options))
             return self._fitters[gender]
 
     def fit(self, gender, poses, betas, trans, progress, sequence=False, *, spent=lambda device, seconds: None):

@@ -47,6 +47,12 @@ class FitSequenceOptions:
     """Gender of the SMPL model that the rows are for; file: what the file says, neutral if it says nothing."""
     limits: str = choice("bounds", "penalty", "none", default="bounds")
     """Joint limits: hold exactly, cost something to exceed, or do not count."""
+    limits_table: Path | None = None
+    """Joint limits of your own: a CSV file with the columns coordinate, low, high, in degrees. Others keep theirs."""
+    keep_betas: bool = False
+    """Leave the shape as transferred from SMPL's."""
+    betas_gain: bool = False
+    """Fit everyone a second time with --keep-betas, to tell what moving the shape gains."""
     sequence: bool = False
     """The rows are the frames of one motion: one shape for all, and surface velocities like the source's."""
     device: str = "auto"
@@ -246,6 +252,8 @@ def show_fit(fit: Columns, start: int, seconds: float, output: Path, out: Consol
     people = int(valid.sum())
     distances = Table("over people, mm", "mean", "p50", "p95", "max", title=str(output), title_justify="left")
     rows = {name: fit[name][valid] for name in QUANTILE_FIELDS}
+    if not np.isnan(fit["betas_gain_mm"]).all():
+        rows["betas_gain_mm"] = fit["betas_gain_mm"][valid]
     rows |= {f"vertex_error_mm after {s}": fit["stage_vertex_error_mm"][valid, i] for i, s in enumerate(STAGES)}
     for name, values in rows.items():
         if people:
@@ -269,8 +277,12 @@ def show_fit(fit: Columns, start: int, seconds: float, output: Path, out: Consol
 
 
 def _load_bodies(options: FitSequenceOptions) -> Bodies:
+    from fitting import read_limits
     from pipelines.bodies import LoadedBodies, resolve_device
 
+    more = {"fit_betas": not options.keep_betas, "measure_betas_gain": options.betas_gain}
+    if options.limits_table is not None:
+        more["joint_limits"] = read_limits(options.limits_table)
     return LoadedBodies(
         options.body_models,
         options.gender,
@@ -278,6 +290,7 @@ def _load_bodies(options: FitSequenceOptions) -> Bodies:
         options.batch_size,
         options.limits,
         os.cpu_count() or 1,
+        more,
     )
 
 

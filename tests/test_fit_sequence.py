@@ -238,3 +238,17 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path):
     with pytest.raises(RuntimeError), fit_sequence._replacing(tmp_path / "out.npz"):
         raise RuntimeError("interrupted")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_limits_of_ones_own_and_what_betas_gain(tmp_path, capsys):
+    sequence(tmp_path / "in.npz")
+    table = tmp_path / "limits.csv"
+    table.write_text("coordinate,low,high\nhead_twist,-1,1\n")
+    command = [tmp_path / "in.npz", "-o", tmp_path / "out.npz", "--limits-table", table, "--betas-gain"]
+    assert run(*command) == 0
+    found = read(tmp_path / "out.npz")
+    assert np.degrees(np.abs(found["poses"][:, COORDINATE_NAMES.index("head_twist")])).max() <= 1 + 1e-3
+    assert (found["betas_gain_mm"] > 0).all()
+    assert "betas_gain_mm" in capsys.readouterr().out
+    assert run(tmp_path / "in.npz", "-o", tmp_path / "out.npz", "--keep-betas") == 0
+    assert (read(tmp_path / "out.npz")["betas_change"] == 0).all()

@@ -29,9 +29,7 @@ def graph_of(tmp_path, monkeypatch):
         np.savez(file_of("memtest://in/aic.npz").open("wb"), pose_cam=np.zeros((rows, 72)), shape=np.zeros((rows, 10)))
         always = ["--annotations", "memtest://in/*.npz", "--images", "none", "--output", "memtest://out"]
         always += ["--samples-per-shard", "10", "--quiet", "--runner=graph_runner.GraphRunner", *arguments]
-        assert (
-            main([*always, f"--resource_hint=accelerator={ACCELERATOR}"]) == 1
-        )  # nothing was run
+        assert main([*always, f"--resource_hint=accelerator={ACCELERATOR}"]) == 1  # nothing was run
         return GraphRunner.sent
 
     return graph
