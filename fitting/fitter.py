@@ -81,7 +81,7 @@ _PEOPLE_ON_CPU = 256
 """Batch in which array operations outweigh the calls to them; small inputs are cut finer, for every core's sake."""
 
 _BYTES_PER_POINT = 4 * 64
-"""Working memory per point and person, counted: 50 floats for skinning SMPL and SKEL, the rest for moments."""
+"""Working memory per point and person: about 40 floats are counted for the whole body's iteration, the rest is room."""
 
 
 _Item = TypeVar("_Item")

@@ -74,9 +74,9 @@ def levenberg_marquardt(
 ) -> Solution:
     """Minimise B objectives over boxes.
 
-    `start` (B, n) inside the bounds `lower` and `upper` (B, n), which may be infinite. Unknowns at a bound that the
-    gradient pushes against are held; the others take a damped Gauss-Newton step, cut at the bounds. A step that does
-    not lower the cost is taken back and the damping grows. A step that promises next to nothing is not tried.
+    `start` (B, n) inside the bounds `lower` and `upper` (B, n), which may be infinite. Each step goes to the minimum of
+    the damped Gauss-Newton model inside the bounds. One that does not lower the cost is taken back and the damping
+    grows; one that promises next to nothing is not tried.
     """
     people = len(start)
     x = start.clone()

@@ -1,7 +1,7 @@
 """SMPL's posed mesh, which SKEL is fitted to.
 
 The numbers are those of smplx.SMPL, which makes a 4x4 matrix for every vertex; here vertices are blended and placed as
-SKEL's points are (`fitting.points`), in half the time and a quarter of the memory.
+SKEL's points are (`fitting.points`).
 """
 
 from __future__ import annotations
