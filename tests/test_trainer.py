@@ -20,7 +20,7 @@ from schemas import InputError
 from train import SKELCF, load_checkpoint, trainer
 from train.config import VARIANTS, LossConfig, NetworkConfig
 from train.options import PRESETS, TrainOptions, option_values, parse_options, write_options
-from train.trainer import STOPPED, checkpoints, learning_rate, train
+from train.trainer import checkpoints, learning_rate, train
 
 SMALL = [
     *("--backbone", "tiny", "--refinement-layers", "1", "--heads", "1", "--head-dim", "8", "--mlp-dim", "16"),
@@ -117,19 +117,35 @@ def test_a_run_killed_in_mid_epoch_and_resumed_reaches_the_same_parameters_bit_f
     assert_same(tmp_path, undisturbed)
 
 
-def test_sigterm_to_all_processes_ends_a_run_after_the_step_with_a_checkpoint(shards, undisturbed, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_all_processes_ends_a_run_after_the_step_with_a_checkpoint(shards, undisturbed, tmp_path, number):
     def stop():
         wait_for(tmp_path / "checkpoint-00000001.pt")
         for process in [*multiprocessing.active_children(), multiprocessing.current_process()]:
-            os.kill(process.pid, signal.SIGTERM)
+            os.kill(process.pid, number)
 
+    before = signal.getsignal(number)
     threading.Thread(target=stop).start()
-    assert train(options(shards, tmp_path, "--checkpoint-steps", "1", "--workers", "1")) == STOPPED
+    assert train(options(shards, tmp_path, "--checkpoint-steps", "1", "--workers", "1")) == 128 + number
     left = int(checkpoints(tmp_path)[-1].stem[-8:])
     assert 0 < left < 8
     assert train(options(shards, tmp_path)) == 0
     assert_same(tmp_path, undisturbed)
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert signal.getsignal(number) is before
+
+
+def test_a_second_ctrl_c_ends_a_run_at_once(shards, tmp_path):
+    process = start_process(shards, tmp_path, "--checkpoint-steps", "1", "--workers", "1", "--epochs", "10000")
+    try:
+        wait_for(tmp_path / "checkpoint-00000002.pt", process)
+        while process.poll() is None:  # the two must come within one step
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.001)
+        _, errors = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert "Ctrl-C again" in errors
+    assert "KeyboardInterrupt" in errors or process.returncode == 130
 
 
 def test_checkpoints_hold_tensors_and_plain_values_and_the_newest_are_kept(shards, tmp_path):

@@ -130,7 +130,8 @@ def evaluate(
             poses, betas, cam, framing = estimate(batch.image, batch.targets)
             vertices = bodies.skel_vertices(poses, betas)
             if truth == "smpl":
-                goal = bodies.smpl_vertices(*(values[name].to(device) for name in ("smpl_poses", "smpl_betas")))
+                source = (torch.from_numpy(values[name]).to(device) for name in ("smpl_poses", "smpl_betas"))
+                goal = bodies.smpl_vertices(*source)
             else:
                 goal = bodies.skel_vertices(batch.targets.poses, batch.targets.betas)
             joints, goals = (bodies.joints(mesh, rules.joints) for mesh in (vertices, goal))

@@ -36,8 +36,6 @@ from train.streaming import Batch, PeopleStream, as_batch, stream
 
 log = logging.getLogger(__name__)
 
-STOPPED = 143
-"""Exit status after SIGTERM."""
 
 
 @dataclass
@@ -54,7 +52,7 @@ class Run:
 
 
 def train(options: TrainOptions) -> int:
-    """Train until the end, or until SIGTERM, which writes a checkpoint first; returns the exit status.
+    """Train until the end, or until SIGTERM or Ctrl-C, which write a checkpoint first; returns the exit status.
 
     Raises InputError for what is wrong with options, shards, body models and checkpoints.
     """
@@ -135,7 +133,7 @@ def loop(
             saved = time.monotonic()
         if stopping:
             log.warning("stopped after step %d; the same command goes on from there", done)
-            return STOPPED
+            return 128 + (stop[0] if stop else signal.SIGTERM)
         if run.step == 0 or done == last:
             records.epoch_done()
     records.close()
@@ -251,10 +249,19 @@ def _identity(options: TrainOptions, people: PeopleStream) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def asked_to_stop() -> Iterator[list[int]]:
-    """A list that SIGTERM puts something into; the step that is under way is finished."""
+    """A list that gets SIGTERM and SIGINT as they come; the step that is under way is finished. Two SIGINTs interrupt."""
     asked: list[int] = []
-    before = signal.signal(signal.SIGTERM, lambda number, _frame: asked.append(number))
+
+    def ask(number: int, _frame: Any) -> None:
+        if number == signal.SIGINT:
+            if number in asked:
+                raise KeyboardInterrupt
+            log.warning("stopping after this step, with a checkpoint; Ctrl-C again to stop at once")
+        asked.append(number)
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield asked
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
