@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.server
 import io
 import json
 import pickle
@@ -10,8 +9,6 @@ import shutil
 import subprocess
 import sys
 import tarfile
-import threading
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -213,22 +210,6 @@ def test_filters(folder):
     assert parts["training"] | parts["held-out"] == set(keys(make(folder)))
     images = {part: {key.rsplit("-", 1)[0] for key in found} for part, found in parts.items()}
     assert not images["training"] & images["held-out"]
-
-
-def test_shards_behind_urls_are_copied_once(folder, tmp_path):
-    handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
-    handler.log_message = lambda *_: None
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        address = f"http://127.0.0.1:{server.server_port}/"
-        config = DataConfig(shards=[address + "{000000..000003}.tar"], cache=str(tmp_path / "cache"))
-        drawn = keys(PeopleStream(config, 4))
-        with pytest.raises(InputError, match=r"000009\.parquet.*cannot be fetched"):
-            find_shards([address + "000009.tar"], tmp_path / "cache")
-        server.shutdown()
-    assert drawn == keys(make(folder))
-    assert keys(PeopleStream(config, 4)) == drawn  # the server is gone
-    assert not list((tmp_path / "cache").glob("*/.*"))
 
 
 def test_npz_reading_agrees_with_numpy():

@@ -31,4 +31,6 @@ class DataConfig:
     window: int = 8
     """shards among which people are shuffled"""
     cache: str = "~/.cache/hmr-skel"
-    """folder for copies of shards that lie behind URLs"""
+    """folder for copies of shards that lie behind URLs, which all processes of a machine share"""
+    cache_gb: float = 0.0
+    """what copied tars may take; the longest unused go first, so give room for two windows of shards; 0 = no limit"""

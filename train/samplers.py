@@ -82,6 +82,11 @@ class Order:
                 del self._epochs[old]
         return self._epochs[number]
 
+    def coming(self, number: int, position: int, people: int) -> np.ndarray:
+        """The next people from a position of an epoch on, into the next epoch if need be."""
+        rest = self.epoch(number)[position : position + people]
+        return rest if len(rest) == people else np.concatenate([rest, self.epoch(number + 1)[: people - len(rest)]])
+
     def _drawn(self, number: int) -> np.ndarray:
         counts = self.counts()
         turns = np.repeat(np.arange(len(counts)), counts)

@@ -1,31 +1,30 @@
 """HMR-SKEL shards as a trainer sees them: which people they hold (Parquet), and one person at a time (tar).
 
 What a shard holds, and each person's quality record, come from the Parquet file beside the tar. Tars are read at
-random: their headers are scanned once, then a person is one contiguous read. Shards elsewhere (http, s3, gs, ...) are
-copied to a folder once, by webdataset's readers. Files: DESIGN section 6; fields: schemas.hmr_skel.
+random: their headers are scanned once, then a person is one contiguous read. Of shards elsewhere (http, s3, gs, ...)
+the Parquet files are copied at once, the tars when they are needed (train.copies). Files: DESIGN section 6; fields:
+schemas.hmr_skel.
 """
 
 from __future__ import annotations
 
 import ast
 import glob
-import hashlib
 import json
 import logging
 import math
 import os
-import shutil
 import struct
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from schemas import HMR_SKEL, InputError, check_schema, describe, field_shape, record_name, record_version
+from train.copies import Copies, beside, is_url
 
 log = logging.getLogger(__name__)
 
@@ -41,10 +40,12 @@ _BLOCK = 512
 
 @dataclass(frozen=True)
 class Shard:
-    """A tar and the Parquet file beside it, both on local disk."""
+    """A tar and the Parquet file beside it, on local disk."""
 
     tar: str
     parquet: str
+    url: str = ""
+    """Where the tar comes from; it may not have been copied yet."""
 
 
 @dataclass(frozen=True)
@@ -58,58 +59,39 @@ class Person:
     tar: str
 
 
-def find_shards(places: Sequence[str], cache: str | os.PathLike[str] | None = None) -> list[Shard]:
+def find_shards(places: Sequence[str], copies: Copies | None = None) -> list[Shard]:
     """Shards in folders, tars, globs or URLs of tars (with {000000..000099} ranges), sorted by name.
 
-    Shards behind URLs are copied into the folder `cache`. Raises InputError for a place without shards, and for a tar
+    Of those behind URLs the Parquet files are copied. Raises InputError for a place without shards, and for a tar
     without its Parquet file.
     """
     if not places:
         raise InputError("no shards given", field="--shards", expected="a folder, tars or URLs of tars")
-    tars: list[str] = []
+    shards: list[Shard] = []
     for place in map(os.fspath, places):
-        if "://" in place or place.startswith("pipe:"):
-            from webdataset.shardlists import expand_urls
-
-            tars += [_local_copy(url, cache) for url in expand_urls(place)]
+        if is_url(place):
+            shards += _remote_shards(place, copies)
             continue
         found = glob.glob(os.path.join(glob.escape(place), "*.tar")) if os.path.isdir(place) else glob.glob(place)
         if not found and os.path.isfile(place):
             found = [place]
         if not found:
             raise InputError("no shards here", file=place, expected="a folder of .tar files, a tar or a glob")
-        tars += sorted(found)
-    shards = [Shard(tar, f"{tar.removesuffix('.tar')}.parquet") for tar in dict.fromkeys(tars)]
+        shards += [Shard(tar, f"{tar.removesuffix('.tar')}.parquet") for tar in sorted(found)]
     for shard in shards:
         if not os.path.isfile(shard.parquet):
             raise InputError("no Parquet file beside the tar", file=shard.tar, expected=shard.parquet)
-    return shards
+    return list(dict.fromkeys(shards))
 
 
-def _local_copy(url: str, cache: str | os.PathLike[str] | None) -> str:
-    """Copies a tar and its Parquet file once; a copy has its name only when it is complete."""
-    if cache is None:
-        raise InputError("no folder for copies", file=url, field="--cache", expected="a folder on local disk")
-    from webdataset.gopen import gopen
+def _remote_shards(place: str, copies: Copies | None) -> list[Shard]:
+    from webdataset.shardlists import expand_urls
 
-    folder = Path(cache) / hashlib.sha256(url.rpartition("/")[0].encode()).hexdigest()[:12]
-    folder.mkdir(parents=True, exist_ok=True)
-    for source in (f"{url.removesuffix('.tar')}.parquet", url):
-        target = folder / source.rpartition("/")[2]
-        if target.exists():
-            continue
-        hidden = target.with_name(f".{target.name}.{os.getpid()}.partial")
-        try:
-            with gopen(source) as stream, open(hidden, "wb") as file:
-                shutil.copyfileobj(stream, file, 1 << 20)
-            if not hidden.stat().st_size:
-                raise OSError("nothing came")
-            hidden.replace(target)
-        except Exception as error:  # each protocol's reader has its own
-            raise InputError(f"cannot be fetched: {error}", file=source) from error
-        finally:
-            hidden.unlink(missing_ok=True)
-    return str(target)
+    if copies is None:
+        raise InputError("no folder for copies", file=place, field="--cache", expected="a folder on local disk")
+    urls = expand_urls(place)
+    tables = copies.fetch_all([beside(url, "parquet") for url in urls])
+    return [Shard(str(copies.path(url)), str(table), url) for url, table in zip(urls, tables, strict=True)]
 
 
 def read_columns(shard: Shard, names: Sequence[str]) -> dict[str, np.ndarray]:
@@ -240,8 +222,8 @@ class TarReader:
 class OpenTars:
     """Readers of the tars last used. One per process: file positions are not shared."""
 
-    def __init__(self, shards: Sequence[Shard], people: Sequence[int], most: int) -> None:
-        self._shards, self._people, self._most = shards, people, most
+    def __init__(self, shards: Sequence[Shard], people: Sequence[int], most: int, copies: Copies) -> None:
+        self._shards, self._people, self._most, self._copies = shards, people, most, copies
         self._readers: OrderedDict[int, TarReader] = OrderedDict()
 
     def __getstate__(self) -> dict[str, Any]:  # open files do not travel to another process
@@ -251,10 +233,25 @@ class OpenTars:
         if shard in self._readers:
             self._readers.move_to_end(shard)
         else:
-            self._readers[shard] = TarReader(self._shards[shard].tar, int(self._people[shard]))
+            self._readers[shard] = self._open(self._shards[shard], int(self._people[shard]))
             if len(self._readers) > self._most:
                 self._readers.popitem(last=False)
         return self._readers[shard]
+
+    def soon(self, shards: Sequence[int]) -> None:
+        """These will be wanted, in this order: those behind URLs are copied in the background."""
+        urls = [self._shards[n].url for n in shards if self._shards[n].url and n not in self._readers]
+        self._copies.ahead([url for url in urls if not self._copies.path(url).exists()])
+
+    def _open(self, shard: Shard, people: int) -> TarReader:
+        if not shard.url:
+            return TarReader(shard.tar, people)
+        self._copies.fetch(shard.url)
+        try:
+            return TarReader(shard.tar, people)
+        except InputError:
+            self._copies.forget(shard.url)  # the next run shall not find it
+            raise
 
 
 def read_npz(content: bytes, fields: Sequence[str] | None = None) -> dict[str, np.ndarray]:

@@ -24,6 +24,7 @@ from schemas import InputError
 from train.augmentation import augment
 from train.augmentation_config import NONE, AugmentationConfig
 from train.camera import Framing
+from train.copies import Copies
 from train.data_config import DataConfig
 from train.losses import Targets
 from train.samplers import Cut, Order, People, Places, parse_weights
@@ -115,12 +116,16 @@ class PeopleStream(Dataset):
         from pathlib import Path
 
         self.config, self.augmentation, self.root_basis, self.fields = config, augmentation, root_basis, fields
-        self.shards = find_shards(config.shards, Path(config.cache).expanduser())
+        copies = Copies(Path(config.cache).expanduser(), config.cache_gb)
+        self.shards = find_shards(config.shards, copies)
         self.people, totals = select_people(self.shards, config)
         self.order = Order(self.people, seed, config.window, shuffle, parse_weights(config.weights))
         self.cut = Cut(int(self.order.counts().sum()), batch, ranks, parts)
         self.seed, self.rank = seed, rank
-        self.tars = OpenTars(self.shards, totals, 2 * max(config.window, 1) * max(len(self.people.datasets), 1) + 2)
+        window = max(config.window, 1) * len(self.people.datasets)
+        self.tars = OpenTars(self.shards, totals, 2 * window + 2, copies)
+        # People of a window: while they come, the shards of the next one are copied.
+        self.ahead = window * sum(totals) // len(self.shards) if any(shard.url for shard in self.shards) else 0
 
     def __getitem__(self, place: tuple[int, int, int]) -> dict[str, Any]:
         """The batch at a place, as the plain values that `as_batch` takes; or the InputError that reading it caused."""
@@ -128,6 +133,9 @@ class PeopleStream(Dataset):
         start, stop = self.cut.piece(step, part, self.rank)
         first, last = self.cut.step(step)
         rows = []
+        if self.ahead:
+            coming = self.order.coming(epoch, first, self.ahead)
+            self.tars.soon(list(dict.fromkeys(self.people.shard[coming].tolist())))
         try:
             for at in range(start, stop) if stop > start else [first]:
                 rows.append(self.read(epoch, at))

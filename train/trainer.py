@@ -37,7 +37,6 @@ from train.streaming import Batch, PeopleStream, as_batch, stream
 log = logging.getLogger(__name__)
 
 
-
 @dataclass
 class Run:
     """All that changes while training; `epoch` and `step` are the place of the next step in the data."""
@@ -249,7 +248,7 @@ def _identity(options: TrainOptions, people: PeopleStream) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def asked_to_stop() -> Iterator[list[int]]:
-    """A list that gets SIGTERM and SIGINT as they come; the step that is under way is finished. Two SIGINTs interrupt."""
+    """A list that gets SIGTERM and SIGINT as they come: the step under way is finished. A second SIGINT interrupts."""
     asked: list[int] = []
 
     def ask(number: int, _frame: Any) -> None:
