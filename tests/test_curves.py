@@ -1,4 +1,4 @@
-"""The chart of a run: lines where the values are, whatever the values."""
+"""The charts of a run: there for what was told, whatever the values."""
 
 from __future__ import annotations
 
@@ -7,36 +7,39 @@ import numpy as np
 import pytest
 from torch.utils.tensorboard import SummaryWriter
 
-from train.curves import CHARTS, HEIGHT, WIDTH, chart, write_curves
-
-BLUE = np.array([196, 92, 28])
+from train.curves import CHARTS, write_curves
 
 
-def line_rows(picture: np.ndarray, column: int) -> np.ndarray:
-    """Rows in which the first curve's colour stands in a column."""
-    return np.flatnonzero((np.abs(picture[:, column].astype(int) - BLUE) < 12).all(1))
+def written(folder, scalars: dict[str, list[float]]) -> np.ndarray | None:
+    """The picture of a run that told these values."""
+    with SummaryWriter(str(folder)) as writer:
+        for name, values in scalars.items():
+            for step, value in enumerate(values):
+                writer.add_scalar(name, value, step)
+    write_curves(folder)
+    return cv2.imread(str(folder / "curves.png"))
 
 
-def test_a_falling_curve_falls_and_a_level_one_is_level():
-    falling = chart("loss", {"a": [(0, 10.0), (100, 0.0)]})
-    heights = [line_rows(falling, column).mean() for column in (100, 200, 300, 400)]
-    assert np.diff(heights) == pytest.approx(np.diff(heights)[0], abs=2) and heights[0] < heights[-1]
-    level = chart("loss", {"a": [(50, 3.0)]})
-    assert line_rows(level, 100).mean() == line_rows(level, 400).mean()
+def test_a_falling_curve_falls_and_a_scalar_that_was_told_once_is_level(tmp_path):
+    told = {"held_out/mpjpe_mm": [300.0, 250.0, 200.0, 150.0, 100.0], "mean_person/mpjpe_mm": [320.0]}
+    picture = written(tmp_path, told)[28:].astype(int)  # below the title
+    blue = (np.abs(picture - [180, 119, 31]) < 40).all(2)
+    gray = (np.abs(picture - 127) < 12).all(2)
+    columns = range(100, 300, 20)
+    heights = [np.flatnonzero(blue[:, column])[-1] for column in columns]
+    assert (np.diff(heights) > 0).all() and np.diff(heights, 2) == pytest.approx(0, abs=3)
+    level = [np.flatnonzero(gray[:, column])[0] for column in columns]
+    assert max(level) - min(level) <= 1 and max(level) < min(heights)
 
 
 @pytest.mark.parametrize("values", [[0.0, 0.0], [float("nan"), 1.0], [1e-9, 2e-9], [-5.0, 1e6], [float("inf")], [7.0]])
-def test_any_values_can_be_drawn(values):
-    assert chart("x", {"a": list(enumerate(values))}).shape == (HEIGHT, WIDTH, 3)
+def test_any_values_can_be_drawn(values, tmp_path):
+    assert written(tmp_path, {"loss/total": values}).std() > 5
 
 
-def test_runs_without_a_scalar_lack_its_chart(tmp_path):
-    write_curves(tmp_path)
-    assert not list(tmp_path.iterdir())
-    with SummaryWriter(str(tmp_path)) as writer:
-        for step in range(4):
-            writer.add_scalar("loss/total", 1.0 / (1 + step), step)
-    write_curves(tmp_path)
-    picture = cv2.imread(str(tmp_path / "curves.png"))
-    assert picture.shape == (HEIGHT, 3 * WIDTH, 3) and len(CHARTS) > 3
-    assert picture[:, :WIDTH].std() > 5 and (picture[:, WIDTH:] == 255).all()
+def test_a_chart_is_drawn_for_what_was_told_alone(tmp_path):
+    assert written(tmp_path, {}) is None
+    one = written(tmp_path, {"loss/total": [1.0, 0.5]})
+    several = written(tmp_path, {scalar: [1.0, 0.5] for lines in CHARTS.values() for scalar in lines.values()})
+    assert several.shape[0] == 2 * one.shape[0] and several.shape[1] == one.shape[1]
+    assert (one[:, one.shape[1] // 2 :] == 255).all()
