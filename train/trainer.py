@@ -203,7 +203,9 @@ def first_network(options: TrainOptions, device: torch.device) -> SKELCF:
 def start(model: SKELCF, options: TrainOptions, people: PeopleStream) -> Run:
     """The run at its newest checkpoint, or at its beginning."""
     ema = copy.deepcopy(model).eval().requires_grad_(False)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay)
+    optimiser = torch.optim.AdamW(
+        model.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay, fused=True
+    )
     run = Run(model, ema, optimiser)
     found = checkpoints(options.output)
     if not found:
