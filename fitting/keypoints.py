@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from fitting.constants import constant
 from schemas.camerahmr import EXTRA_NAMES, KEYPOINT_NAMES
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def keypoints_44(
     batch = len(vertices)
     extra = vertices[:, torch.as_tensor(vertex_joint_ids, device=vertices.device, dtype=torch.long)]
     known = joints if joints is not None else vertices.new_zeros(batch, REGRESSED, 3)
-    openpose = torch.cat([known[:, :REGRESSED], extra], 1)[:, OPENPOSE_JOINTS]
+    openpose = torch.cat([known[:, :REGRESSED], extra], 1)[:, constant(OPENPOSE_JOINTS, vertices.device)]
     others = regress(j19, vertices) if j19 is not None else vertices.new_zeros(batch, len(EXTRA_NAMES), 3)
     confidence = vertices.new_ones(len(KEYPOINT_NAMES))
     if joints is None:

@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fitting.constants import constant
+
 JOINTS = 24
 COORDINATES = 46
 
@@ -235,7 +237,7 @@ def arc(angle: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     x, y = (1 - c) / a, s / a
     powers = torch.stack([torch.ones_like(z), z * z], -1)
     powers = torch.cat([powers, powers * powers[..., 1:] ** 2, powers * powers[..., 1:] ** 4], -1)
-    series = powers @ torch.as_tensor(_ARC_SERIES, dtype=angle.dtype, device=angle.device)
+    series = powers @ constant(_ARC_SERIES, angle.device, angle.dtype)
     xs, ys, dxs, dys = series.unbind(-1)
     return (
         torch.where(small, z * xs, x),
@@ -245,22 +247,27 @@ def arc(angle: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     )
 
 
-SPINE = (LUMBAR, THORAX, HEAD)
-SPINE_BENDING, SPINE_EXTENSION = (17, 20, 23), (18, 21, 24)
-SCAPULAE = (SCAPULA_R, SCAPULA_L)
-SCAPULA_ABDUCTION, SCAPULA_ELEVATION = (26, 36), (27, 37)
+SPINE = slice(LUMBAR, HEAD + 1)
+SPINE_BENDING, SPINE_EXTENSION = slice(17, 26, 3), slice(18, 26, 3)
+SCAPULA_ABDUCTION, SCAPULA_ELEVATION = slice(26, 46, 10), slice(27, 46, 10)
+SLIDING = (LUMBAR, THORAX, HEAD, SCAPULA_R, SCAPULA_L)
+"""Joints that slide with their first two angles."""
+
+
+def above_spine(parents: list[int], device: torch.device) -> Tensor:
+    """(3,) parents of the spine's joints, as an index."""
+    return constant(parents[SPINE], device)
 
 
 def joint_offsets(joints: Tensor, parents: list[int], poses: Tensor) -> tuple[Tensor, Tensor]:
     """Sliding of spine and scapulae with their angles (step 4), zero at zero angles.
 
-    `joints` (B, 24, 3) at rest, `poses` (B, 46). Returns the offset of the five joints LUMBAR, THORAX, HEAD, SCAPULA_R,
-    SCAPULA_L in the parent's frame, (B, 5, 3), and its derivative by their two angles (bending, extension; abduction,
-    elevation), (B, 5, 2, 3).
+    `joints` (B, 24, 3) at rest, `poses` (B, 46). Returns the offset of the five joints SLIDING in the parent's frame,
+    (B, 5, 3), and its derivative by their two angles (bending, extension; abduction, elevation), (B, 5, 2, 3).
     """
-    length = (joints[:, SPINE, 1] - joints[:, [parents[j] for j in SPINE], 1]).abs()
-    both = arc(poses[:, SPINE_BENDING + SPINE_EXTENSION])
-    (xb, xe), (yb, ye), (dxb, dxe), (dyb, dye) = (values.unflatten(1, (2, 3)).unbind(1) for values in both)
+    length = (joints[:, SPINE, 1] - joints[:, above_spine(parents, joints.device), 1]).abs()
+    both = arc(torch.stack([poses[:, SPINE_BENDING], poses[:, SPINE_EXTENSION]], 1))
+    (xb, xe), (yb, ye), (dxb, dxe), (dyb, dye) = (values.unbind(1) for values in both)
     zero = torch.zeros_like(xb)
     l3 = length[..., None]
     spine = torch.stack([-xb, yb + ye - 2, -xe], -1) * l3
@@ -268,7 +275,7 @@ def joint_offsets(joints: Tensor, parents: list[int], poses: Tensor) -> tuple[Te
 
     width = torch.linalg.vector_norm(joints[:, SCAPULA_L] - joints[:, SCAPULA_R], dim=-1)[:, None]
     height = torch.linalg.vector_norm(joints[:, THORAX] - joints[:, LUMBAR], dim=-1)[:, None]
-    side = torch.tensor([-1.0, 1.0], dtype=poses.dtype, device=poses.device)
+    side = constant((-1.0, 1.0), poses.device, poses.dtype)
     # On the left both angles count negated.
     u, e = -side * poses[:, SCAPULA_ABDUCTION], -side * poses[:, SCAPULA_ELEVATION] - _QUARTER
     w4, h2 = width / 4, height / 2
@@ -293,15 +300,16 @@ def rest_frames(
     `joints` (B, 24, 3); of the model file: `per_joint_rot` (24, 3, 3), rotations (24, 3, 3) and translations (24, 3) of
     `apose_rel_transfo`; `axes` (24, 3, 3) is AXIS_OF_SLOT as a tensor.
     """
-    offsets = torch.cat([joints[:, :1], joints[:, 1:] - joints[:, parents[1:]]], 1)
+    offsets = torch.cat([joints[:, :1], joints[:, 1:] - joints[:, constant(parents[1:], joints.device)]], 1)
     child = children_of(parents)
-    onto, origin = offsets[:, child].clone(), apose_offsets[child].clone()
+    first = constant(child, joints.device)
+    onto, origin = offsets[:, first].clone(), apose_offsets[first].clone()
     for ulna, radius in FOREARMS:
         onto[:, ulna] = offsets[:, child[ulna]] + offsets[:, child[radius]]
         origin[ulna] = apose_offsets[child[ulna]] + apose_offsets[child[radius]]
     onto[:, THORAX] = offsets[:, child[LUMBAR]]
     turned = (per_joint_rot @ origin[..., None]).squeeze(-1)
-    free = [j for j in range(JOINTS) if j not in FIXED_FRAME_JOINTS]
+    free = constant([j for j in range(JOINTS) if j not in FIXED_FRAME_JOINTS], joints.device)
     bones = per_joint_rot.expand(len(joints), -1, -1, -1).clone()
     bones[:, free] = rotation_between(turned[free].expand(len(joints), -1, -1), onto[:, free]) @ per_joint_rot[free]
     basis = bones @ apose_rotations.transpose(-1, -2)
@@ -313,23 +321,23 @@ def rest_frames(
 def pose_skeleton(rest: RestFrames, parents: list[int], poses: Tensor) -> Posed:
     """Forward kinematics (steps 3-5). `poses` (B, 46), rad."""
     padded = torch.cat([poses, poses.new_zeros(len(poses), 1)], 1)
-    angles = padded[:, COORDINATE_OF_SLOT.reshape(-1)].unflatten(1, (JOINTS, DOF_SLOTS))
+    angles = padded[:, constant(COORDINATE_OF_SLOT, poses.device)]
     # Rodrigues: I + sin(a) K + (1 - cos(a)) K^2, with K the cross product with the axis.
     eye = torch.eye(3, dtype=poses.dtype, device=poses.device).flatten()
     sines, versines = angles.sin()[..., None], (1 - angles.cos())[..., None]
     slots = (eye + sines * rest.spins + versines * rest.spins_squared).unflatten(3, (3, 3))
     local = slots[:, :, 2] @ slots[:, :, 1] @ slots[:, :, 0]
     slide, _ = joint_offsets(rest.joints, parents, poses)
-    steps = rest.offsets.clone()
-    steps[:, SPINE + SCAPULAE] = steps[:, SPINE + SCAPULAE] + slide
+    steps = rest.offsets.index_add(1, constant(SLIDING, poses.device), slide)
     rotations: list[Tensor] = [None] * JOINTS  # type: ignore[list-item]
     joints: list[Tensor] = [None] * JOINTS  # type: ignore[list-item]
     rotations[PELVIS], joints[PELVIS] = local[:, PELVIS], steps[:, PELVIS]
     for level in levels_of(parents):
         above = torch.stack([rotations[parents[j]] for j in level], 1)
         base = torch.stack([joints[parents[j]] for j in level], 1)
-        turned = above @ local[:, level]
-        placed = base + (above @ steps[:, level, :, None]).squeeze(-1)
+        here = constant(level, poses.device)
+        turned = above @ local[:, here]
+        placed = base + (above @ steps[:, here, :, None]).squeeze(-1)
         for n, j in enumerate(level):
             rotations[j], joints[j] = turned[:, n], placed[:, n]
     return Posed(slots, local, torch.stack(rotations, 1), torch.stack(joints, 1))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fitting.constants import constant
 from fitting.kinematics import (
     COORDINATES,
     FIXED_FRAME_JOINTS,
@@ -25,7 +26,7 @@ from fitting.kinematics import (
     SCAPULA_ELEVATION,
     SCAPULA_L,
     SCAPULA_R,
-    SCAPULAE,
+    SLIDING,
     SLOT_OF_COORDINATE,
     SPINE,
     SPINE_BENDING,
@@ -33,6 +34,7 @@ from fitting.kinematics import (
     THORAX,
     Posed,
     RestFrames,
+    above_spine,
     joint_offsets,
     skew,
 )
@@ -65,35 +67,42 @@ def transforms_of(rest: RestFrames, posed: Posed) -> Tensor:
 
 def homogeneous(transforms: Tensor) -> Tensor:
     """(B, 24, 4, 4) from (B, 24, 3, 4)."""
-    last = transforms.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(*transforms.shape[:2], 1, 4)
+    last = constant((0, 0, 0, 1), transforms.device, transforms.dtype).expand(*transforms.shape[:2], 1, 4)
     return torch.cat([transforms, last], 2)
 
 
 def pose_twists(skel: SKEL, rest: RestFrames, posed: Posed, poses: Tensor) -> Twists:
     """Twists of all coordinates at a pose (B, 46)."""
     parents = skel.parents
-    above = posed.rotations[:, [max(p, 0) for p in parents]].clone()
-    above[:, PELVIS] = torch.eye(3, dtype=poses.dtype, device=poses.device)
+    above = _rotations_above(posed, parents)
+    joint, slot = (constant(which, poses.device) for which in (JOINT_OF_COORDINATE, SLOT_OF_COORDINATE))
     r1, r2 = posed.slot_rotations[:, :, 1], posed.slot_rotations[:, :, 2]
     n0, n1, n2 = rest.axes.unbind(2)
     local = torch.stack([(r2 @ (r1 @ n0[..., None])), (r2 @ n1[..., None]), n2[..., None]], 2).squeeze(-1)
     omega = (above[:, :, None] @ local[..., None]).squeeze(-1)
-    omega = omega[:, JOINT_OF_COORDINATE, SLOT_OF_COORDINATE]
-    u = torch.linalg.cross(posed.joints[:, JOINT_OF_COORDINATE], omega)
+    omega = omega[:, joint, slot]
+    u = torch.linalg.cross(posed.joints[:, joint], omega)
     _, slopes = joint_offsets(rest.joints, parents, poses)
-    sliding = SPINE + SCAPULAE
-    slopes = (above[:, sliding, None] @ slopes[..., None]).squeeze(-1)
-    first, second = SPINE_BENDING + SCAPULA_ABDUCTION, SPINE_EXTENSION + SCAPULA_ELEVATION
-    u[:, first + second] = u[:, first + second] + torch.cat([slopes[:, :, 0], slopes[:, :, 1]], 1)
+    slopes = (above[:, constant(SLIDING, poses.device), None] @ slopes[..., None]).squeeze(-1)
+    for n, (spine, scapulae) in enumerate(((SPINE_BENDING, SCAPULA_ABDUCTION), (SPINE_EXTENSION, SCAPULA_ELEVATION))):
+        u[:, spine] += slopes[:, :3, n]
+        u[:, scapulae] += slopes[:, 3:, n]
     world = torch.cat([skew(omega), u[..., None]], -1)
-    return Twists(world, local[:, JOINT_OF_COORDINATE, SLOT_OF_COORDINATE])
+    return Twists(world, local[:, joint, slot])
+
+
+def _rotations_above(posed: Posed, parents: list[int]) -> Tensor:
+    """(B, 24, 3, 3) rotation of each joint's parent; of the root's, none."""
+    above = posed.rotations[:, constant([max(p, 0) for p in parents], posed.rotations.device)].clone()
+    above[:, PELVIS] = torch.eye(3, dtype=above.dtype, device=above.device)
+    return above
 
 
 def pose_gradient(twists: Twists, subtree: Tensor, transforms: Tensor, wrench: Tensor) -> Tensor:
     """(B, 46) half the gradient of the data term, from wrenches (B, 24, 3, 4) in the rest frame."""
     world = wrench @ homogeneous(transforms).transpose(2, 3)
     summed = (subtree @ world.flatten(2)).unflatten(2, (3, 4))
-    return (twists.world * summed[:, JOINT_OF_COORDINATE]).sum((2, 3))
+    return (twists.world * summed[:, constant(JOINT_OF_COORDINATE, summed.device)]).sum((2, 3))
 
 
 def pose_motion(
@@ -107,7 +116,7 @@ def pose_motion(
     world = twists.world[:, coordinates]
     placed = homogeneous(transforms[:, joints]).transpose(1, 2).flatten(2)
     moved = (world.flatten(1, 2) @ placed).unflatten(1, (-1, 3))
-    behind = subtree[JOINT_OF_COORDINATE[coordinates], joints]
+    behind = subtree[constant(JOINT_OF_COORDINATE[coordinates], subtree.device), joints]
     return moved * behind.repeat_interleave(4, 1)[:, None]
 
 
@@ -141,14 +150,15 @@ def moment_of(moment: Tensor, joints: slice) -> Tensor:
 def corrective_gradient(skel: SKEL, twists: Twists, posed: Posed, by_features: Tensor) -> Tensor:
     """(B, 46) half the gradient through the pose correctives, from that by their features (B, 207)."""
     spin = _local_spin(posed, by_features)
-    return (twists.local_axes * spin[:, JOINT_OF_COORDINATE]).sum(-1)
+    return (twists.local_axes * spin[:, constant(JOINT_OF_COORDINATE, spin.device)]).sum(-1)
 
 
 def _local_spin(posed: Posed, by_features: Tensor) -> Tensor:
     """(B, 24, 3) half the gradient by a small turn of each local rotation, through the correctives."""
     by_rotation = torch.zeros_like(posed.local_rotations)
     driven = [(n, j) for n, j in enumerate(CORRECTIVE_SOURCE) if j >= 0]
-    by_rotation[:, [j for _, j in driven]] = by_features.unflatten(1, (23, 3, 3))[:, [n for n, _ in driven]]
+    feature, joint = (constant(which, by_features.device) for which in zip(*driven, strict=True))
+    by_rotation[:, joint] = by_features.unflatten(1, (23, 3, 3))[:, feature]
     return _axial(by_rotation @ posed.local_rotations.transpose(2, 3))
 
 
@@ -187,16 +197,16 @@ def shape_motion(skel: SKEL, rest: RestFrames, posed: Posed, poses: Tensor) -> S
     parents = skel.parents
     people = len(poses)
     d_joints = skel.J_shapedirs.permute(2, 0, 1).expand(people, -1, -1, -1)
-    d_offsets = torch.cat([d_joints[:, :, :1], d_joints[:, :, 1:] - d_joints[:, :, parents[1:]]], 2)
+    parent = constant(parents[1:], poses.device)
+    d_offsets = torch.cat([d_joints[:, :, :1], d_joints[:, :, 1:] - d_joints[:, :, parent]], 2)
 
     frame_turns = _frame_turns(skel, rest, d_offsets)
     local_turns = frame_turns - _turned(posed.local_rotations, frame_turns)
 
-    steps = d_offsets.clone()
     slide, _ = joint_offsets(rest.joints, parents, poses)
-    steps[:, :, SPINE + SCAPULAE] += slide[:, None] * _slide_growth(parents, rest.joints, d_joints)
-    above = posed.rotations[:, [max(p, 0) for p in parents]].clone()
-    above[:, PELVIS] = torch.eye(3, dtype=poses.dtype, device=poses.device)
+    growth = slide[:, None] * _slide_growth(parents, rest.joints, d_joints)
+    steps = d_offsets.index_add(2, constant(SLIDING, poses.device), growth)
+    above = _rotations_above(posed, parents)
     turns = _turned(above, local_turns)
     rates = _turned(above, steps) + torch.linalg.cross(posed.joints[:, None].expand_as(turns), turns)
     return ShapeMotion(turns, rates, _turned(posed.rotations, d_joints), local_turns)
@@ -210,8 +220,9 @@ def _turned(rotations: Tensor, vectors: Tensor) -> Tensor:
 def _frame_turns(skel: SKEL, rest: RestFrames, d_offsets: Tensor) -> Tensor:
     """(B, 10, 24, 3) angular rate of the bone frames A_j as betas change."""
     child = skel.first_child
-    onto, d_onto = rest.offsets[:, child].clone(), d_offsets[:, :, child].clone()
-    origin = skel.apose_offsets[child].clone()
+    first = constant(child, d_offsets.device)
+    onto, d_onto = rest.offsets[:, first].clone(), d_offsets[:, :, first].clone()
+    origin = skel.apose_offsets[first].clone()
     for ulna, radius in FOREARMS:
         onto[:, ulna] = onto[:, ulna] + rest.offsets[:, child[radius]]
         d_onto[:, :, ulna] = d_onto[:, :, ulna] + d_offsets[:, :, child[radius]]
@@ -226,14 +237,12 @@ def _frame_turns(skel: SKEL, rest: RestFrames, d_offsets: Tensor) -> Tensor:
     normal = torch.linalg.cross(o.expand_as(b), b) / (1 + (o * b).sum(-1, keepdim=True))
     spin = -(normal[:, None] * db).sum(-1, keepdim=True)
     turns = torch.linalg.cross(b[:, None].expand_as(db), db) + spin * b[:, None]
-    fixed = torch.zeros(JOINTS, 1, dtype=torch.bool, device=turns.device)
-    fixed[list(FIXED_FRAME_JOINTS)] = True
-    return torch.where(fixed, torch.zeros_like(turns), turns)
+    return turns.index_fill(2, constant(FIXED_FRAME_JOINTS, turns.device), 0.0)
 
 
 def _slide_growth(parents: list[int], joints: Tensor, d_joints: Tensor) -> Tensor:
     """(B, 10, 5, 3) relative growth of the sliding offsets per unit of beta."""
-    above = [parents[j] for j in SPINE]
+    above = above_spine(parents, joints.device)
     growth = (d_joints[:, :, SPINE, 1] - d_joints[:, :, above, 1]) / (joints[:, SPINE, 1] - joints[:, above, 1])[
         :, None
     ]

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fitting import kinematics
+from fitting.constants import constant
 from fitting.kinematics import (
     HAND_L,
     HAND_R,
@@ -134,7 +135,7 @@ class SKEL(nn.Module):
 
     def corrective_features(self, local_rotations: Tensor) -> Tensor:
         """(B, 207) what the pose correctives are linear in, from (B, 24, 3, 3) local joint rotations (step 5)."""
-        source = torch.tensor(CORRECTIVE_SOURCE, device=local_rotations.device)
+        source = constant(CORRECTIVE_SOURCE, local_rotations.device)
         eye = torch.eye(3, dtype=local_rotations.dtype, device=local_rotations.device)
         features = local_rotations[:, source.clamp_min(0)] - eye
         return torch.where((source >= 0)[:, None, None], features, torch.zeros_like(features)).flatten(1)
@@ -158,9 +159,9 @@ class SKEL(nn.Module):
 
     def bone_scale(self, rest: RestFrames, shaped: Tensor) -> Tensor:
         """(B, 24, 3) stretch of each bone along its own axes (step 7), for the rest skin (B, V, 3)."""
-        child = self.first_child
+        child = constant(self.first_child, shaped.device)
         own = rest.offsets[:, child].norm(dim=-1) / self.apose_offsets[child].norm(dim=-1)
-        scale = torch.where(torch.tensor(child, device=own.device) == 0, torch.ones_like(own), own)
+        scale = torch.where(child == 0, torch.ones_like(own), own)
         for ulna, radius in kinematics.FOREARMS:
             scale[:, ulna] = scale[:, radius].clone()
         scale[:, THORAX] = scale[:, LUMBAR].clone()

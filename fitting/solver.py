@@ -121,7 +121,7 @@ def levenberg_marquardt(
         finished |= done
         x[active], cost[active] = current, model.cost
         if distances is not None:
-            distances[active[better]] = trial.distances[better]
+            distances[active] = torch.where(better[:, None], trial.distances, distances[active])
     return Solution(x, cost, iterations, converged, distances)
 
 
@@ -146,11 +146,12 @@ def _bounded_step(model: Quadratic, x: Tensor, damping: Tensor, lower: Tensor, u
         inside = torch.maximum(torch.minimum(step, up), down)
         promised = promise(here, inside)
         better = promised > most[rows]
-        best[rows[better]], most[rows[better]] = inside[better], promised[better]
+        best[rows] = torch.where(better[:, None], inside, best[rows])
+        most[rows] = torch.where(better, promised, most[rows])
         pull = here.gradient + _times(here.hessian, step)
         now_low, now_high = torch.where(low, pull > 0, step < down), torch.where(high, pull < 0, step > up)
         changed = ((now_low != low) | (now_high != high)).any(1)
-        settled[rows[~changed]] = True
+        settled[rows] = ~changed
         going = changed.nonzero().flatten()
         if len(going) == 0:
             break

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fitting import kinematics as k
+from fitting.constants import constant
 from fitting.kinematics import COORDINATE_OF_SLOT, COORDINATES, RestFrames, rotation_about
 
 _CHAINS = (
@@ -48,10 +49,11 @@ def start_poses(rest: RestFrames, parents: list[int], target: Tensor, root: Tens
             for joints, _ in sides
         ]
         joint, slot = np.array(slots).transpose(2, 0, 1)
-        axes = rest.axes[:, joint, slot]
-        coordinates = COORDINATE_OF_SLOT[joint, slot]
-        before = turned[:, [parents[joints[0]] for joints, _ in sides]]
-        difference = before.transpose(2, 3) @ target[:, [smpl_joint for _, smpl_joint in sides]]
+        axes = rest.axes[:, constant(joint, target.device), constant(slot, target.device)]
+        coordinates = constant(COORDINATE_OF_SLOT[joint, slot], target.device)
+        before = turned[:, constant([parents[joints[0]] for joints, _ in sides], target.device)]
+        wanted = target[:, constant([smpl_joint for _, smpl_joint in sides], target.device)]
+        difference = before.transpose(2, 3) @ wanted
         low, high = limits[coordinates].unbind(-1)
         if len(sides[0][0]) == 1 and joint.shape[1] == 3:
             angles = torch.maximum(torch.minimum(_euler_angles(axes, difference), high), low)
@@ -61,7 +63,7 @@ def start_poses(rest: RestFrames, parents: list[int], target: Tensor, root: Tens
         turns = rotation_about(axes, angles)
         for n in range(joint.shape[1]):
             before = before @ turns[:, :, n]
-            turned[:, joint[:, n]] = before
+            turned[:, constant(joint[:, n], target.device)] = before
     return poses
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fitting.constants import constant
 from fitting.kinematics import levels_of
 from fitting.points import Points, blend, people_at_a_time, place
 
@@ -47,8 +48,9 @@ class SMPLTarget:
         """(B, 3, V) posed vertices without translation, from local and global joint rotations (B, 24, 3, 3)."""
         people = len(betas)
         rest = self.joints + (betas @ self.joints_by_betas.flatten(0, 1).T).unflatten(1, (-1, 3))
-        bones = rest[:, 1:] - rest[:, SMPL_PARENTS[1:]]
-        turned = (global_rotations[:, SMPL_PARENTS[1:]] @ bones[..., None]).squeeze(-1)
+        parents = constant(SMPL_PARENTS[1:], rest.device)
+        bones = rest[:, 1:] - rest[:, parents]
+        turned = (global_rotations[:, parents] @ bones[..., None]).squeeze(-1)
         places = [rest[:, 0]] * len(SMPL_PARENTS)
         for joint, parent in enumerate(SMPL_PARENTS[1:], 1):
             places[joint] = places[parent] + turned[:, joint - 1]
@@ -66,5 +68,6 @@ def global_rotations(rotations: Tensor) -> Tensor:
     """(B, 24, 3, 3) joint rotations against the world, from SMPL's against the parents."""
     out = rotations.clone()
     for level in _LEVELS:
-        out[:, level] = out[:, [SMPL_PARENTS[joint] for joint in level]] @ rotations[:, level]
+        here, above = (constant(joints, out.device) for joints in (level, [SMPL_PARENTS[j] for j in level]))
+        out[:, here] = out[:, above] @ rotations[:, here]
     return out

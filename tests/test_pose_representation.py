@@ -116,18 +116,6 @@ def test_autocast_does_not_lower_the_precision():
     torch.testing.assert_close(rotations, poses_to_rotations(poses.double()).float(), rtol=0, atol=1e-6)
 
 
-def test_first_use_in_inference_mode_leaves_training_possible():
-    from train import pose_representation
-
-    pose_representation._kept_constant.cache_clear()
-    poses = _random_poses(2, torch.float32)
-    with torch.inference_mode():
-        representation_to_poses(poses_to_representation(poses))
-    rep = poses_to_representation(poses).requires_grad_()
-    (representation_to_poses(rep).sum() + representation_to_rotations(rep).sum()).backward()
-    assert rep.grad is not None
-
-
 def test_compiles_as_one_graph():
     compiled = torch.compile(lambda r: representation_to_poses(r), fullgraph=True, backend="eager")
     rep = poses_to_representation(_random_poses(3, torch.float32))

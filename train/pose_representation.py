@@ -10,13 +10,12 @@ Everything is elementwise arithmetic, which neither autocast nor TF32 lowers in 
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from fitting.constants import constant
 from fitting.kinematics import (
     AXIS_OF_SLOT,
     COORDINATE_OF_SLOT,
@@ -35,8 +34,6 @@ BALLS = [j for j in range(JOINTS) if len(JOINT_AXES[j]) == 3]
 HINGES = [j for j in range(JOINTS) if len(JOINT_AXES[j]) == 1]
 HANDS = [j for j in range(JOINTS) if len(JOINT_AXES[j]) == 2]
 
-_COORDINATES_OF_SLOTS = COORDINATE_OF_SLOT.reshape(-1).tolist()
-
 _DEGENERATE = 1e-12
 """Squared length below which a pair (sine, cosine) has no direction; its angle is then zero, with zero gradient."""
 
@@ -49,7 +46,7 @@ def poses_to_representation(poses: Tensor) -> Tensor:
     zeros = torch.zeros_like(slots[..., :1]).expand(*slots.shape[:-1], WIDTH - 2)
     hinge = torch.cat([torch.stack([first.cos(), -first.sin()], -1), zeros], -1)
     hand = torch.cat([torch.stack([first, second], -1), zeros], -1)
-    is_ball, is_hinge = _masks(poses.device)
+    is_ball, is_hinge = (constant(which, poses.device, torch.bool) for which in (_IS_BALL, _IS_HINGE))
     return torch.where(is_ball, rows, torch.where(is_hinge, hinge, hand))
 
 
@@ -59,28 +56,31 @@ def representation_to_poses(representation: Tensor) -> Tensor:
     The middle angle of a ball joint lies within +-pi/2, the others and those of hinges within +-pi.
     """
     first, second = representation[..., 0], representation[..., 1]
+    device = representation.device
     hinge = _angle(-second, first)
-    balls = rotations_to_angles(orthonormal_rows(representation[..., BALLS, :]))
+    balls = rotations_to_angles(orthonormal_rows(representation[..., constant(BALLS, device), :]))
     slots = torch.stack([hinge, torch.zeros_like(hinge), torch.zeros_like(hinge)], -1)
     hands = torch.stack([first, second, torch.zeros_like(first)], -1)
-    parts = torch.cat([balls, slots[..., HINGES, :], hands[..., HANDS, :]], -2).flatten(-2)
-    return parts[..., _PART_OF_COORDINATE]
+    parts = [balls, slots[..., constant(HINGES, device), :], hands[..., constant(HANDS, device), :]]
+    return torch.cat(parts, -2).flatten(-2)[..., constant(_PART_OF_COORDINATE, device)]
 
 
 def representation_to_rotations(representation: Tensor) -> Tensor:
     """(..., 24, 3, 3) rotations of any numbers (..., 24, 6), without the way over angles and its singularities."""
     representation = representation.to(torch.promote_types(representation.dtype, torch.float32))
-    x, y = representation[..., HINGES, 0], representation[..., HINGES, 1]
+    balls, hinges, hands = (constant(joints, representation.device) for joints in (BALLS, HINGES, HANDS))
+    x, y = representation[..., :2][..., hinges, :].unbind(-1)
     valid = x * x + y * y > _DEGENERATE
     x, y = torch.where(valid, x, torch.ones_like(x)), torch.where(valid, y, torch.zeros_like(y))
     length = (x * x + y * y).sqrt()
-    axes = _slot_axes(representation.dtype, representation.device)
-    hinges = _rotation(axes[HINGES, 0], x / length, -y / length)
-    angles = representation[..., HANDS, :2]
-    inner = rotation_about(axes[HANDS, 0], angles[..., 0])
-    hands = _product(rotation_about(axes[HANDS, 1], angles[..., 1]), inner)
-    parts = torch.cat([orthonormal_rows(representation[..., BALLS, :]), hinges, hands], -3)
-    return parts[..., _PART_OF_JOINT, :, :]
+    axes = constant(_AXES, representation.device, representation.dtype)
+    angles, (inner, outer, _) = representation[..., hands, :2], axes[hands].unbind(1)
+    parts = (
+        orthonormal_rows(representation[..., balls, :]),
+        _rotation(axes[hinges, 0], x / length, -y / length),
+        _product(rotation_about(outer, angles[..., 1]), rotation_about(inner, angles[..., 0])),
+    )
+    return torch.cat(parts, -3)[..., constant(_PART_OF_JOINT, representation.device), :, :]
 
 
 def poses_to_rotations(poses: Tensor) -> Tensor:
@@ -91,12 +91,12 @@ def poses_to_rotations(poses: Tensor) -> Tensor:
 def slot_angles(poses: Tensor) -> Tensor:
     """(..., 24, 3) angle of each coordinate of each joint; zero where a joint has fewer than three."""
     padded = torch.cat([poses, torch.zeros_like(poses[..., :1])], -1)
-    return padded[..., _COORDINATES_OF_SLOTS].unflatten(-1, (JOINTS, DOF_SLOTS))
+    return padded[..., constant(COORDINATE_OF_SLOT.tolist(), poses.device)]
 
 
 def rotations_of_slots(slots: Tensor) -> Tensor:
     """(..., 24, 3, 3) rotations of the angles (..., 24, 3), the first applied first."""
-    turns = rotation_about(_slot_axes(slots.dtype, slots.device), slots)
+    turns = rotation_about(constant(_AXES, slots.device, slots.dtype), slots)
     return _product(turns[..., 2, :, :], _product(turns[..., 1, :, :], turns[..., 0, :, :]))
 
 
@@ -114,7 +114,8 @@ def rotations_to_angles(balls: Tensor) -> Tensor:
     With R = E3 E2 E1 about signed unit axes a1, a2, a3 and s = a3 . (a2 x a1): a3' R a1 = s sin q2,
     (a3' R a3, a3' R a2) = cos q2 (cos q1, -s sin q1), (a1' R a1, a2' R a1) = cos q2 (cos q3, -s sin q3).
     """
-    entry, sign, handed = _euler_table(balls.dtype, balls.device)
+    entry = constant(_EULER_ENTRIES, balls.device)
+    sign, handed = (constant(values, balls.device, balls.dtype) for values in (_EULER_SIGNS, _HANDEDNESS))
     flat = balls.flatten(-2)
     r31, r32, r33, r21, r11 = (flat.gather(-1, entry.expand(*flat.shape[:-1], 5)) * sign).unbind(-1)
     cosine = (r32 * r32 + r33 * r33).clamp_min(_DEGENERATE).sqrt()
@@ -149,56 +150,21 @@ _PART_OF_JOINT = np.argsort(BALLS + HINGES + HANDS).tolist()
 _PART_OF_COORDINATE = (np.asarray(_PART_OF_JOINT)[JOINT_OF_COORDINATE] * DOF_SLOTS + SLOT_OF_COORDINATE).tolist()
 """Place of each coordinate among the angles of those parts."""
 
-
-def _slot_axes(dtype: torch.dtype, device: torch.device) -> Tensor:
-    return _constant("axes", dtype, device)
-
-
-def _masks(device: torch.device) -> tuple[Tensor, Tensor]:
-    """(24, 1) which joints are balls, which hinges."""
-    return _constant("balls", torch.bool, device), _constant("hinges", torch.bool, device)
+_AXES = AXIS_OF_SLOT.tolist()
+_IS_BALL, _IS_HINGE = ([[len(axes) == count] for axes in JOINT_AXES] for count in (3, 1))
 
 
-def _euler_table(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+def _euler_table() -> tuple[list[list[int]], list[list[float]], list[float]]:
     """For each ball joint: flat indices (10, 5) and signs (10, 5) of r31 r32 r33 r21 r11, and s (10,)."""
-    return (
-        _constant("euler_entries", torch.int64, device),
-        _constant("euler_signs", dtype, device),
-        _constant("handedness", dtype, device),
-    )
-
-
-def _tables() -> dict[str, np.ndarray]:
-    count = np.array([len(axes) for axes in JOINT_AXES])[:, None]
     pairs = ((2, 0), (2, 1), (2, 2), (1, 0), (0, 0))
     entries, signs, handed = [], [], []
     for joint in BALLS:
         axes = AXIS_OF_SLOT[joint]
         index, sign = np.abs(axes).argmax(1), axes.sum(1)
-        entries.append([index[r] * 3 + index[c] for r, c in pairs])
-        signs.append([sign[r] * sign[c] for r, c in pairs])
-        handed.append(axes[2] @ np.cross(axes[1], axes[0]))
-    return {
-        "axes": AXIS_OF_SLOT,
-        "balls": count == 3,
-        "hinges": count == 1,
-        "euler_entries": np.array(entries),
-        "euler_signs": np.array(signs),
-        "handedness": np.array(handed),
-    }
+        entries.append([int(index[r] * 3 + index[c]) for r, c in pairs])
+        signs.append([float(sign[r] * sign[c]) for r, c in pairs])
+        handed.append(float(axes[2] @ np.cross(axes[1], axes[0])))
+    return entries, signs, handed
 
 
-_TABLES = {name: table.tolist() for name, table in _tables().items()}
-
-
-def _constant(name: str, dtype: torch.dtype, device: torch.device) -> Tensor:
-    if torch.compiler.is_compiling():
-        return torch.tensor(_TABLES[name], dtype=dtype, device=device)
-    return _kept_constant(name, dtype, device)
-
-
-@lru_cache
-def _kept_constant(name: str, dtype: torch.dtype, device: torch.device) -> Tensor:
-    # A copy to a GPU per call would make the host wait for it; a tensor made in inference mode could not be trained on.
-    with torch.inference_mode(False):
-        return torch.tensor(_TABLES[name], dtype=dtype, device=device)
+_EULER_ENTRIES, _EULER_SIGNS, _HANDEDNESS = _euler_table()

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fitting.constants import constant
 from schemas import InputError
 from train.augmentation import root_basis
 from train.body import KeypointLayer
@@ -171,7 +172,7 @@ def assumed_framing(model: nn.Module, framing: Framing) -> Framing:
 def normalised(image: Tensor) -> Tensor:
     """(B, 3, H, W) network input of RGB pixels (B, H, W, 3) uint8, in their order in memory (channels last)."""
     # Whole rows at a time: arithmetic on the three channels of each pixel alone takes three times as long.
-    mean, std = (255 * torch.tensor(v, device=image.device).repeat(image.shape[2]) for v in (IMAGE_MEAN, IMAGE_STD))
+    mean, std = (255 * constant(v, image.device, torch.float32).repeat(image.shape[2]) for v in (IMAGE_MEAN, IMAGE_STD))
     return image.flatten(2).float().sub_(mean).div_(std).view(image.shape).permute(0, 3, 1, 2)
 
 
