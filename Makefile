@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test lint bench bench-pipeline bench-loader train-demo clean
+.PHONY: setup demo test lint bench bench-pipeline bench-loader bench-train train-demo clean
 
 setup: $(VENV)/.installed
 
@@ -44,6 +44,10 @@ bench-pipeline: setup
 
 bench-loader: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.benchmarks.loader
+
+# On a GPU: ViT-H. Without one, say --backbone tiny --batch 8 --precision float32.
+bench-train: setup
+	$(BIN)/python -m tests.benchmarks.train_step
 
 clean:
 	rm -rf $(VENV) demo build *.egg-info

@@ -186,6 +186,11 @@ def learning_rate(options: TrainOptions, step: int, epoch_steps: int, last: int)
     return options.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, last - warmup)))
 
 
+def optimiser_of(model: nn.Module, learning_rate: float, weight_decay: float) -> torch.optim.Optimizer:
+    """AdamW with one kernel per step and device."""
+    return torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=weight_decay, fused=True)
+
+
 @torch.no_grad()
 def update_average(ema: nn.Module, model: nn.Module, decay: float) -> None:
     """ema <- decay ema + (1 - decay) model, for all parameters."""
@@ -204,10 +209,7 @@ def first_network(options: TrainOptions, device: torch.device) -> SKELCF:
 def start(model: SKELCF, options: TrainOptions, people: PeopleStream) -> Run:
     """The run at its newest checkpoint, or at its beginning."""
     ema = copy.deepcopy(model).eval().requires_grad_(False)
-    optimiser = torch.optim.AdamW(
-        model.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay, fused=True
-    )
-    run = Run(model, ema, optimiser)
+    run = Run(model, ema, optimiser_of(model, options.learning_rate, options.weight_decay))
     found = checkpoints(options.output)
     if not found:
         return run
@@ -220,7 +222,7 @@ def start(model: SKELCF, options: TrainOptions, people: PeopleStream) -> Run:
             raise InputError(problem, file=newest, expected=f"{value}, or another --output for a new run")
     load_checkpoint(newest, into=model)
     load_checkpoint(newest, "ema", into=ema)
-    optimiser.load_state_dict(state["optimiser"])
+    run.optimiser.load_state_dict(state["optimiser"])
     for name in ("epoch", "step", "updates", "skipped"):
         setattr(run, name, state[name])
     log.info("going on from %s: epoch %d, step %d", newest, run.epoch, run.step)
