@@ -12,9 +12,9 @@ from fitting.constants import constant
 from train.body import KeypointLayer
 from train.camera import Framing, bbox_cue
 from train.config import NetworkConfig
+from train.inputs import normalised
 from train.losses import Targets, total
 from train.model import SKELCF
-from train.trainer import normalised
 
 
 class WaitsOfAHost(TorchDispatchMode):

@@ -18,9 +18,10 @@ from written_shards import label_columns, write_shard
 
 from schemas import InputError
 from train import SKELCF, load_checkpoint, trainer
+from train.checkpoints import run_checkpoints
 from train.config import VARIANTS, LossConfig, NetworkConfig
 from train.options import PRESETS, TrainOptions, option_values, parse_options, write_options
-from train.trainer import checkpoints, learning_rate, train
+from train.trainer import learning_rate, train
 
 SMALL = [
     *("--backbone", "tiny", "--refinement-layers", "1", "--heads", "1", "--head-dim", "8", "--mlp-dim", "16"),
@@ -65,14 +66,14 @@ def arguments(shards, output, *more: str) -> list[str]:
 
 
 def parameters(output: Path, which="model") -> dict[str, torch.Tensor]:
-    return load_checkpoint(checkpoints(output)[-1], which).state_dict()
+    return load_checkpoint(run_checkpoints(output)[-1], which).state_dict()
 
 
 @pytest.fixture(scope="module")
 def undisturbed(shards, tmp_path_factory) -> Path:
     output = tmp_path_factory.mktemp("runs") / "undisturbed"
     assert train(options(shards, output)) == 0
-    assert [path.name for path in checkpoints(output)] == ["checkpoint-00000008.pt"]
+    assert [path.name for path in run_checkpoints(output)] == ["checkpoint-00000008.pt"]
     return output
 
 
@@ -111,7 +112,7 @@ def test_a_run_killed_in_mid_epoch_and_resumed_reaches_the_same_parameters_bit_f
         process.send_signal(signal.SIGKILL)
         process.communicate()
     assert process.returncode == -signal.SIGKILL
-    left = int(checkpoints(tmp_path)[-1].stem[-8:])
+    left = int(run_checkpoints(tmp_path)[-1].stem[-8:])
     assert left < 8
     assert train(options(shards, tmp_path)) == 0
     assert_same(tmp_path, undisturbed)
@@ -127,7 +128,7 @@ def test_a_signal_to_all_processes_ends_a_run_after_the_step_with_a_checkpoint(s
     before = signal.getsignal(number)
     threading.Thread(target=stop).start()
     assert train(options(shards, tmp_path, "--checkpoint-steps", "1", "--workers", "1")) == 128 + number
-    left = int(checkpoints(tmp_path)[-1].stem[-8:])
+    left = int(run_checkpoints(tmp_path)[-1].stem[-8:])
     assert 0 < left < 8
     assert train(options(shards, tmp_path)) == 0
     assert_same(tmp_path, undisturbed)
@@ -150,17 +151,17 @@ def test_a_second_ctrl_c_ends_a_run_at_once(shards, tmp_path):
 
 def test_checkpoints_hold_tensors_and_plain_values_and_the_newest_are_kept(shards, tmp_path):
     train(options(shards, tmp_path, "--checkpoint-steps", "1", "--keep", "2", "--steps", "5"))
-    assert [path.name[-6:] for path in checkpoints(tmp_path)] == ["004.pt", "005.pt"]
+    assert [path.name[-6:] for path in run_checkpoints(tmp_path)] == ["004.pt", "005.pt"]
     assert not list(tmp_path.glob(".*"))
-    tree = torch.load(checkpoints(tmp_path)[-1], weights_only=True)
+    tree = torch.load(run_checkpoints(tmp_path)[-1], weights_only=True)
     assert tree["training"]["epoch"] == 1 and tree["training"]["step"] == 1
     assert list(tmp_path.glob("events.out.tfevents.*"))
 
 
 def test_a_finished_run_is_left_as_it_is(shards, undisturbed):
-    before = checkpoints(undisturbed)[-1].read_bytes()
+    before = run_checkpoints(undisturbed)[-1].read_bytes()
     assert train(options(shards, undisturbed)) == 0
-    assert checkpoints(undisturbed)[-1].read_bytes() == before
+    assert run_checkpoints(undisturbed)[-1].read_bytes() == before
 
 
 def test_a_run_is_not_continued_with_another_order_of_people(shards, undisturbed):
@@ -179,7 +180,7 @@ def test_two_processes_take_the_steps_of_one_with_the_same_global_batch(shards, 
     assert process.returncode == 0, errors[-3000:]
     one = parameters(undisturbed)
     torch.manual_seed(0)
-    start = SKELCF(load_checkpoint(checkpoints(undisturbed)[-1]).config).state_dict()
+    start = SKELCF(load_checkpoint(run_checkpoints(undisturbed)[-1]).config).state_dict()
     for output in (tmp_path / "two", tmp_path / "parts"):
         other = parameters(output)
         apart = max(float((one[name] - other[name]).abs().max()) for name in one)
@@ -204,7 +205,7 @@ def spoil(monkeypatch, steps) -> None:
 def test_a_step_whose_loss_is_not_finite_is_skipped_and_counted(shards, tmp_path, monkeypatch):
     spoil(monkeypatch, {1, 2})
     assert train(options(shards, tmp_path, "--steps", "4")) == 0
-    state = torch.load(checkpoints(tmp_path)[-1], weights_only=True)["training"]
+    state = torch.load(run_checkpoints(tmp_path)[-1], weights_only=True)["training"]
     assert (state["skipped"], state["updates"]) == (2, 2)
     assert all(torch.isfinite(value).all() for value in parameters(tmp_path).values())
 
@@ -241,7 +242,9 @@ def test_curves_pictures_and_measures_on_held_out_people_are_written(shards, tmp
 def test_every_variant_trains(shards, tmp_path, name):
     more = ("--variant", name, "--steps", "1", "--query-dim", "16", "--refinement-layers", "2", "--limit", "4")
     assert train(options(shards, tmp_path, *more)) == 0
-    assert load_checkpoint(checkpoints(tmp_path)[-1]).config.refinement_layers == (0 if name == "no-refinement" else 2)
+    assert load_checkpoint(run_checkpoints(tmp_path)[-1]).config.refinement_layers == (
+        0 if name == "no-refinement" else 2
+    )
 
 
 def test_bf16(shards, tmp_path):
@@ -250,7 +253,7 @@ def test_bf16(shards, tmp_path):
 
 
 def test_training_can_begin_from_another_runs_weights(shards, undisturbed, tmp_path):
-    begun = str(checkpoints(undisturbed)[-1])
+    begun = str(run_checkpoints(undisturbed)[-1])
     train(options(shards, tmp_path, "--steps", "1", "--learning-rate", "0", "--initialise", begun))
     first, second = parameters(undisturbed), parameters(tmp_path)
     assert all(torch.equal(first[name], second[name]) for name in first)

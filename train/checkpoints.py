@@ -143,6 +143,11 @@ def read_training(path: str | PathLike[str]) -> dict[str, Any]:
     return load_tensors(tree.get("training", {}), path)
 
 
+def run_checkpoints(folder: Path) -> list[Path]:
+    """Checkpoints that a training run wrote into its output folder, the newest last."""
+    return sorted(folder.glob("checkpoint-????????.pt"))
+
+
 def unwrapped(model: nn.Module) -> nn.Module:
     """The module inside those of DDP and torch.compile."""
     while True:

@@ -155,7 +155,7 @@ def summary(errors: dict[str, np.ndarray]) -> dict[str, float]:
 def network_estimator(model: nn.Module) -> Estimator:
     """What a network says."""
     from train.camera import bbox_cue
-    from train.trainer import assumed_framing, normalised
+    from train.inputs import assumed_framing, normalised
 
     def estimate(image: Tensor, targets: Targets) -> tuple[Tensor, Tensor, Tensor, Framing]:
         framing = assumed_framing(model, targets.framing)
@@ -235,13 +235,12 @@ def main(argv: list[str] | None = None, prog: str = "hmr-skel evaluate") -> int:
 
 def load_network(checkpoint: str, which: str, device: Any) -> SKELCF:
     """The network of a file, or of a training run's newest checkpoint. Raises InputError if there is none."""
-    from train.checkpoints import load_checkpoint
+    from train.checkpoints import load_checkpoint, run_checkpoints
     from train.model import SKELCF
-    from train.trainer import checkpoints
 
     file = Path(checkpoint)
     if file.is_dir():
-        found = checkpoints(file)
+        found = run_checkpoints(file)
         if not found:
             raise InputError("no checkpoints here", file=file, expected="the output folder of hmr-skel train")
         file = found[-1]

@@ -14,6 +14,7 @@ from train.body import PELVIS_KEYPOINT, KeypointLayer
 from train.camera import NEAREST as _NEAREST
 from train.camera import Framing, bbox_cue, cam_to_translation, translation_to_cam
 from train.decoder import Estimate
+from train.inputs import assumed_framing, normalised
 from train.losses import Targets
 from train.streaming import Batch
 
@@ -68,8 +69,6 @@ def _shaded(
 @torch.inference_mode()
 def estimates(model: nn.Module, batch: Batch) -> tuple[Estimate, Framing]:
     """A network's final estimates in evaluation mode, and the framing that their cameras are for."""
-    from train.trainer import assumed_framing, normalised
-
     framing, training = assumed_framing(model, batch.targets.framing), model.training
     model.eval()
     final = model(normalised(batch.image), bbox_cue(framing)).final

@@ -64,7 +64,7 @@ def predict(
     import torch
 
     from train.camera import Framing, bbox_cue, cam_to_translation
-    from train.trainer import assumed_framing, normalised
+    from train.inputs import assumed_framing, normalised
 
     boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
     sizes = boxes[:, 2:] - boxes[:, :2]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import sys
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from schemas import InputError
+from train.checkpoints import run_checkpoints
 from train.curves import write_curves
 from train.streaming import Batch
 
@@ -191,6 +193,12 @@ class Records:
         return self._panel
 
     def close(self) -> None:
-        if self.writer is not None:
-            self.bar.close()
-            self.writer.close()
+        """Ends the run's records and tells what it has written."""
+        if self.writer is None:
+            return
+        self.bar.close()
+        self.writer.close()
+        output = self.options.output
+        pictures = (output / name for name in ("curves.png", "before_after.png"))
+        written = [*run_checkpoints(output)[-1:], *(picture for picture in pictures if picture.exists())]
+        sys.stdout.write(", ".join(map(str, written)) + "\n")

@@ -13,6 +13,7 @@ import signal
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -113,8 +114,6 @@ class PeopleStream(Dataset):
         root_basis: np.ndarray | None = None,
         fields: Sequence[str] = LABELS,
     ) -> None:
-        from pathlib import Path
-
         self.config, self.augmentation, self.root_basis, self.fields = config, augmentation, root_basis, fields
         copies = Copies(Path(config.cache).expanduser(), config.cache_gb)
         self.shards = find_shards(config.shards, copies)

@@ -22,13 +22,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fitting.constants import constant
 from schemas import InputError
 from train.augmentation import root_basis
 from train.body import KeypointLayer
-from train.camera import Framing, bbox_cue
-from train.checkpoints import load_checkpoint, read_training, save_checkpoint, unwrapped
-from train.config import IMAGE_MEAN, IMAGE_STD, LossConfig, variant
+from train.camera import bbox_cue
+from train.checkpoints import load_checkpoint, read_training, run_checkpoints, save_checkpoint, unwrapped
+from train.config import LossConfig, variant
+from train.inputs import assumed_framing, normalised
 from train.losses import Targets, total
 from train.model import SKELCF, Output
 from train.options import TrainOptions, write_options
@@ -164,18 +164,6 @@ def forward(model: nn.Module, batch: Batch) -> tuple[Output, Targets]:
     return model(normalised(batch.image), bbox_cue(framing)), batch.targets._replace(framing=framing)
 
 
-def assumed_framing(model: nn.Module, framing: Framing) -> Framing:
-    """The camera that the network's variant assumes: the photograph's, or a far one that looks at the crop."""
-    return framing if unwrapped(model).config.camera else Framing.of_crop(framing.center, framing.box)
-
-
-def normalised(image: Tensor) -> Tensor:
-    """(B, 3, H, W) network input of RGB pixels (B, H, W, 3) uint8, in their order in memory (channels last)."""
-    # Whole rows at a time: arithmetic on the three channels of each pixel alone takes three times as long.
-    mean, std = (255 * constant(v, image.device, torch.float32).repeat(image.shape[2]) for v in (IMAGE_MEAN, IMAGE_STD))
-    return image.flatten(2).float().sub_(mean).div_(std).view(image.shape).permute(0, 3, 1, 2)
-
-
 def learning_rate(options: TrainOptions, step: int, epoch_steps: int, last: int) -> float:
     """Linear warm-up, then constant or a half cosine down to zero."""
     warmup = max(1, round(options.warmup_epochs * epoch_steps))
@@ -210,7 +198,7 @@ def start(model: SKELCF, options: TrainOptions, people: PeopleStream) -> Run:
     """The run at its newest checkpoint, or at its beginning."""
     ema = copy.deepcopy(model).eval().requires_grad_(False)
     run = Run(model, ema, optimiser_of(model, options.learning_rate, options.weight_decay))
-    found = checkpoints(options.output)
+    found = run_checkpoints(options.output)
     if not found:
         return run
     newest = found[-1]
@@ -235,14 +223,9 @@ def write_checkpoint(run: Run, options: TrainOptions, people: PeopleStream, done
     state = place | _identity(options, people) | {"optimiser": run.optimiser.state_dict()}
     path = options.output / f"checkpoint-{done:08d}.pt"
     save_checkpoint(path, run.model, run.ema.state_dict(), state)
-    for old in checkpoints(options.output)[: -max(options.keep, 1)]:
+    for old in run_checkpoints(options.output)[: -max(options.keep, 1)]:
         old.unlink()
     return path
-
-
-def checkpoints(folder: Path) -> list[Path]:
-    """Checkpoints of a run, the newest last."""
-    return sorted(folder.glob("checkpoint-????????.pt"))
 
 
 def _identity(options: TrainOptions, people: PeopleStream) -> dict[str, Any]:

@@ -89,8 +89,8 @@ def stream_loader(folder: Path, normalise: bool, batch: int = 64):
     """Batches of this project: as they reach the device, or, as the other loader's, normalised in float32."""
     from train.augmentation_config import AugmentationConfig
     from train.data_config import DataConfig
+    from train.inputs import normalised
     from train.streaming import PeopleStream, as_batch, stream
-    from train.trainer import normalised
 
     people = PeopleStream(DataConfig(shards=[str(folder)]), batch, augmentation=AugmentationConfig())
     for _, values in stream(people, epochs=1_000_000):
@@ -101,8 +101,8 @@ def waiting(folder: Path, workers: int, steps: int, step: float = 0.1, batch: in
     """Share of time that steps of `step` seconds wait for batches, and how many of them wait over 10 ms."""
     from train.augmentation_config import AugmentationConfig
     from train.data_config import DataConfig
+    from train.inputs import normalised
     from train.streaming import PeopleStream, as_batch, stream
-    from train.trainer import normalised
 
     people = PeopleStream(DataConfig(shards=[str(folder)]), batch, augmentation=AugmentationConfig())
     batches = stream(people, epochs=1_000_000, workers=workers)
