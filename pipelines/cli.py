@@ -56,14 +56,15 @@ def guarded(run: Callable[[], int | None], prog: str) -> int:
     """Runs a command; what the user's input causes becomes one line on stderr and an exit status."""
     try:
         return run() or 0
-    except KeyboardInterrupt:
-        sys.stderr.write(f"{prog}: interrupted\n")
-        return INTERRUPTED
     except BrokenPipeError:  # the reader of our output has gone, as in `hmr-skel inspect DIR | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except Exception as error:
-        problem = _input_error(error)
+    except (Exception, KeyboardInterrupt) as error:
+        if _cause(error, KeyboardInterrupt, contexts=True):
+            sys.stderr.write(f"{prog}: interrupted\n")
+            return INTERRUPTED
+        errors = sys.modules.get("schemas.errors")  # one that has not been imported has not been raised
+        problem = _cause(error, errors.InputError) if errors else None
         if problem is None:
             raise
         sys.stderr.write(f"{prog}: error: {' '.join(str(problem).split())}\n")
@@ -146,14 +147,11 @@ def _summary(entry: importlib.metadata.EntryPoint) -> str:
     return next((text.splitlines()[0].rstrip(".") for text in texts if text), "")
 
 
-def _input_error(error: BaseException | None) -> BaseException | None:
-    """The InputError in a chain of exceptions (runners wrap what a step raises), without importing its module."""
-    errors = sys.modules.get("schemas.errors")
-    while errors is not None and error is not None:
-        if isinstance(error, errors.InputError):
-            return error
-        error = error.__cause__
-    return None
+def _cause(error: BaseException | None, kind: type[BaseException], contexts: bool = False) -> BaseException | None:
+    """The first of a kind in a chain of exceptions: runners wrap what a step raises, some without naming the cause."""
+    while error is not None and not isinstance(error, kind):
+        error = error.__cause__ or (error.__context__ if contexts else None)
+    return error
 
 
 def _preset_arguments(kind: type, file: Path) -> list[str]:

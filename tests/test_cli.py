@@ -102,6 +102,10 @@ def test_what_is_raised_decides_the_exit_status(capsys):
     wrapped.__cause__ = InputError("is broken", file="b.npz")
     assert cli.guarded(raising(wrapped), "p") == 2
     assert capsys.readouterr().err == "p: error: b.npz: is broken\n"
+    wrapped = RuntimeError("in a step")
+    wrapped.__context__ = KeyboardInterrupt()
+    assert cli.guarded(raising(wrapped), "p") == 130
+    assert capsys.readouterr().err == "p: interrupted\n"
     with pytest.raises(RuntimeError):  # a fault of ours keeps its traceback
         cli.guarded(raising(RuntimeError("ours")), "p")
 
