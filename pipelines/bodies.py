@@ -140,7 +140,13 @@ _loading = threading.Lock()
 
 
 def bodies_of_process(
-    body_models: str, gender: str, device: str, batch_size: int | None, limits: str, threads: int
+    body_models: str,
+    gender: str,
+    device: str,
+    batch_size: int | None,
+    limits: str,
+    threads: int,
+    joint_limits: tuple[tuple[float, float], ...] | None = None,
 ) -> LoadedBodies | SharedBodies:
     """The body models for this process, loaded once however many callers ask, for fits on `threads` CPU threads.
 
@@ -152,7 +158,9 @@ def bodies_of_process(
     devices = devices_of(device)
     settings = {"body_models": body_models, "gender": gender, "batch_size": batch_size}
     settings |= {"limits": limits, "threads": threads}
-    key = (*devices, *settings.values())
+    key = (*devices, *settings.values(), joint_limits)
+    if joint_limits:
+        settings["fit_options"] = {"joint_limits": joint_limits}
     with _loading:
         if key not in _loaded:
             cv2.setNumThreads(1)
@@ -161,13 +169,15 @@ def bodies_of_process(
         return _loaded[key]
 
 
-def mesh_vertices(body_models: str, gender: str, device: str, batch_size: int | None, limits: str, threads: int) -> int:
+def mesh_vertices(body_models: str, gender: str, device: str, *settings: Any) -> int:
     """Vertices of the bodies' mesh. Raises InputError for body models that are missing or damaged.
 
-    What this has to load on a CPU is kept for the fits if they are done there.
+    `settings` are the further ones of `bodies_of_process`: what this has to load on a CPU is kept for the fits if they
+    are done there.
     """
-    make = bodies_of_process if devices_of(device) == ["cpu"] else LoadedBodies
-    return make(body_models, gender, "cpu", batch_size, limits, threads).load().skel.num_vertices
+    if devices_of(device) == ["cpu"]:
+        return bodies_of_process(body_models, gender, "cpu", *settings).load().skel.num_vertices
+    return LoadedBodies(body_models, gender, "cpu", None, "bounds").load().skel.num_vertices
 
 
 @contextmanager

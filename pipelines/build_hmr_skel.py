@@ -27,7 +27,7 @@ from pipelines.bodies import bodies_of_process, bodies_sha256, mesh_vertices, re
 from pipelines.cli import guarded, set_up_logging
 from pipelines.conversion import ConversionSettings, begin_shard
 from pipelines.images import open_images
-from pipelines.options import BuildOptions, cores, package_versions, parse_options, settings_hash
+from pipelines.options import BuildOptions, cores, joint_limits, package_versions, parse_options, settings_hash
 from pipelines.output_lock import OutputTaken, check_still_ours, output_lock
 from pipelines.plan_file import PlannedShard, plan_file
 from pipelines.planning import RowSelection, find_label_files, plan_shards
@@ -70,6 +70,7 @@ class BodySettings:
     batch_size: int | None
     limits: str
     threads: int
+    joint_limits: tuple[tuple[float, float], ...] | None = None
 
 
 class ConvertShard(beam.DoFn):
@@ -241,9 +242,10 @@ def _convert(
         batch_size=options.batch_size or None,
         limits=options.limits,
         threads=threads,
+        joint_limits=joint_limits(options),
     )
     facts = run_facts(device=options.device, workers=workers, processes=processes, threads=threads, runner=_name(rest))
-    vertices = mesh_vertices(**vars(bodies))  # a body model that is missing or damaged shows here
+    vertices = mesh_vertices(*vars(bodies).values())  # a body model that is missing or damaged shows here
     body_hash = bodies_sha256(options.body_models, options.gender, vertices)
     selection = RowSelection.parse(options.rows, options.every)
     settings = ConversionSettings(

@@ -62,6 +62,8 @@ class BuildOptions:
     """Which SKEL to fit; the field uses male for everyone."""
     limits: Literal["bounds", "penalty", "none"] = "bounds"
     """Joint limits: hold exactly, cost something to exceed, or do not count."""
+    limits_table: str = ""
+    """CSV file with limits of your own: coordinate,low,high in degrees. It is read where the job is started."""
     device: str = "auto"
     """Where to fit: cpu, cuda (every GPU of a machine, evenly), cuda:N, or auto: GPUs if there are any."""
     batch_size: int = 0
@@ -155,6 +157,15 @@ def package_versions() -> dict[str, str]:
     return versions
 
 
+def joint_limits(options: BuildOptions) -> tuple[tuple[float, float], ...] | None:
+    """(46, 2) rad from the user's table, if there is one. Raises InputError."""
+    if not options.limits_table:
+        return None
+    from fitting import read_limits
+
+    return tuple((float(low), float(high)) for low, high in read_limits(options.limits_table))
+
+
 def settings_hash(options: BuildOptions, bodies_sha256: str) -> str:
     """sha256 of everything but rows and images that determines a shard's bytes.
 
@@ -174,6 +185,8 @@ def settings_hash(options: BuildOptions, bodies_sha256: str) -> str:
         "record": record_version(HMR_SKEL),
         "package": package_versions()[PACKAGE],
     }
+    if limits := joint_limits(options):
+        facts["joint_limits"] = limits
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 

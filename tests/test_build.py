@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from fitting.kinematics import COORDINATE_NAMES
 from pipelines.bodies import bodies_of_process
 from pipelines.build_hmr_skel import main
 from pipelines.crops import decode_image
@@ -280,6 +281,30 @@ def test_labels_without_images_cameras_or_names(tmp_path):
     assert columns["key"][0] == "walk+0000000+0"
 
 
+def test_joint_limits_of_ones_own(tmp_path):
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "walk.npz", poses=rng.normal(0, 0.3, (12, 72)), betas=np.zeros((12, 10)))
+    knees = [COORDINATE_NAMES.index(f"knee_angle_{side}") for side in "rl"]
+    write_text(tmp_path / "limits.csv", "coordinate,low,high\nknee_angle_r,20,25\nknee_angle_l,,\n")
+    job = [
+        "--annotations",
+        str(tmp_path / "walk.npz"),
+        "--images",
+        "none",
+        "--output",
+        str(tmp_path / "out"),
+        "--quiet",
+    ]
+    job += ["--samples-per-shard", "6"]
+    assert main(job) == 0
+    plain = columns_of(tmp_path / "out")
+    assert np.degrees(plain["poses"][:, knees[0]]).min() < 19 and plain["poses"][:, knees].min() >= 0
+    # Another table makes other shards.
+    assert main([*job, "--limits-table", str(tmp_path / "limits.csv")]) == 0
+    right, left = np.degrees(columns_of(tmp_path / "out")["poses"][:, knees]).T
+    assert right.min() >= 20 - 1e-3 and right.max() <= 25 + 1e-3 and left.min() < -1
+
+
 def complaint(arguments, capfd):
     capfd.readouterr()
     code = main([str(argument) for argument in arguments])
@@ -299,6 +324,11 @@ def test_wrong_input_is_one_line_and_exit_code_2(inputs, tmp_path, capfd):
         "START:STOP": [*inputs.arguments, "--rows", "7"],
         "no rows": [*inputs.arguments, "--rows", "100:"],
         "skel_male.pkl": [*inputs.arguments, "--body-models", inputs.folder],
+        "knee_angle_r": [
+            *inputs.arguments,
+            "--limits-table",
+            write_text(tmp_path / "l.csv", "coordinate,low,high\nknee_angle_r,9,5"),
+        ],
         "no such option": ["--config", write_text(tmp_path / "c.yaml", "crop_sise: 3")],
     }
     for text, arguments in cases.items():

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fitting.kinematics import JOINT_LIMITS
 from pipelines.bodies import LoadedBodies, bodies_of_process, devices_of
 from pipelines.build_hmr_skel import main
 from pipelines.progress import print_summary
@@ -169,7 +170,8 @@ def alive(pid):
 
 
 def test_real_models_give_what_a_process_of_its_own_gives(tmp_path, model_directory):
-    settings = SETTINGS | {"body_models": str(model_directory)}
+    limits = [(0.5 * low, 0.5 * high) for low, high in JOINT_LIMITS.tolist()]  # the root has none: infinities
+    settings = SETTINGS | {"body_models": str(model_directory), "fit_options": {"joint_limits": limits}}
     rng = np.random.default_rng(0)
     poses, betas = rng.normal(0, 0.2, (5, 72)).astype(np.float32), rng.normal(0, 0.5, (5, 10)).astype(np.float32)
     trans = np.zeros((5, 3), np.float32)
