@@ -238,6 +238,23 @@ def test_curves_pictures_and_measures_on_held_out_people_are_written(shards, tmp
     assert parse_options(TrainOptions, ["--config", str(tmp_path / "options.yaml")], "train", "").data.limit == 4
 
 
+def scalars(folder: Path, name: str) -> list[float]:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    written = EventAccumulator(str(folder))
+    written.Reload()
+    return [event.value for event in written.Scalars(name)]
+
+
+def test_losses_are_told_as_means_over_the_steps_since_they_were_last_told(shards, tmp_path):
+    for steps in (1, 4):
+        train(options(shards, tmp_path / str(steps), "--steps", "4", "--log-steps", str(steps)))
+    for name in ("loss/total", "loss/final/joints_3d"):
+        each, together = scalars(tmp_path / "1", name), scalars(tmp_path / "4", name)
+        assert len(each) == 4 and len(together) == 1
+        assert together[0] == pytest.approx(sum(each) / 4, rel=1e-5) and max(each) > 1.01 * min(each)
+
+
 @pytest.mark.parametrize("name", VARIANTS)
 def test_every_variant_trains(shards, tmp_path, name):
     more = ("--variant", name, "--steps", "1", "--query-dim", "16", "--refinement-layers", "2", "--limit", "4")

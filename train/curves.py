@@ -46,6 +46,7 @@ def write_curves(run: Path) -> None:
                 axes.axhline(events[0].value, label=legend, color="tab:gray")
             elif events:
                 axes.plot([event.step for event in events], [event.value for event in events], label=legend)
+        axes.margins(y=0.15)
         axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)
         if len(lines) > 1:

@@ -41,6 +41,8 @@ class Records:
         self.writer = self.bar = None
         self.data_time = self.step_time = 0.0
         self._losses: list[float] = []
+        self._terms: dict[str, Tensor] = {}
+        """Of the steps since the last scalars, added up where they are: to fetch them every step would take time."""
         self.people, self.steps, self.began = 0, 0, time.perf_counter()
         self._mark, self._held_out, self._panel = self.began, None, None
         self._flops: int | None = None
@@ -66,15 +68,17 @@ class Records:
             return
         if math.isfinite(loss):
             self._losses.append(loss)
+            self._terms = {name: value + self._terms.get(name, 0) for name, value in terms.items()}
         self.bar.update()
         steps, panels = self.options.log_steps, self.options.panel_steps or self.options.log_steps
         if self.done % steps and self.done % panels and self.done != self.last:
             return
         elapsed = max(self.data_time + self.step_time, 1e-9)
         rate, waiting = self.people / elapsed, self.data_time / elapsed
-        mean_loss = sum(self._losses) / max(len(self._losses), 1)
+        counted = max(len(self._losses), 1)
+        mean_loss = sum(self._losses) / counted
         self.bar.set_postfix_str(f"loss {mean_loss:.4f}, {rate:,.0f} people/s, {waiting:.0%} waiting")
-        scalars = {f"loss/{name}": float(value) for name, value in terms.items()} | {
+        scalars = {f"loss/{name}": float(value) / counted for name, value in self._terms.items()} | {
             "loss/total": mean_loss,
             "optimiser/learning_rate": self.run.optimiser.param_groups[0]["lr"],
             "optimiser/gradient_norm": norm,
@@ -96,6 +100,7 @@ class Records:
         self.data_time = self.step_time = 0.0
         self.people = self.steps = 0
         self._losses.clear()
+        self._terms.clear()
         self._mark = time.perf_counter()
 
     def _forward_flops(self) -> int:
