@@ -12,6 +12,7 @@ import logging
 import signal
 import zlib
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -187,10 +188,19 @@ def stream(
     # Python ends what its processes have left with a SIGTERM and waits; these outlive one, so they are told in time.
     atexit.register(batches._shutdown_workers)
     try:
-        yield from zip(places, batches, strict=True)
+        yield from zip(places, _ahead(batches), strict=True)
     finally:
         batches._shutdown_workers()
         atexit.unregister(batches._shutdown_workers)
+
+
+def _ahead(batches: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The same, the next one always fetched by a thread: what a worker has made takes milliseconds to come over."""
+    with ThreadPoolExecutor(1, "batches") as thread:
+        coming = thread.submit(next, batches, None)
+        while (batch := coming.result()) is not None:
+            coming = thread.submit(next, batches, None)
+            yield batch
 
 
 def _as_it_is(values: dict[str, Any]) -> dict[str, Any]:
