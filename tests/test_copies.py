@@ -203,6 +203,14 @@ def test_commands_can_be_the_source(folder, tmp_path):
     assert keys(people_of(command + RANGE, tmp_path)) == keys(people_of(str(folder), tmp_path))
 
 
+def test_places_of_copies(tmp_path):
+    copies = Copies(tmp_path)
+    one, table, other = (copies.path(f"https://a.tar.org/{name}") for name in ("x/0.tar", "x/0.parquet", "y/0.tar"))
+    assert (one.name, table.name) == ("0.tar", "0.parquet") and one.parent == table.parent != other.parent
+    with pytest.raises(InputError, match="expected the URL of a .tar"):
+        copies.path("https://a/b.zip")
+
+
 def test_copies_can_be_sent_to_processes_that_start_anew(tmp_path):
     first = Copies(tmp_path, 2.0)
     first.ahead(["http://127.0.0.1:9/0.tar"])

@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 TRIES = 3
 _PAUSE = 2.0
 """Seconds between tries."""
+_ENDINGS = (".tar", ".parquet", ".json")
 _BLOCK = 1 << 20
 _AT_ONCE = 16
 """Small files that are fetched at the same time."""
@@ -58,12 +59,12 @@ class Copies:
 
     def path(self, url: str) -> Path:
         """Where the copy of a shard's tar, or of a file beside it, lies, whether it is there or not."""
-        for ending in ("tar", "parquet", "json"):
-            head, dot, tail = url.rpartition(f".{ending}")
-            if dot:
-                place, _, name = head.rpartition("/")
-                return self.folder / hashlib.sha256((place + tail).encode()).hexdigest()[:12] / f"{name}.{ending}"
-        raise InputError("not a shard", file=url, expected="the URL of a .tar")
+        ending = max(_ENDINGS, key=url.rfind)
+        head, dot, tail = url.rpartition(ending)
+        if not dot:
+            raise InputError("not a shard", file=url, expected="the URL of a .tar")
+        place, _, name = head.rpartition("/")
+        return self.folder / hashlib.sha256((place + tail).encode()).hexdigest()[:12] / f"{name}{ending}"
 
     def fetch(self, url: str) -> Path:
         """The copy of a file, made if it is not there. A tar is held to the checksum in the JSON file beside it.
