@@ -207,7 +207,7 @@ def test_places_of_copies(tmp_path):
     copies = Copies(tmp_path)
     one, table, other = (copies.path(f"https://a.tar.org/{name}") for name in ("x/0.tar", "x/0.parquet", "y/0.tar"))
     assert (one.name, table.name) == ("0.tar", "0.parquet") and one.parent == table.parent != other.parent
-    with pytest.raises(InputError, match="expected the URL of a .tar"):
+    with pytest.raises(InputError, match=r"expected the URL of a \.tar"):
         copies.path("https://a/b.zip")
 
 
