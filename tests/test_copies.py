@@ -112,22 +112,22 @@ def test_shards_behind_urls_give_the_people_of_local_ones_and_are_copied_once(fo
     assert not list(tmp_path.glob("*/.*.partial"))
 
 
-def test_tars_are_copied_when_they_are_needed_and_the_next_window_in_the_background(folder, tmp_path):
+def test_tars_are_copied_when_they_are_needed_and_those_of_the_next_window_in_the_background(folder, tmp_path):
     with served(folder) as there:
-        people = people_of(there.address + RANGE, tmp_path, window=1)
+        people = people_of(there.address + RANGE, tmp_path, window=2)
         assert there.tars() == {}  # labels only
-        order = [
-            people.shards[n].url.rpartition("/")[2] for n in dict.fromkeys(people.people.shard[people.order.epoch(0)])
-        ]
+        shard = people.people.shard[people.order.epoch(0)]
+
+        def tars_of(start: int, stop: int) -> list[str]:
+            return sorted({people.shards[n].url.rpartition("/")[2] for n in shard[start:stop]})
+
         people[0, 0, 0]
-        wait_until(lambda: len(copied(tmp_path)) == 1)
-        assert copied(tmp_path) == [order[0]]
-        people[0, 1, 0]  # the second shard's people; the step looks one window of people ahead
-        people[0, 2, 0]
-        assert set(copied(tmp_path)) <= set(order[:4])
-        soon = Copies(tmp_path / "other")
-        soon.ahead([there.address + name for name in order[3:]])
-        wait_until(lambda: copied(tmp_path / "other") == sorted(order[3:]))
+        wait_until(lambda: copied(tmp_path) == tars_of(0, 10))
+        time.sleep(0.2)
+        assert copied(tmp_path) == tars_of(0, 10) and len(tars_of(0, 10)) == 2
+        people[0, 1, 0]  # reads people of the same two; a window of ten people on come others
+        assert set(tars_of(5, 10)) < set(tars_of(5, 15))
+        wait_until(lambda: copied(tmp_path) == tars_of(0, 15))
 
 
 def _fetch(cache: str, url: str) -> int:
