@@ -187,13 +187,20 @@ def test_streams_can_be_sent_to_processes_that_start_anew(folder):
     assert again["key"] == first["key"] and np.array_equal(again["image"], first["image"])
 
 
-def test_a_process_ends_though_batches_are_left(folder):
-    """Its workers outlive the SIGTERM with which Python ends them."""
+@pytest.mark.parametrize("end, stuck", [("", False), ("batches.close()", False), ("del batches", False), ("", True)])
+def test_a_process_ends_though_batches_are_left(folder, end, stuck):
+    """Its workers outlive the SIGTERM with which Python ends them, and may be in the midst of a long download."""
     script = f"""
+import time
 from train.data_config import DataConfig
 from train.streaming import PeopleStream, stream
-batches = stream(PeopleStream(DataConfig(shards=[{str(folder)!r}]), 4), epochs=100, workers=1)
+class Slow(PeopleStream):
+    def read(self, epoch, position):
+        time.sleep(1000 if {stuck} and position > 7 else 0)
+        return super().read(epoch, position)
+batches = stream(Slow(DataConfig(shards=[{str(folder)!r}]), 4), epochs=100, workers=1)
 next(batches)
+{end}
 """
     run = [sys.executable, "-W", "error", "-c", script]
     done = subprocess.run(run, cwd=Path(__file__).parents[1], timeout=60, capture_output=True, text=True)

@@ -12,9 +12,11 @@ import logging
 import signal
 import zlib
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -34,6 +36,8 @@ from train.shards import LABELS, OpenTars, Shard, find_shards, read_columns
 
 log = logging.getLogger(__name__)
 
+_PATIENCE = 1.0
+"""Seconds that a batch is waited for when nobody wants it any more."""
 _FILTERED = ("dataset", "imgname", "converged", "vertex_error_mm", "crop_size", "box_size")
 
 
@@ -185,22 +189,48 @@ def stream(
     if not workers:
         yield from zip(places, batches, strict=True)
         return
-    # Python ends what its processes have left with a SIGTERM and waits; these outlive one, so they are told in time.
-    atexit.register(batches._shutdown_workers)
+    # Python ends what its processes have left with a SIGTERM and waits; these outlive one, so they are ended in time.
+    end = partial(_end, batches)
+    atexit.register(end)
+    ahead = _ahead(batches)
     try:
-        yield from zip(places, _ahead(batches), strict=True)
+        yield from zip(places, ahead, strict=True)
     finally:
-        batches._shutdown_workers()
-        atexit.unregister(batches._shutdown_workers)
+        ahead.close()
+        end()
+        atexit.unregister(end)
 
 
 def _ahead(batches: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """The same, the next one always fetched by a thread: what a worker has made takes milliseconds to come over."""
-    with ThreadPoolExecutor(1, "batches") as thread:
-        coming = thread.submit(next, batches, None)
+    """The same, the next one always being fetched: what a worker has made takes milliseconds to come over."""
+    coming = _fetched(batches)
+    try:
         while (batch := coming.result()) is not None:
-            coming = thread.submit(next, batches, None)
+            coming = _fetched(batches)
             yield batch
+    finally:
+        wait([coming], _PATIENCE)
+
+
+def _fetched(batches: Iterator[dict[str, Any]]) -> Future[dict[str, Any] | None]:
+    """The next batch, None at the end, from a thread that nobody has to wait for."""
+    future: Future[dict[str, Any] | None] = Future()
+
+    def fetch() -> None:
+        try:
+            future.set_result(next(batches, None))
+        except BaseException as error:
+            future.set_exception(error)
+
+    Thread(target=fetch, daemon=True).start()
+    return future
+
+
+def _end(batches: Any) -> None:
+    """Ends a loader's workers: in peace, or those that are in the midst of something long by force."""
+    batches._shutdown_workers()
+    for worker in batches._workers:
+        worker.kill()
 
 
 def _as_it_is(values: dict[str, Any]) -> dict[str, Any]:
