@@ -169,14 +169,14 @@ def bodies_of_process(
         return _loaded[key]
 
 
-def mesh_vertices(body_models: str, gender: str, device: str, *settings: Any) -> int:
+def mesh_vertices(body_models: str, gender: str, device: str, **settings: Any) -> int:
     """Vertices of the bodies' mesh. Raises InputError for body models that are missing or damaged.
 
     `settings` are the further ones of `bodies_of_process`: what this has to load on a CPU is kept for the fits if they
     are done there.
     """
     if devices_of(device) == ["cpu"]:
-        return bodies_of_process(body_models, gender, "cpu", *settings).load().skel.num_vertices
+        return bodies_of_process(body_models, gender, "cpu", **settings).load().skel.num_vertices
     return LoadedBodies(body_models, gender, "cpu", None, "bounds").load().skel.num_vertices
 
 

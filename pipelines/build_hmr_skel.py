@@ -245,7 +245,7 @@ def _convert(
         joint_limits=joint_limits(options),
     )
     facts = run_facts(device=options.device, workers=workers, processes=processes, threads=threads, runner=_name(rest))
-    vertices = mesh_vertices(*vars(bodies).values())  # a body model that is missing or damaged shows here
+    vertices = mesh_vertices(**vars(bodies))  # a body model that is missing or damaged shows here
     body_hash = bodies_sha256(options.body_models, options.gender, vertices)
     selection = RowSelection.parse(options.rows, options.every)
     settings = ConversionSettings(

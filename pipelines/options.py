@@ -21,8 +21,8 @@ _NOT_RECORDED = ("output", "quiet", "threads")
 BEHAVIOUR = 3
 """Version of what the code makes of rows, images and options. Raise it with every change after which a shard's bytes
 are others (how crops are cut, decoded and encoded, what the fit finds, what is rejected): reruns over an older data set
-then make its shards again instead of keeping them. 2: JPEGs are decoded at reduced size. 3: the fit
-solves its bounded steps to their optimum."""
+then make its shards again instead of keeping them. 2: JPEGs are decoded at reduced size. 3: the fit solves its bounded
+steps to their optimum."""
 
 
 @dataclass

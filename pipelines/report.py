@@ -173,7 +173,8 @@ def _distance_part(distances, fields: Sequence[str], stages: Sequence[str]) -> I
 
 def _angle_part(angles, edges: np.ndarray, limits: np.ndarray, names: Sequence[str]) -> Iterable[str]:
     yield "<h2>Joint angles</h2>"
-    yield '<p class="note">SKEL\'s 46 coordinates, degrees, over all people; dashed: their limits.</p>'
+    dashed = "the usual limits, whatever --limits-table said"
+    yield f'<p class="note">SKEL\'s 46 coordinates, degrees, over all people; dashed: {dashed}.</p>'
     for i, name in enumerate(names):
         marks = [(float(np.degrees(v)), ALARM) for v in limits[i] if np.isfinite(v)]
         counts = angles[i] if angles is not None else np.zeros(len(edges) - 1)

@@ -72,11 +72,11 @@ class Copies:
         Raises InputError if the file cannot be had.
         """
         target = self.path(url)
-        if not target.exists():
+        while True:
             self._copy(url, target)
-        with contextlib.suppress(FileNotFoundError):  # another process may just have needed the room
-            os.utime(target)
-        return target
+            with contextlib.suppress(FileNotFoundError):  # another process may just have needed the room
+                os.utime(target)
+                return target
 
     def forget(self, url: str) -> None:
         """Removes a copy that turned out to be of no use."""
@@ -112,7 +112,9 @@ class Copies:
                     log.debug("%s: %s", url, error)
 
     def _copy(self, url: str, target: Path, wait: bool = True) -> None:
-        """Makes a copy if nobody has; does not wait for another process that is at it unless told to."""
+        """Makes a copy if nobody has; waits for another process that is at it, if told to."""
+        if target.exists():
+            return
         target.parent.mkdir(parents=True, exist_ok=True)
         with open(target.with_name(f".{target.name}.lock"), "w") as lock:
             try:
