@@ -37,5 +37,5 @@ RUN pip install -c constraints.txt -e . \
 
 USER skel
 ENV HOME=/home/skel
-# Any command of the project: `beam run FILE ...`, `hmr-skel COMMAND ...`, `python -m pipelines.demo_data DIR`.
+# Any command of the project: `beam run FILE ...`, `hmr-skel COMMAND ...`, `python -m pipelines.demo.data DIR`.
 CMD ["hmr-skel", "--help"]

@@ -32,7 +32,7 @@ train-demo: setup
 	OMP_NUM_THREADS=1 $(BIN)/hmr-skel train --preset overfit --shards demo/hmr_skel --output demo/overfit
 	$(BIN)/hmr-skel evaluate mean --shards demo/hmr_skel --limit 64
 	$(BIN)/hmr-skel evaluate demo/overfit --shards demo/hmr_skel --limit 64
-	$(BIN)/python -m pipelines.demo_data demo/people --images 800 --seed 1 --draft
+	$(BIN)/python -m pipelines.demo.data demo/people --images 800 --seed 1 --draft
 	$(BIN)/beam run pipelines/build_hmr_skel.py --annotations 'demo/people/labels/*.npz' --images demo/people/images --output demo/people_skel
 	OMP_NUM_THREADS=1 $(BIN)/hmr-skel train --preset tiny --shards demo/people_skel --output demo/training
 	$(BIN)/hmr-skel evaluate mean --shards demo/people_skel --part held-out

@@ -3,19 +3,19 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fitting.fitter import FitOptions, SKELFitter
-    from fitting.limits import read_limits
-    from fitting.result import SKELFit
-    from fitting.skel import SKEL
-    from fitting.smpl import load_smpl
+    from fitting.body.limits import read_limits
+    from fitting.body.skel import SKEL
+    from fitting.body.smpl import load_smpl
+    from fitting.fit.fitter import FitOptions, SKELFitter
+    from fitting.fit.result import SKELFit
 
 _HOME = {
-    "SKEL": "fitting.skel",
-    "load_smpl": "fitting.smpl",
-    "SKELFitter": "fitting.fitter",
-    "SKELFit": "fitting.result",
-    "FitOptions": "fitting.fitter",
-    "read_limits": "fitting.limits",
+    "SKEL": "fitting.body.skel",
+    "load_smpl": "fitting.body.smpl",
+    "SKELFitter": "fitting.fit.fitter",
+    "SKELFit": "fitting.fit.result",
+    "FitOptions": "fitting.fit.fitter",
+    "read_limits": "fitting.body.limits",
 }
 
 __all__ = ["SKEL", "FitOptions", "SKELFit", "SKELFitter", "load_smpl", "read_limits"]

@@ -23,21 +23,34 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.bodies import bodies_of_process, bodies_sha256, mesh_vertices, resolve_device
-from pipelines.cli import guarded, set_up_logging
-from pipelines.conversion import ConversionSettings, begin_shard
-from pipelines.images import open_images
-from pipelines.options import BuildOptions, cores, joint_limits, package_versions, parse_options, settings_hash
-from pipelines.output_lock import OutputTaken, check_still_ours, output_lock
-from pipelines.plan_file import PlannedShard, plan_file
-from pipelines.planning import RowSelection, find_label_files, plan_shards
-from pipelines.progress import ProgressBar, ShardProgress, failed_run, print_summary, report_failure
-from pipelines.report import REPORT_FILE, write_report
-from pipelines.run_record import RUN_FILE, run_facts, write_run
-from pipelines.runner_log import runner_log
-from pipelines.shard_reading import Shard
-from pipelines.shards import output_problems, remove_leftovers, remove_stale_shards, withdraw_dataset, write_dataset
-from pipelines.storage import UrlPath, is_url, place, use_options
+from pipelines.command.build_options import (
+    BuildOptions,
+    cores,
+    joint_limits,
+    package_versions,
+    parse_options,
+    settings_hash,
+)
+from pipelines.command.hmr_skel import guarded, set_up_logging
+from pipelines.convert.bodies import bodies_of_process, bodies_sha256, mesh_vertices, resolve_device
+from pipelines.convert.conversion import ConversionSettings, begin_shard
+from pipelines.files.lock import OutputTaken, check_still_ours, output_lock
+from pipelines.files.shards import Shard
+from pipelines.files.storage import UrlPath, is_url, place, use_options
+from pipelines.look.report import REPORT_FILE, write_report
+from pipelines.plan.plan_file import PlannedShard, plan_file
+from pipelines.plan.planning import RowSelection, find_label_files, plan_shards
+from pipelines.read.images import open_images
+from pipelines.write.progress import ProgressBar, ShardProgress, failed_run, print_summary, report_failure
+from pipelines.write.run_record import RUN_FILE, run_facts, write_run
+from pipelines.write.runner_log import runner_log
+from pipelines.write.shards import (
+    output_problems,
+    remove_leftovers,
+    remove_stale_shards,
+    withdraw_dataset,
+    write_dataset,
+)
 from schemas import InputError
 
 # Importing Beam warns that Google's clients are not installed; nobody here needs them.
@@ -316,7 +329,7 @@ def _run_pipeline(
 
 
 def _with_demo_data(options: BuildOptions) -> BuildOptions:
-    from pipelines.demo_data import demo_inputs
+    from pipelines.demo.data import demo_inputs
 
     if options.images and options.images.lower() != "none":
         raise InputError("missing", field="--annotations", expected="the label files that belong to --images")

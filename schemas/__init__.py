@@ -16,7 +16,7 @@ from schemas.fields import (
     with_float_width,
 )
 from schemas.hmr_skel import HMR_SKEL, STAGES
-from schemas.stats import DATASET, ERROR_QUANTILES, QUANTILE_FIELDS, REJECT_REASONS, REJECTS, SHARD_STATS
+from schemas.run import DATASET, ERROR_QUANTILES, QUANTILE_FIELDS, REJECT_REASONS, REJECTS, SHARD_STATS
 from schemas.validation import check_columns, check_schema, describe
 
 __all__ = [

@@ -81,7 +81,7 @@ def homogeneous(rotation_part, translation):
 
 
 def literal_skel(arrays, pose, betas, trans):
-    """Skin (V,3), joints (24,3) and bone mesh (Nk,3) of one person; `arrays` as `fitting.model_files.skel_arrays`."""
+    """Skin (V,3), joints (24,3) and bone mesh (Nk,3) of one person; `arrays` as `fitting.body.files.skel_arrays`."""
     table = np.asarray(arrays["osim_kintree_table"])
     column = {int(own): i for i, own in enumerate(table[1])}
     parent = [-1] + [column[int(table[0, j])] for j in range(1, JOINTS)]

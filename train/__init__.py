@@ -3,11 +3,15 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from train.checkpoints import load_checkpoint
-    from train.flnet import FLNet
-    from train.model import SKELCF
+    from train.network.checkpoints import load_checkpoint
+    from train.network.flnet import FLNet
+    from train.network.model import SKELCF
 
-_HOME = {"SKELCF": "train.model", "FLNet": "train.flnet", "load_checkpoint": "train.checkpoints"}
+_HOME = {
+    "SKELCF": "train.network.model",
+    "FLNet": "train.network.flnet",
+    "load_checkpoint": "train.network.checkpoints",
+}
 
 __all__ = ["SKELCF", "FLNet", "load_checkpoint"]
 

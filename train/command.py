@@ -10,7 +10,7 @@ from train.options import TrainOptions, parse_options
 def main(argv: list[str] | None = None, prog: str = "hmr-skel train") -> int:
     """Train SKEL-CF on HMR-SKEL shards."""
     options = parse_options(TrainOptions, sys.argv[1:] if argv is None else argv, prog, main.__doc__)
-    from train.trainer import train
+    from train.run.trainer import train
 
     return train(options)
 

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from pipelines.command.option_files import as_arguments, read_option_file
 from schemas import InputError
-from schemas.option_files import as_arguments, read_option_file
-from train.augmentation_config import AugmentationConfig
 from train.config import VARIANTS, LossConfig, NetworkConfig
-from train.data_config import DataConfig
+from train.data.augmentation_config import AugmentationConfig
+from train.data.config import DataConfig
 
 PRESETS = Path(__file__).parent / "presets"
 

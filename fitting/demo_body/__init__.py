@@ -16,31 +16,19 @@ from typing import Any
 
 import numpy as np
 
-from . import storage
-from .joints import SKEL_JOINTS, SKEL_PARENTS, SMPL_JOINTS, SMPL_PARENTS
+from fitting.anatomy import (
+    COORDINATE_NAMES,
+    COORDINATES_PER_JOINT,
+    SKEL_JOINTS,
+    SKEL_PARENTS,
+    SMPL_PARENTS,
+)
+from fitting.demo_body import storage
 
 __all__ = ["FILE", "keypoint_arrays", "mirror_vertices", "skel_arrays", "smpl_arrays", "write_model_directory"]
 FILE = Path(__file__).with_name("demo_body.npz")
 ROOT = 4294967295  # how SMPL's files write "no parent"
 
-_LEG = ["hip_flexion", "hip_adduction", "hip_rotation", "knee_angle", "ankle_angle", "subtalar_angle", "mtp_angle"]
-_SPINE = [f"{part}_{motion}" for part in ("lumbar", "thorax", "head") for motion in ("bending", "extension", "twist")]
-
-
-def _arm(side: str) -> list[str]:
-    scapula = [f"scapula_{m}_{side}" for m in ("abduction", "elevation", "upward_rot")]
-    rest = [f"{m}_{side}" for m in ("elbow_flexion", "pro_sup", "wrist_flexion", "wrist_deviation")]
-    return scapula + [f"shoulder_{side}_{axis}" for axis in "xyz"] + rest
-
-
-POSE_PARAMS = (
-    ["pelvis_tilt", "pelvis_list", "pelvis_rotation"]
-    + [f"{m}_r" for m in _LEG]
-    + [f"{m}_l" for m in _LEG]
-    + _SPINE
-    + _arm("r")
-    + _arm("l")
-)
 OSIM_JOINTS = [
     "ground_pelvis",
     "hip_r",
@@ -67,7 +55,6 @@ OSIM_JOINTS = [
     "radioulnar_l",
     "wrist_l",
 ]
-DOFS = [3, 3, 1, 1, 1, 1, 3, 1, 1, 1, 1, 3, 3, 3, 3, 3, 1, 1, 2, 3, 3, 1, 1, 2]
 
 
 @lru_cache(maxsize=1)
@@ -138,8 +125,8 @@ def skel_arrays() -> dict[str, Any]:
         "tpose_transfo": a["tpose_transfo"].copy(),
         "joints_name": list(OSIM_JOINTS),
         "bone_names": list(SKEL_JOINTS),
-        "pose_params_name": list(POSE_PARAMS),
-        "parameter_mapping": np.repeat(np.arange(24), DOFS),  # joint of each pose parameter
+        "pose_params_name": list(COORDINATE_NAMES),
+        "parameter_mapping": np.repeat(np.arange(24), COORDINATES_PER_JOINT),  # joint of each pose parameter
         "landmarks": a["landmarks"].copy(),
     }
 
@@ -163,9 +150,6 @@ def write_model_directory(directory: str | Path) -> list[Path]:
     smpl/SMPL_NEUTRAL.pkl (as the originals: Python-2 pickle with chumpy objects), skel/skel_male.pkl and the three
     keypoint regressors.
     """
-    from .official_files import write_files
+    from fitting.demo_body.official_files import write_files
 
     return write_files(Path(directory), smpl_arrays(), skel_arrays(), keypoint_arrays())
-
-
-assert len(POSE_PARAMS) == 46 == sum(DOFS) and len(SMPL_JOINTS) == 24

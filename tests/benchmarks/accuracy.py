@@ -21,7 +21,7 @@ from rich.table import Table
 from tqdm import tqdm
 
 from fitting import SKEL, FitOptions, SKELFitter, load_smpl
-from fitting.stages import run_once
+from fitting.fit.stages import run_once
 from tests.benchmarks.fit import people as everyday_people
 
 sys.path.insert(0, str(Path(__file__).parents[1]))

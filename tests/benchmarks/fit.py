@@ -22,11 +22,11 @@ from rich.console import Console
 from rich.table import Table
 
 from fitting import SKEL, SKELFitter, load_smpl
-from fitting.objective import FullObjective, RegionObjective
-from fitting.points import residual
-from fitting.result import describe
-from fitting.stages import fit_region, fit_whole, run_once
-from pipelines.demo_poses import draw_poses, skel_rotations, smpl_pose
+from fitting.fit.objective import FullObjective, RegionObjective
+from fitting.fit.points import residual
+from fitting.fit.result import describe
+from fitting.fit.stages import fit_region, fit_whole, run_once
+from pipelines.demo.poses import draw_poses, skel_rotations, smpl_pose
 from tests.benchmarks.lbfgs_baseline import lbfgs_fit
 
 

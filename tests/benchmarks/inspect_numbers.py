@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import written_shards
 
-from pipelines.shards import write_labels
+from pipelines.write.shards import write_labels
 from schemas import HMR_SKEL, columns_to_table
 
 log = logging.getLogger("inspect_numbers")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fitting import SKEL
-from fitting.kinematics import JOINT_LIMITS
+from fitting.body.kinematics import JOINT_LIMITS
 
 STAGES = (slice(3, 17), slice(17, 46), slice(3, 46))
 

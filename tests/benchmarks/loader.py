@@ -87,10 +87,10 @@ def photograph_loader(folder: Path, columns: dict[str, np.ndarray], people: int,
 
 def stream_loader(folder: Path, normalise: bool, batch: int = 64):
     """Batches of this project: as they reach the device, or, as the other loader's, normalised in float32."""
-    from train.augmentation_config import AugmentationConfig
-    from train.data_config import DataConfig
-    from train.inputs import normalised
-    from train.streaming import PeopleStream, as_batch, stream
+    from train.data.augmentation_config import AugmentationConfig
+    from train.data.config import DataConfig
+    from train.data.loader import PeopleStream, as_batch, stream
+    from train.network.inputs import normalised
 
     people = PeopleStream(DataConfig(shards=[str(folder)]), batch, augmentation=AugmentationConfig())
     for _, values in stream(people, epochs=1_000_000):
@@ -99,10 +99,10 @@ def stream_loader(folder: Path, normalise: bool, batch: int = 64):
 
 def waiting(folder: Path, workers: int, steps: int, step: float = 0.1, batch: int = 32) -> tuple[float, int]:
     """Share of time that steps of `step` seconds wait for batches, and how many of them wait over 10 ms."""
-    from train.augmentation_config import AugmentationConfig
-    from train.data_config import DataConfig
-    from train.inputs import normalised
-    from train.streaming import PeopleStream, as_batch, stream
+    from train.data.augmentation_config import AugmentationConfig
+    from train.data.config import DataConfig
+    from train.data.loader import PeopleStream, as_batch, stream
+    from train.network.inputs import normalised
 
     people = PeopleStream(DataConfig(shards=[str(folder)]), batch, augmentation=AugmentationConfig())
     batches = stream(people, epochs=1_000_000, workers=workers)

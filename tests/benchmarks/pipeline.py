@@ -23,12 +23,12 @@ import numpy as np
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from pipelines.bodies import bodies_of_process
 from pipelines.build_hmr_skel import main as job
-from pipelines.crops import box_side, decode_image, encode_jpeg, person_crop
-from pipelines.images import open_images, read_image
-from pipelines.labels import open_labels
-from pipelines.shards import npz_bytes
+from pipelines.convert.bodies import bodies_of_process
+from pipelines.convert.crops import box_side, decode_image, encode_jpeg, person_crop
+from pipelines.read.images import open_images, read_image
+from pipelines.read.labels import open_labels
+from pipelines.write.shards import npz_bytes
 
 log = logging.getLogger("pipeline")
 ALLOWED_OVERHEAD = 0.15

@@ -20,9 +20,9 @@ ALLOWED_GROWTH_MB = 20
 _IMAGE_BYTES = 1024
 PLAN = """
 import os, pathlib, random, re, sys, time
-from pipelines.images import open_images, read_image
-from pipelines.plan_file import plan_file
-from pipelines.planning import find_label_files, plan_shards
+from pipelines.read.images import open_images, read_image
+from pipelines.plan.plan_file import plan_file
+from pipelines.plan.planning import find_label_files, plan_shards
 began, cpu = time.perf_counter(), time.process_time()
 labels, where, out = sys.argv[1:]
 images = open_images(where)

@@ -21,14 +21,14 @@ from rich.console import Console
 from rich.table import Table
 
 from schemas import InputError
-from train.body import KeypointLayer
-from train.camera import Framing
 from train.config import BACKBONES, LossConfig, NetworkConfig
-from train.losses import Targets
-from train.model import SKELCF, forward_flops
-from train.processes import World, resolve_device
-from train.streaming import Batch
-from train.trainer import gradients, optimiser_of, update_average
+from train.data.loader import Batch
+from train.network.camera import Framing
+from train.network.model import SKELCF, forward_flops
+from train.run.body import KeypointLayer
+from train.run.losses import Targets
+from train.run.processes import World, resolve_device
+from train.run.trainer import gradients, optimiser_of, update_average
 
 log = logging.getLogger(__name__)
 

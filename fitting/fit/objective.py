@@ -1,0 +1,193 @@
+"""What the fit minimises, per person, and its value, gradient and Gauss-Newton matrix.
+
+    sum_p w_p |S_p - T_p|^2  +  sum_k prior (q_k - q_smpl,k)^2  +  prior |betas - transferred|^2
+
+over points p and coordinates k (and a penalty beyond joint limits, where these are not bounds). Vertices weigh 1/V
+each; the 24 joint centres share one weight among them. A region of the body is minimised on moments alone, the whole
+body on all points.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from fitting import anatomy
+from fitting.body.kinematics import RestFrames
+from fitting.body.skel import NUM_BETAS, SKEL
+from fitting.fit import linearisation as lin
+from fitting.fit.points import Moments, Points, residual
+from fitting.fit.solver import Quadratic
+
+BODY_COORDINATES = slice(3, 46)
+
+
+@dataclass(frozen=True)
+class Region:
+    """The points a stage sees, and the coordinates it moves."""
+
+    weights: Tensor
+    """(N,) of the points"""
+    coordinates: slice
+    moments: Moments
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One batch of people to fit. Everything is relative to a frame whose origin is the frozen translation."""
+
+    skel: SKEL
+    points: Points
+    subtree: Tensor
+    """(24, 24)"""
+    target: Tensor
+    """(B, 3, N) SMPL vertices and anatomical joints"""
+    pose_centre: Tensor
+    """(B, 46) centre of the pose prior"""
+    pose_prior: Tensor
+    """(46,) weight of the pose prior, m^2 per rad^2"""
+    limits: Tensor
+    """(46, 2) rad"""
+    limit_penalty: float
+    """m^2 per rad^2 beyond the limits; 0 where limits hold as bounds"""
+    betas_centre: Tensor
+    """(B, 10) transferred betas"""
+    betas_prior: float
+    """m^2 per squared standard deviation"""
+
+    @classmethod
+    def join(cls, parts: list[Problem]) -> Problem:
+        """The people of several problems with equal settings."""
+        people = {name: torch.cat([getattr(part, name) for part in parts]) for name in _PER_PERSON}
+        return dataclasses.replace(parts[0], **people)
+
+    def of(self, index: Tensor) -> Problem:
+        """The problem of some of the people."""
+        return dataclasses.replace(self, **{name: getattr(self, name)[index] for name in _PER_PERSON})
+
+
+_PER_PERSON = ("target", "pose_centre", "betas_centre")
+
+_Record = TypeVar("_Record")
+
+
+def take(record: _Record, index: Tensor) -> _Record:
+    """The rows `index` of every tensor of a dataclass."""
+    return type(record)(**{f.name: getattr(record, f.name)[index] for f in dataclasses.fields(record)})
+
+
+def pose_terms(problem: Problem, poses: Tensor, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Prior and limit penalty at poses (B, 46): cost (B,), half gradient (B, 46), half second derivative (B, 46)."""
+    away = poses - problem.pose_centre[index]
+    low, high = problem.limits.unbind(1)
+    excess = (poses - high).clamp_min(0) - (low - poses).clamp_min(0)
+    cost = (problem.pose_prior * away.square()).sum(1) + problem.limit_penalty * excess.square().sum(1)
+    gradient = problem.pose_prior * away + problem.limit_penalty * excess
+    curvature = problem.pose_prior + problem.limit_penalty * (excess != 0)
+    return cost, gradient, curvature
+
+
+class RegionObjective:
+    """A stage on moments: betas and pose correctives are held, so points never need to be touched again."""
+
+    def __init__(self, problem: Problem, region: Region, rest: RestFrames, betas: Tensor, poses: Tensor) -> None:
+        self.problem, self.region, self.rest, self.poses = problem, region, rest, poses
+        skel = problem.skel
+        posed = skel.pose(rest, poses)
+        self.transforms = lin.transforms_of(rest, posed)
+        at_rest = problem.points.at_rest(betas, skel.corrective_features(posed.local_rotations))
+        exact = residual(problem.points, region.weights, self.transforms, at_rest, problem.target, wrench=True)
+        self.cost, self.wrench, self.distances = exact.cost, exact.wrench, exact.distances
+        self.moment = region.moments(betas)
+        self.joints = lin.joints_of(region.coordinates)
+        self.own_moment = lin.moment_of(self.moment, self.joints).contiguous()
+
+    def start(self) -> Tensor:
+        return self.poses[:, self.region.coordinates]
+
+    def __call__(self, x: Tensor, index: Tensor) -> Quadratic:
+        problem, coordinates = self.problem, self.region.coordinates
+        poses = self.poses[index].clone()
+        poses[:, coordinates] = x
+        rest = take(self.rest, index)
+        posed = problem.skel.pose(rest, poses)
+        transforms = lin.transforms_of(rest, posed)
+        # Cost and wrench as differences from the start: the moments themselves are a million times larger.
+        change = transforms - self.transforms[index]
+        flat = change.transpose(1, 2).flatten(2)
+        carried = (flat @ self.moment[index]).unflatten(2, (24, 4)).transpose(1, 2)
+        wrench = self.wrench[index]
+        cost = self.cost[index] + (change * (2 * wrench + carried)).sum((1, 2, 3))
+        twists = lin.pose_twists(problem.skel, rest, posed, poses)
+        gradient = lin.pose_gradient(twists, problem.subtree, transforms, wrench + carried)
+        extra, slope, curvature = pose_terms(problem, poses, index)
+        motion = lin.pose_motion(twists, problem.subtree, transforms, coordinates, self.joints)
+        hessian = lin.gauss_newton(motion, self.own_moment[index]) + torch.diag_embed(curvature[:, coordinates])
+        return Quadratic(cost + extra, (gradient + slope)[:, coordinates], hessian)
+
+
+class FullObjective:
+    """The last stage: all points, exact cost and gradient, body coordinates and (optionally) betas as unknowns."""
+
+    def __init__(self, problem: Problem, region: Region, poses: Tensor, betas: Tensor, fit_betas: bool) -> None:
+        self.problem, self.region, self.poses, self.betas, self.fit_betas = problem, region, poses, betas, fit_betas
+        self.first_distances: Tensor | None = None
+        """(B, N) distances at the start, known once the solver has evaluated it."""
+
+    def start(self) -> Tensor:
+        body = self.poses[:, BODY_COORDINATES]
+        return torch.cat([body, self.betas], 1) if self.fit_betas else body.clone()
+
+    def unpack(self, x: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Poses (B', 46) and betas (B', 10) of unknowns (B', n)."""
+        body = anatomy.COORDINATES - BODY_COORDINATES.start
+        poses = torch.cat([self.poses[index, : BODY_COORDINATES.start], x[:, :body]], 1)
+        return poses, x[:, body:] if self.fit_betas else self.betas[index]
+
+    def __call__(self, x: Tensor, index: Tensor) -> Quadratic:
+        problem, points, skel = self.problem, self.problem.points, self.problem.skel
+        poses, betas = self.unpack(x, index)
+        rest = skel.rest_frames(skel.rest_joints(betas))
+        posed = skel.pose(rest, poses)
+        transforms = lin.transforms_of(rest, posed)
+        at_rest = points.at_rest(betas, skel.corrective_features(posed.local_rotations))
+        exact = residual(
+            points, self.region.weights, transforms, at_rest, problem.target[index], wrench=True, by_directions=True
+        )
+        by_betas, by_features = exact.by_directions[:, :NUM_BETAS], exact.by_directions[:, NUM_BETAS:]
+        if self.first_distances is None:
+            self.first_distances = exact.distances.clone()
+        twists = lin.pose_twists(skel, rest, posed, poses)
+        extra, slope, curvature = pose_terms(problem, poses, index)
+        gradient = lin.pose_gradient(twists, problem.subtree, transforms, exact.wrench) + slope
+        gradient = (gradient + lin.corrective_gradient(skel, twists, posed, by_features))[:, BODY_COORDINATES]
+        curvature = curvature[:, BODY_COORDINATES]
+        cost = exact.cost + extra
+        motion = None
+        if self.fit_betas:
+            away = betas - problem.betas_centre[index]
+            motion = lin.shape_motion(skel, rest, posed, poses)
+            by_betas = (
+                by_betas
+                + problem.betas_prior * away
+                + lin.shape_gradient(motion, posed, problem.subtree, transforms, exact.wrench, by_features)
+            )
+            gradient = torch.cat([gradient, by_betas], 1)
+            curvature = torch.cat([curvature, torch.full_like(betas, problem.betas_prior)], 1)
+            cost = cost + problem.betas_prior * away.square().sum(1)
+        hessian = self._jtj(betas, transforms, twists, motion) + torch.diag_embed(curvature)
+        return Quadratic(cost, gradient, hessian, exact.distances)
+
+    def _jtj(self, betas: Tensor, transforms: Tensor, twists: lin.Twists, motion: lin.ShapeMotion | None) -> Tensor:
+        """(B, n, n) J^T J of the data term."""
+        subtree, region = self.problem.subtree, self.region
+        moment = region.moments(betas)
+        by_pose = lin.pose_motion(twists, subtree, transforms, region.coordinates)
+        if motion is None:
+            return lin.gauss_newton(by_pose, moment)
+        by_betas = motion.of_transforms(transforms, subtree)
+        return lin.pose_and_shape(by_pose, by_betas, moment, *region.moments.of_shapes(betas, transforms))

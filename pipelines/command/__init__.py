@@ -1,0 +1,1 @@
+"""The console scripts and the options of every command."""

@@ -1,0 +1,1 @@
+"""One shard from its plan to its columns and crops: read, fit, cut."""

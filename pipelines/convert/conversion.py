@@ -1,0 +1,250 @@
+"""One work unit: the rows of a shard spec, read, checked, fitted, cut out and written.
+
+Images are read, decoded, cropped and encoded by a few threads while the main one fits. Rows that cannot be used are
+left out (pipelines.convert.rows). What the data set's rows say:
+
+- a translation that is absent or not finite is solved from the 2D keypoints, else zero (`trans_source` tells);
+- 3D keypoints that are absent come from the SMPL source;
+- 2D and 3D keypoints that are not finite get confidence 0;
+- without images, label files may lack camera, box and keypoints: these fields are then zero.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+
+from pipelines.convert.bodies import Bodies
+from pipelines.convert.crop_jobs import CropJobs, Geometry
+from pipelines.convert.crops import box_side
+from pipelines.convert.rows import Rows, read_rows
+from pipelines.convert.translation import solve_translation
+from pipelines.files.lock import check_still_ours
+from pipelines.files.storage import place
+from pipelines.plan.planning import ShardSpec
+from pipelines.read.labels import dataset_name
+from pipelines.write.shards import finished_shard, write_shard
+from schemas import HMR_SKEL, Columns, field_dtype, field_shape
+
+_QUALITY = (
+    *("converged", "iterations", "vertex_error_mm", "vertex_error_p95_mm", "max_vertex_error_mm", "joint_error_mm"),
+    *("stage_vertex_error_mm", "stage_cost", "limits_exceeded", "worst_limit_excess", "betas_change"),
+)
+
+
+@dataclass(frozen=True)
+class ConversionSettings:
+    """How rows become samples; plain values that travel to the workers."""
+
+    output: str
+    crop: Literal["person", "none"] = "person"
+    crop_size: int = 384
+    context: float = 1.5
+    jpeg_quality: int = 90
+    float_width: int = 32
+    image_threads: int = 2
+    versions: dict[str, str] = field(default_factory=dict)
+    run: str = ""
+    """Token of the run that may write to `output`."""
+
+
+def convert_shard(
+    spec: ShardSpec,
+    settings: ConversionSettings,
+    bodies: Bodies,
+    progress: Callable[[int], object] = lambda people: None,
+) -> dict[str, Any]:
+    """Make one shard, or find it finished; returns its statistics. `progress` is told people as they are done.
+
+    The statistics of a shard that was made have besides "seconds" (see `begin_shard`). Raises InputError if a label
+    file cannot be read, OutputTaken if another run has the folder by now.
+    """
+    return begin_shard(spec, settings, bodies, progress)()
+
+
+def begin_shard(
+    spec: ShardSpec, settings: ConversionSettings, bodies: Bodies, progress: Callable[[int], object]
+) -> Callable[[], dict[str, Any]]:
+    """`convert_shard` in two halves: reads and fits; what is returned waits for the images, writes, gives statistics.
+
+    The second half may run in another thread while the next shard is fitted. "seconds" of the statistics: when the
+    work began and ended (time.time), and how long it took to fit (by device), to wait for the device, to wait for
+    images, and in all.
+    """
+    clock = {"began": time.time()}
+    directory = place(settings.output)
+    stats = finished_shard(directory, spec)
+    if stats is not None:
+        progress(len(spec))
+        return lambda: stats
+    began = time.perf_counter()
+    rows = read_rows(spec)
+    wanted = rows.sound
+    progress(len(spec) - len(wanted))
+    crops = CropJobs(spec, rows, wanted, settings)
+    busy: dict[str, float] = {}
+    start = time.perf_counter()
+    try:
+        fitted = _fit(rows, wanted, bodies, progress, busy)
+    except BaseException:
+        crops.cancel()
+        raise
+    end = time.perf_counter()
+    seconds = clock | {"fit": busy, "device_wait": max(0.0, end - start - sum(busy.values())), "all": end - began}
+    return partial(_finish, spec, settings, rows, wanted, fitted, crops, seconds)
+
+
+def _finish(
+    spec: ShardSpec,
+    settings: ConversionSettings,
+    rows: Rows,
+    wanted: np.ndarray,
+    fitted: dict[str, np.ndarray],
+    crops: CropJobs,
+    seconds: dict[str, Any],
+) -> dict[str, Any]:
+    began = time.perf_counter()
+    images, geometry = crops.collect()
+    waited = time.perf_counter() - began
+    finite = np.ones(len(wanted), bool)
+    for name in ("poses", "betas", "trans", *_QUALITY):
+        values = fitted[name]
+        if values.dtype.kind == "f":
+            finite &= np.isfinite(values).all(axis=tuple(range(1, values.ndim)))
+    rows.reject(wanted[~finite], "non_finite_pose", "the fit is not finite")
+    kept = np.array([i for i, row in enumerate(wanted.tolist()) if row not in rows.problems], np.int64)
+    columns = _sample_columns(spec, rows, wanted[kept], {k: v[kept] for k, v in fitted.items()}, geometry)
+    directory = place(settings.output)
+    check_still_ours(directory, settings.run)
+    stats = write_shard(
+        directory,
+        spec,
+        columns,
+        [images.get(row) for row in wanted[kept].tolist()],
+        rows.rejected(),
+        settings.float_width,
+        settings.versions,
+    )
+    seconds |= {"images": waited, "all": seconds["all"] + time.perf_counter() - began, "ended": time.time()}
+    return stats | {"seconds": seconds}
+
+
+def _fit(
+    rows: Rows, wanted: np.ndarray, bodies: Bodies, progress: Callable[[int], object], busy: dict[str, float]
+) -> dict[str, np.ndarray]:
+    """Fields of SKELFit for the wanted rows, with the source's translation and keypoints beside them.
+
+    Adds to `busy` the seconds that each device spent on it.
+    """
+
+    def spent(device: str, seconds: float) -> None:
+        busy[device] = busy.get(device, 0.0) + seconds
+
+    if not len(wanted):
+        return {f.name: np.zeros((0, *field_shape(f)), field_dtype(f)) for f in HMR_SKEL}
+    found: dict[str, np.ndarray] = {}
+    for gender, chosen in _by_gender(rows.columns["gender"][wanted]):
+        poses, betas = rows.columns["pose_cam"][wanted[chosen]], rows.columns["shape"][wanted[chosen]]
+        points, confidence = bodies.keypoints(gender, poses, betas)
+        trans, source = _translations(rows.columns, wanted[chosen], points, confidence)
+        fitted = dict(bodies.fit(gender, poses, betas, trans, progress, spent=spent))
+        fitted["limits_pressed"] = np.asarray(fitted["limits_pressed"]).reshape(len(poses), -1).sum(axis=1)
+        fitted["smpl_trans"], fitted["trans_source"] = trans, source
+        fitted["keypoints_3d"] = _keypoints_3d(rows.columns["keypoints3d"][wanted[chosen]], points, confidence, trans)
+        for name, values in fitted.items():
+            values = np.asarray(values)
+            if name not in found:
+                found[name] = np.empty((len(wanted), *values.shape[1:]), values.dtype)
+            found[name][chosen] = values
+    return found
+
+
+def _by_gender(genders: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    for gender in sorted(set(genders.tolist())):
+        yield gender, np.flatnonzero(genders == gender)
+
+
+def _translations(
+    columns: Columns, rows: np.ndarray, points: np.ndarray, confidence: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    trans = columns["trans_cam"][rows].astype(np.float32)
+    source = np.full(len(rows), "label", object)
+    absent = np.flatnonzero(~np.isfinite(trans).all(axis=1))
+    trans[absent], source[absent] = 0, "none"
+    seen = absent[columns["known_camera"][rows[absent]]]
+    if len(seen):
+        cameras, keypoints = columns["cam_int"][rows[seen]], columns["gtkps"][rows[seen]]
+        solved, possible = solve_translation(points[seen], confidence, keypoints, cameras)
+        trans[seen] = solved
+        source[seen[possible]] = "keypoints"
+    return trans, source
+
+
+def _keypoints_3d(labelled: np.ndarray, points: np.ndarray, confidence: np.ndarray, trans: np.ndarray) -> np.ndarray:
+    absent = np.isnan(labelled).all(axis=(1, 2))
+    found = labelled.astype(np.float32)
+    placed = np.where(np.asarray(confidence)[:, None] > 0, points + trans[:, None], 0)
+    sure = np.broadcast_to(np.asarray(confidence)[None, :, None], (*points.shape[:2], 1))
+    found[absent] = np.concatenate([placed, sure], axis=2)[absent]
+    return _without_gaps(found)
+
+
+def _without_gaps(keypoints: np.ndarray) -> np.ndarray:
+    """Keypoints that are not finite become zero with confidence zero."""
+    finite = np.isfinite(keypoints).all(axis=2, keepdims=True)
+    return np.where(finite, keypoints, 0).astype(np.float32)
+
+
+def _sample_columns(
+    spec: ShardSpec, rows: Rows, kept: np.ndarray, fitted: dict[str, np.ndarray], geometry: Geometry
+) -> Columns:
+    """HMR_SKEL columns of the kept rows."""
+    labels = {name: values[kept] for name, values in rows.columns.items()}
+    chosen = kept.tolist()
+    images = [spec.image(row) for row in chosen] if spec.image_root is not None else []
+    columns: Columns = {
+        "key": np.array([rows.keys[row] for row in chosen], object),
+        "dataset": np.array([dataset_name(rows.label_file[row]) for row in chosen], object),
+        "label_file": np.array([rows.label_file[row] for row in chosen], object),
+        "label_row": rows.label_row[kept],
+        "imgname": labels["imgname"],
+        "person": np.array([spec.persons[row] for row in chosen], np.int32),
+        "image_source": np.array([image.label for image in images] or [""] * len(chosen), object),  # type: ignore
+        "gender": labels["gender"],
+        "image_size": geometry.image_size[kept],
+        "crop_size": geometry.crop_size[kept],
+        "box_center": np.where(labels["known_box"][:, None], labels["center"], 0),
+        "box_size": np.where(labels["known_box"], box_side(labels["scale"]), 0),
+        "cam_int": labels["cam_int"],
+        "crop_affine": geometry.affine[kept],
+        "keypoints_2d": _without_gaps(labels["gtkps"]),
+        "keypoints_3d": fitted["keypoints_3d"],
+        "poses": fitted["poses"],
+        "betas": fitted["betas"],
+        "trans": fitted["trans"],
+        **_mirrored(fitted["poses"], fitted["trans"]),
+        "smpl_poses": labels["pose_cam"],
+        "smpl_betas": labels["shape"],
+        "smpl_trans": fitted["smpl_trans"],
+        "trans_source": fitted["trans_source"],
+        "limits_pressed": fitted["limits_pressed"].astype(np.int32),
+    }
+    columns |= {name: fitted[name] for name in _QUALITY}
+    return columns
+
+
+def _mirrored(poses: np.ndarray, trans: np.ndarray) -> Columns:
+    """Parameters of the mirrored people: a permutation and changes of sign, so nothing is rounded."""
+    import torch
+
+    from fitting.body.mirror import mirror_poses, mirror_trans
+
+    return {
+        "mirrored_poses": mirror_poses(torch.from_numpy(poses)).numpy(),
+        "mirrored_trans": mirror_trans(torch.from_numpy(trans)).numpy(),
+    }

@@ -1,0 +1,108 @@
+"""The images of a shard's people, cut out by a few threads while something else goes on."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipelines.convert.crops import (
+    Crop,
+    ImageError,
+    box_side,
+    decode_image,
+    image_size,
+    person_crop,
+    reduction,
+    whole_frame,
+)
+from pipelines.convert.rows import Rows
+from pipelines.plan.planning import ShardSpec
+from pipelines.read.images import ImageRef, read_image
+
+if TYPE_CHECKING:
+    from pipelines.convert.conversion import ConversionSettings
+
+LARGEST_IMAGE_FILE = 1 << 28
+"""Bytes of an encoded image beyond which it is refused unread."""
+
+
+@dataclass
+class Geometry:
+    """Sizes (n, 2) of image and crop, px, and affines (n, 2, 3) between them, as HMR_SKEL has them."""
+
+    image_size: np.ndarray
+    crop_size: np.ndarray
+    affine: np.ndarray
+
+
+class CropJobs:
+    """Cuts out the people of the rows `wanted`, from now on; `collect` waits for it, `cancel` gives it up."""
+
+    def __init__(self, spec: ShardSpec, rows: Rows, wanted: np.ndarray, settings: ConversionSettings) -> None:
+        self.rows = rows
+        self._pool = ThreadPoolExecutor(max(1, settings.image_threads), thread_name_prefix="images")
+        self._jobs: list[tuple[list[int], Future[list[Crop | tuple[str, str]]]]] = []
+        if spec.image_root is None:
+            return
+        people: dict[ImageRef, list[int]] = {}  # an image with several people is decoded once
+        for row in wanted.tolist():
+            people.setdefault(spec.image(row), []).append(row)  # type: ignore[arg-type]
+        centers, sides = rows.columns["center"], box_side(rows.columns["scale"])
+        for ref, members in people.items():
+            boxes = [(centers[row], float(sides[row])) for row in members]
+            self._jobs.append((members, self._pool.submit(_crop_people, spec.image_root, ref, boxes, settings)))
+
+    def collect(self) -> tuple[dict[int, bytes], Geometry]:
+        """The image of each row that has one, and the geometry of all rows; rows without image are rejected."""
+        count = len(self.rows)
+        affines = np.tile(np.eye(3)[:2], (count, 1, 1))
+        geometry = Geometry(np.full((count, 2), -1, np.int32), np.zeros((count, 2), np.int32), affines)
+        images: dict[int, bytes] = {}
+        with self._pool:
+            for members, job in self._jobs:
+                for row, crop in zip(members, job.result(), strict=True):
+                    if isinstance(crop, tuple):
+                        self.rows.reject([row], *crop)
+                        continue
+                    images[row] = crop.data
+                    geometry.image_size[row] = crop.image_size
+                    geometry.crop_size[row] = crop.crop_size
+                    geometry.affine[row] = crop.affine
+        return images, geometry
+
+    def cancel(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _crop_people(
+    root: str, ref: ImageRef, boxes: list[tuple[np.ndarray, float]], settings: ConversionSettings
+) -> list[Crop | tuple[str, str]]:
+    """The crop of each box, or (reason, detail)."""
+    try:
+        if ref.size > LARGEST_IMAGE_FILE:
+            raise ImageError(f"a file of {ref.size} bytes")
+        data = read_image(root, ref)
+        shrink = min(side for _, side in boxes) * settings.context / settings.crop_size
+        factor = reduction(data, shrink) if settings.crop == "person" else 1
+        pixels, full = decode_image(data, factor), image_size(data)
+    except OSError as error:
+        return [("missing_image", f"{ref.label}: {error.strerror or error}")] * len(boxes)
+    except (EOFError, ImageError) as error:
+        return [("corrupt_image", f"{ref.label}: {error}")] * len(boxes)
+    found: list[Crop | tuple[str, str]] = []
+    width, height = full
+    for center, side in boxes:
+        half = side / 2
+        inside = -half < center[0] < width + half and -half < center[1] < height + half
+        if not inside:
+            where = f"({center[0]:g}, {center[1]:g})"
+            found.append(("degenerate_box", f"box of {side:g} px around {where} outside the {width} x {height} image"))
+        elif settings.crop == "none":
+            found.append(whole_frame(data, pixels, settings.jpeg_quality))
+        else:
+            size, quality = settings.crop_size, settings.jpeg_quality
+            found.append(person_crop(pixels, center, side, settings.context, size, quality, full, factor))
+    return found

@@ -1,0 +1,1 @@
+"""Demo data: rendered people with known truth on the embedded body."""

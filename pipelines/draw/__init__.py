@@ -1,0 +1,1 @@
+"""Pictures of bodies: rays, overlays on photographs, contact sheets."""

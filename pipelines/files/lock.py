@@ -1,0 +1,108 @@
+"""One run at a time in an output folder.
+
+The lock is the file `.lock`, held by the operating system for as long as the run lives: what a killed run leaves
+behind holds nobody up. The file tells who has it, so that a second run can name the first, and it holds a token by
+which workers that outlive a killed run notice that the folder is no longer theirs.
+
+Behind a URL there is nothing that a system could hold, and no telling a killed run from one that lives. There the last
+run that comes has the folder: it writes its token, and the workers of an earlier one stop before they write their next
+shard.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import logging
+import os
+import socket
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pipelines.files.storage import UrlPath
+from schemas import InputError
+
+log = logging.getLogger(__name__)
+
+LOCK_FILE = ".lock"
+_LONGEST = 1 << 16
+
+
+class OutputTaken(RuntimeError):
+    """Another run has taken over the output folder since this one began."""
+
+
+@contextmanager
+def output_lock(directory: Path | UrlPath) -> Iterator[str]:
+    """Hold the folder's lock; gives the run's token. Raises InputError that names the run that has it."""
+    path = directory / LOCK_FILE
+    token = uuid.uuid4().hex
+    owner = {"token": token, "pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%F %T %z")}
+    if isinstance(path, UrlPath):
+        before = _owner(path)
+        if before:
+            log.warning("%s: taken over from %s, which was killed or now stops", directory, _who(before))
+        path.write_text(json.dumps(owner))
+        try:
+            yield token
+        finally:
+            if _owner(path).get("token") == token:
+                with contextlib.suppress(OSError):
+                    path.unlink()
+        return
+    descriptor = _locked(path)
+    try:
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, json.dumps(owner).encode(), 0)
+        yield token
+    finally:
+        with contextlib.suppress(OSError):
+            path.unlink()  # before it is let go: whoever waits for this file finds that it has no name any more
+        os.close(descriptor)
+
+
+def check_still_ours(directory: Path | UrlPath, token: str) -> None:
+    """Raise OutputTaken if the folder belongs to another run than this token's. An empty token is of a lone shard."""
+    if token and _owner(directory / LOCK_FILE).get("token") != token:
+        raise OutputTaken(f"{directory}: the run that this worker belongs to has ended")
+
+
+def _locked(path: Path) -> int:
+    """Descriptor of the lock file, locked. It is closed by the system when the process ends, however it ends."""
+    import fcntl
+
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                log.warning("%s: this file system has no locks; make sure that no other run writes here", path.parent)
+                return descriptor
+            owner = _owner(path)
+            os.close(descriptor)
+            problem, expected = f"another run writes here: {_who(owner)}", "one run per output folder"
+            raise InputError(problem, file=path.parent, field="--output", expected=expected) from error
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                return descriptor
+        os.close(descriptor)  # its owner removed the file while we opened it
+
+
+def _who(owner: dict[str, Any]) -> str:
+    return f"process {owner.get('pid', '?')} on {owner.get('host', '?')}, since {owner.get('since', '?')}"
+
+
+def _owner(path: Path | UrlPath) -> dict[str, Any]:
+    """Who holds the lock, as far as the file tells."""
+    try:
+        with path.open("rb") as file:
+            found = json.loads(file.read(_LONGEST))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,248 @@
+"""Members of an .npz file by row range, without loading the rest.
+
+A stored member is a run of bytes in the file: its .npy header gives type and shape, and rows are read where they lie.
+A compressed member is streamed up to the last row asked for, in pieces. Arrays of Python objects are never opened:
+they are pickles.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import BinaryIO
+
+import numpy as np
+
+from pipelines.files.storage import UrlPath, place, read_range, size_of
+from schemas import InputError
+
+_PIECE = 1 << 20
+_MAX_ROW_BYTES = 1 << 16
+_MAX_CHUNK_BYTES = 1 << 24
+_MAX_HEADER_BYTES = 1 << 14
+_MAX_DEFLATE_RATIO = 1040
+_LOCAL_HEADER = struct.Struct("<4s22xHH")
+_DAMAGE = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, ValueError, OverflowError, EOFError)
+_DAMAGE += (KeyError, IndexError, struct.error)
+"""What zipfile says of archives that nobody wrote whole (UnicodeDecodeError is a ValueError)."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """One array of an .npz file.
+
+    `offset` is where the array's bytes begin: in the file if the member is stored, in the member if it is compressed.
+    """
+
+    name: str
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    fortran_order: bool
+    compressed: bool
+    offset: int
+
+    @property
+    def row_bytes(self) -> int:
+        return self.dtype.itemsize * math.prod(self.shape[1:])
+
+
+def npz_members(path: str) -> dict[str, Member]:
+    """The arrays of an .npz file by name; only headers are read.
+
+    Raises InputError if the file is no .npz. Object arrays are listed: `check_readable` refuses them when needed.
+    """
+    try:
+        with place(path).open("rb") as file, zipfile.ZipFile(file) as archive:
+            members = {}
+            for info in archive.infolist():
+                if info.filename.endswith(".npy"):
+                    member = _member(path, file, archive, info)
+                    members[member.name] = member
+            return members
+    except InputError:
+        raise
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror or error}", file=path) from error
+    except _DAMAGE as error:
+        problem = f"not a readable .npz file ({error})"
+        raise InputError(problem, file=path, expected="a zip archive of arrays") from error
+
+
+def check_sums(path: str, members: Iterable[Member]) -> None:
+    """Read members to their end: raises InputError for one whose bytes do not have the checksum of the archive.
+
+    Rows are later read by range, where damage would pass for numbers.
+    """
+    for member in members:
+        try:
+            with (
+                place(path).open("rb") as file,
+                zipfile.ZipFile(file) as archive,
+                archive.open(member.name + ".npy") as stream,
+            ):
+                while stream.read(_PIECE):
+                    pass
+        except (OSError, *_DAMAGE) as error:
+            raise InputError(f"cannot be read ({error})", file=path, field=member.name) from error
+
+
+def check_readable(path: str, member: Member, field: str) -> None:
+    """Raise InputError for arrays of Python objects and for rows of absurd size."""
+    if member.dtype.hasobject:
+        raise InputError(
+            f"{member.name!r} is an array of Python objects, that is a pickle, which is not opened",
+            file=path,
+            field=field,
+            expected="an array of numbers or strings",
+        )
+    if member.row_bytes > _MAX_ROW_BYTES:
+        raise InputError(f"{member.name!r} has rows of {member.row_bytes} bytes", file=path, field=field)
+
+
+def read_all(path: str, member: Member) -> np.ndarray:
+    """The whole of a small member, scalars included."""
+    if not member.shape:
+        flat = Member(member.name, member.dtype, (1,), False, member.compressed, member.offset)
+        return read_rows(path, flat, 0, 1)[0]
+    return read_rows(path, member, 0, member.shape[0])
+
+
+def read_rows(path: str, member: Member, start: int, stop: int) -> np.ndarray:
+    """Rows [start, stop) of a member, in C order."""
+    with _array_bytes(path, member) as stream:
+        return _read_rows(path, stream, member, start, stop)
+
+
+def iterate_rows(path: str, member: Member, chunk: int) -> Iterator[np.ndarray]:
+    """All rows in pieces of `chunk`, in one pass over the member."""
+    if member.fortran_order and member.compressed and len(member.shape) > 1:
+        for start in range(0, member.shape[0], chunk):  # its strips cannot be read in one pass
+            yield read_rows(path, member, start, min(start + chunk, member.shape[0]))
+        return
+    chunk = chunk_rows(member, chunk)
+    with _array_bytes(path, member) as stream:
+        for start in range(0, member.shape[0], chunk):
+            yield _read_rows(path, stream, member, start, min(start + chunk, member.shape[0]))
+
+
+def chunk_rows(member: Member, wanted: int) -> int:
+    """How many rows to take at a time: `wanted`, or fewer so that they stay below 16 MiB."""
+    return max(1, min(wanted, _MAX_CHUNK_BYTES // max(1, member.row_bytes)))
+
+
+def _member(path: str, file: BinaryIO, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Member:
+    name = info.filename[: -len(".npy")]
+    if info.flag_bits & 1:
+        raise InputError("the member is encrypted", file=path, field=name)
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise InputError("the member is compressed in another way than NumPy's", file=path, field=name)
+    ends = info.header_offset + _LOCAL_HEADER.size + info.compress_size
+    most = info.compress_size * (_MAX_DEFLATE_RATIO if info.compress_type else 1)
+    if ends > size_of(file) or info.file_size > most + _MAX_DEFLATE_RATIO:
+        raise InputError(f"the archive promises {info.file_size} bytes that it cannot hold", file=path, field=name)
+    with archive.open(info) as packed:
+        stream = io.BytesIO(packed.read(_MAX_HEADER_BYTES))  # a header may claim to be 4 GB long
+    try:
+        version = np.lib.format.read_magic(stream)
+        reader = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }[version]
+        shape, fortran_order, dtype = reader(stream)
+    except Exception as error:  # Python's own parser reads the header, and has many words for nonsense
+        raise InputError("the member is not an array in .npy form", file=path, field=name) from error
+    header = stream.tell()
+    size = dtype.itemsize * math.prod(shape)
+    if not dtype.hasobject and (min(shape, default=0) < 0 or header + size > info.file_size):
+        held = info.file_size - header
+        raise InputError(f"the header promises {size} bytes, the member has {held}", file=path, field=name)
+    if info.compress_type != zipfile.ZIP_STORED:
+        return Member(name, dtype, shape, fortran_order, True, header)
+    file.seek(info.header_offset)
+    signature, name_length, extra_length = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
+    if signature != b"PK\x03\x04":
+        raise InputError("the archive's directory points to no member", file=path, field=name)
+    offset = info.header_offset + _LOCAL_HEADER.size + name_length + extra_length + header
+    return Member(name, dtype, shape, fortran_order, False, offset)
+
+
+@contextmanager
+def _array_bytes(path: str, member: Member) -> Iterator[_Cursor | _Ranges]:
+    """The array's bytes as a cursor whose position 0 is the array's first byte."""
+    where = place(path)
+    try:
+        if isinstance(where, UrlPath) and not member.compressed:
+            yield _Ranges(where, member.offset)
+            return
+        with where.open("rb") as file:
+            if not member.compressed:
+                yield _Cursor(file, member.offset, seekable=True)
+                return
+            with zipfile.ZipFile(file) as archive, archive.open(member.name + ".npy") as stream:
+                _skip(stream, member.offset)
+                yield _Cursor(stream, 0, seekable=False)
+    except InputError:
+        raise
+    except (OSError, *_DAMAGE) as error:
+        raise InputError(f"cannot be read ({error})", file=path, field=member.name) from error
+
+
+@dataclass(frozen=True)
+class _Ranges:
+    """Reads over a URL, where opening a file for each member would take longer than reading it."""
+
+    path: UrlPath
+    base: int
+
+    def read(self, position: int, size: int) -> bytes:
+        return read_range(self.path, self.base + position, size)
+
+
+class _Cursor:
+    """Reads at positions that do not decrease."""
+
+    def __init__(self, stream: BinaryIO, base: int, seekable: bool) -> None:
+        self.stream, self.base, self.seekable, self.position = stream, base, seekable, 0
+
+    def read(self, position: int, size: int) -> bytes:
+        if self.seekable:
+            self.stream.seek(self.base + position, os.SEEK_SET)
+        else:
+            _skip(self.stream, position - self.position)
+        data = self.stream.read(size)
+        self.position = position + len(data)
+        return data
+
+
+def _skip(stream: BinaryIO, size: int) -> None:
+    while size > 0:
+        piece = len(stream.read(min(size, _PIECE)))
+        if not piece:
+            raise EOFError("the member ends early")
+        size -= piece
+
+
+def _read_rows(path: str, cursor: _Cursor | _Ranges, member: Member, start: int, stop: int) -> np.ndarray:
+    shape = (stop - start, *member.shape[1:])
+    if member.fortran_order and len(member.shape) > 1:
+        # Fortran order keeps each column of a row's values together: one strip of rows per column.
+        columns = math.prod(member.shape[1:])
+        item, rows = member.dtype.itemsize, member.shape[0]
+        strips = [cursor.read((c * rows + start) * item, (stop - start) * item) for c in range(columns)]
+        flat = _array(path, member, b"".join(strips), columns * (stop - start))
+        return np.ascontiguousarray(flat.reshape(shape[:0:-1] + shape[:1]).T)
+    data = cursor.read(start * member.row_bytes, (stop - start) * member.row_bytes)
+    return _array(path, member, data, math.prod(shape)).reshape(shape)
+
+
+def _array(path: str, member: Member, data: bytes, count: int) -> np.ndarray:
+    if len(data) != count * member.dtype.itemsize:
+        raise InputError("the file ends within the array", file=path, field=member.name)
+    return np.frombuffer(data, dtype=member.dtype) if data else np.zeros(count, member.dtype)

@@ -1,0 +1,294 @@
+"""Finished shards as a reader sees them: which files belong together, their labels by column or key, their samples.
+
+A shard NAME is NAME.tar, NAME.parquet (the labels as columns, schema `HMR_SKEL`) and NAME.json (`SHARD_STATS`).
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+import tarfile
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipelines.files.storage import UrlPath, find, is_url, place, readable
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+REJECTS_FILE = "rejects.parquet"
+DATASET_FILE = "dataset.json"
+SHARD_ENDINGS = (".tar", ".parquet", ".json")
+REPEATED_TEXT = ("dataset", "label_file", "trans_source")
+LARGEST_MEMBER = 1 << 28
+"""Bytes of a tar's member beyond which it is not read: no image is that large."""
+
+IMAGE_ENDINGS = ("jpg", "jpeg", "png")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The files of one shard; `base` is their path, or URL, without ending."""
+
+    base: Path | UrlPath
+
+    @property
+    def name(self) -> str:
+        return self.base.name
+
+    @property
+    def folder(self) -> Path | UrlPath:
+        return self.base.parent
+
+    @property
+    def tar(self) -> Path | UrlPath:
+        return self.base.with_name(self.base.name + ".tar")
+
+    @property
+    def parquet(self) -> Path | UrlPath:
+        return self.base.with_name(self.base.name + ".parquet")
+
+    @property
+    def stats(self) -> Path | UrlPath:
+        return self.base.with_name(self.base.name + ".json")
+
+
+def find_shards(paths: Sequence[str | Path]) -> list[Shard]:
+    """The shards that paths name: a folder means all in it, a file of a shard means that shard; globs are expanded.
+
+    Raises:
+        InputError: nothing is there, or a shard has no Parquet file.
+    """
+    from schemas import InputError
+
+    bases: dict[Path, None] = {}
+    for text in map(str, paths):
+        if is_url(text):
+            found = find(text) if glob.has_magic(text) else [text]
+        else:
+            found = sorted(glob.glob(text)) if glob.has_magic(text) and not os.path.exists(text) else [text]
+        here = [base for path in found for base in _bases(place(path))]
+        if not here:
+            missing = not found or not all(place(path).exists() for path in found)
+            problem = "nothing has this name" if missing else "no shard is here"
+            raise InputError(problem, file=text, expected="a shard (NNNNNN.tar), a folder of shards or a glob")
+        bases.update(dict.fromkeys(here))
+    shards = [Shard(base) for base in bases]
+    for shard in shards:
+        if not shard.parquet.is_file():
+            raise InputError("the file is missing", file=shard.parquet, expected=f"the labels of {shard.name}.tar")
+    return shards
+
+
+def _bases(path: Path | UrlPath) -> list[Path | UrlPath]:
+    if path.is_dir():
+        parquet = (p for p in path.glob("*.parquet") if p.name != REJECTS_FILE and not p.name.startswith("."))
+        return sorted(p.with_suffix("") for p in parquet)
+    if path.suffix in SHARD_ENDINGS and path.name not in (REJECTS_FILE, DATASET_FILE) and path.exists():
+        return [path.with_suffix("")]
+    return []
+
+
+def whole_folder(shards: Sequence[Shard]) -> Path | UrlPath | None:
+    """The folder whose shards these are, all of them; None for a part of a folder or for several."""
+    folder = shards[0].folder
+    return folder if set(_bases(folder)) == {shard.base for shard in shards} else None
+
+
+def read_document(file: Path | UrlPath) -> dict:
+    """A JSON document (statistics of a shard, manifest of a data set). Raises InputError if it is absent or broken."""
+    from schemas import InputError
+
+    try:
+        if file.exists() and not file.is_file():
+            raise InputError("not a regular file", file=file, expected="a JSON document")
+        document = json.loads(file.read_bytes())
+    except OSError as error:
+        raise InputError(error.strerror or str(error), file=file, expected="a JSON document") from error
+    except InputError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"not JSON: {error}", file=file) from error
+    if not isinstance(document, dict):
+        raise InputError(f"a JSON {type(document).__name__}", file=file, expected="an object")
+    return document
+
+
+def read_columns(shards: Sequence[Shard], names: Sequence[str]) -> pa.Table:
+    """These columns of all shards as one table with full-width floats; no other column is touched.
+
+    Text that repeats (REPEATED_TEXT) comes as a dictionary. Shards with other float widths can be mixed. Raises
+    InputError for a file that is not Parquet or lacks a column.
+    """
+    return concatenated(read_parts(shards, names))
+
+
+def concatenated(parts: Sequence[pa.Table]) -> pa.Table:
+    """The tables of `read_parts` as one."""
+    import pyarrow as pa
+
+    return pa.concat_tables(parts).unify_dictionaries()
+
+
+def read_parts(shards: Sequence[Shard], names: Sequence[str]) -> list[pa.Table]:
+    """As `read_columns`, a table per shard."""
+    import pyarrow as pa
+
+    from schemas import HMR_SKEL
+
+    fields = [HMR_SKEL.field(name) for name in names]
+    repeated = pa.dictionary(pa.int32(), pa.string())
+    kinds = [repeated if f.name in REPEATED_TEXT else f.type for f in fields]
+    schema = pa.schema([pa.field(f.name, kind, f.nullable) for f, kind in zip(fields, kinds, strict=True)])
+    workers = min(8, os.cpu_count() or 1, len(shards))
+    with ThreadPoolExecutor(workers) as pool:  # a thousand small files: opening them is what takes the time
+        return list(pool.map(lambda shard: _read_part(shard.parquet, schema), shards))
+
+
+@contextmanager
+def parquet_problems(file: Path | UrlPath) -> Iterator[None]:
+    """What pyarrow says of a file that is no Parquet, or is damaged, as an InputError that names it."""
+    import pyarrow as pa
+
+    from schemas import InputError
+
+    try:
+        yield
+    except InputError:
+        raise
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, MemoryError) as error:
+        text = (str(error) or type(error).__name__).splitlines()[0]
+        raise InputError(
+            f"cannot be read: {text}", file=file, expected="a whole Parquet file of this project"
+        ) from error
+
+
+def _read_part(file: Path | UrlPath, schema: pa.Schema) -> pa.Table:
+    import pyarrow.parquet as pq
+
+    from schemas import HMR_SKEL, InputError, describe
+
+    local = isinstance(file, Path)
+    dictionaries = [name for name in REPEATED_TEXT if name in schema.names]
+    with parquet_problems(file):
+        source = readable(file)
+        with pq.ParquetFile(source, pre_buffer=False, memory_map=local, read_dictionary=dictionaries) as stored:
+            table = stored.read(columns=schema.names, use_threads=False)
+        for name in schema.names:
+            if name not in table.column_names:
+                problem = "the column is missing"
+                raise InputError(problem, file=file, field=name, expected=describe(HMR_SKEL.field(name)))
+        table = table.select(schema.names)
+        return table if table.schema.equals(schema) else table.cast(schema)  # a cast costs as much as the opening
+
+
+def read_rows(
+    shards: Sequence[Shard],
+    rows: Sequence[int],
+    names: Sequence[str] | None = None,
+    counts: Sequence[int] | None = None,
+) -> list[tuple[Shard, dict]]:
+    """Fields of some rows, all by default: (shard, field -> value) in the order asked.
+
+    Rows are counted over the shards in their order, as `read_columns` has them; `counts` is how many each shard has.
+    """
+    import pyarrow.parquet as pq
+
+    from schemas import table_to_columns
+
+    if counts is None:
+        counts = []
+        for shard in shards:
+            with parquet_problems(shard.parquet):
+                counts.append(pq.read_metadata(readable(shard.parquet)).num_rows)
+    ends = np.cumsum(counts)
+    place = np.searchsorted(ends, rows, side="right")
+    found: dict[int, tuple[Shard, dict]] = {}
+    for index in np.unique(place):
+        start = ends[index] - counts[index]
+        wanted = [int(row) for row, at in zip(rows, place, strict=True) if at == index]
+        with parquet_problems(shards[index].parquet):
+            table = pq.read_table(readable(shards[index].parquet), columns=names and list(names))
+            columns = table_to_columns(table.take([row - start for row in wanted]))
+        for i, row in enumerate(wanted):
+            found[row] = shards[index], {name: values[i] for name, values in columns.items()}
+    return [found[int(row)] for row in rows]
+
+
+def find_key(shards: Sequence[Shard], key: str) -> tuple[Shard, dict]:
+    """The sample of this name: (shard, field -> value). Raises InputError, with a similar name, if there is none."""
+    import pyarrow.compute as pc
+
+    from schemas import InputError
+
+    keys = read_columns(shards, ["key"])["key"]
+    row = pc.index(keys, key).as_py()
+    if row < 0:
+        import difflib
+
+        close = difflib.get_close_matches(key, keys.slice(0, 20_000).to_pylist(), n=1, cutoff=0.0)
+        hint = f"a key such as {close[0]}" if close else None
+        raise InputError(f"no sample {key!r} in {len(shards)} shards", field="--sample", expected=hint)
+    return read_rows(shards, [row])[0]
+
+
+def read_members(shard: Shard, keys: Iterable[str]) -> dict[str, dict[str, bytes]]:
+    """What the tar holds for these samples: key -> ending -> bytes. A key that the tar lacks is absent.
+
+    Raises InputError if the tar is absent or broken.
+    """
+    wanted = set(keys)
+    found: dict[str, dict[str, bytes]] = {}
+    for key, ending, content in tar_samples(shard.tar, wanted):
+        found.setdefault(key, {})[ending] = content
+    return found
+
+
+def tar_samples(tar: Path | UrlPath, keys: set[str] | None = None) -> Iterator[tuple[str, str, bytes]]:
+    """(key, ending, bytes) of a tar's members in order, for all or for some keys; names split as webdataset does."""
+    from schemas import InputError
+
+    try:
+        with tar.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as archive:
+            for member in archive:
+                folder, _, name = member.name.rpartition("/")
+                stem, _, ending = name.partition(".")
+                key = f"{folder}/{stem}" if folder else stem
+                if not member.isfile() or (keys is not None and key not in keys):
+                    continue
+                if member.issparse() or member.size > LARGEST_MEMBER:
+                    raise InputError(f"{name} has {member.size} bytes", file=tar, expected="members of a sample")
+                content = archive.extractfile(member).read()
+                if len(content) != member.size:
+                    raise InputError(f"ends inside {member.name}", file=tar)
+                yield key, ending, content
+    except InputError:
+        raise
+    except (tarfile.TarError, OSError, EOFError, ValueError, OverflowError, IndexError) as error:
+        raise InputError(f"cannot be read: {error}", file=tar, expected="a tar of samples") from error
+
+
+def decode_image(content: bytes) -> np.ndarray | None:
+    """Pixels (h,w,3) uint8 RGB of an encoded image; None if it cannot be decoded or is cut short."""
+    import cv2
+
+    from pipelines.convert.crops import ImageError, image_size
+
+    try:
+        image_size(content)
+    except ImageError:
+        return None
+    if content[:2] == b"\xff\xd8" and b"\xff\xd9" not in content[-16:]:  # OpenCV fills what is missing with grey
+        return None
+    try:
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error:
+        return None
+    return None if image is None else np.ascontiguousarray(image[:, :, ::-1])

@@ -1,0 +1,1 @@
+"""From shards and motions to the files of other programs."""

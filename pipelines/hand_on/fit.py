@@ -1,0 +1,317 @@
+"""The command `hmr-skel fit`: SKEL parameters for one label file or motion sequence, without Beam.
+
+The result is an .npz with one row per row read: what `fitting.SKELFit` has, under its names, beside the SMPL source.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from simple_parsing import choice, field
+
+from pipelines.read.labels import POSE_AND_SHAPE, LabelFile, open_labels
+from schemas import QUANTILE_FIELDS, STAGES, Columns, InputError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+log = logging.getLogger(__name__)
+
+ASSUMED_FRAME_RATE = 30.0
+ROWS_AT_A_TIME = 1 << 16
+_OPTIONAL = ("trans_cam", "gender", "imgname")
+
+
+@dataclass
+class FitSequenceOptions:
+    """What to fit, with which bodies, and where to put it."""
+
+    input: Path = field(positional=True, metavar="IN")  # noqa: RUF009
+    """Label file (.npz, CameraHMR layout) or motion sequence (AMASS layout: poses, betas, trans, mocap_framerate)."""
+    output: Path = field(alias=["-o"], metavar="OUT")  # noqa: RUF009
+    """The .npz to write."""
+    rows: str = ":"
+    """Rows to read, as START:STOP; either may be left out."""
+    body_models: str = "demo"
+    """Folder with the official SMPL and SKEL files, flat or in smpl/ and skel/; demo is the embedded body."""
+    gender: str = choice("male", "female", default="male")
+    """Which SKEL to fit; the field uses male for everyone."""
+    smpl_gender: str = choice("file", "neutral", "male", "female", default="file")
+    """Gender of the SMPL model that the rows are for; file: what the file says, neutral if it says nothing."""
+    limits: str = choice("bounds", "penalty", "none", default="bounds")
+    """Joint limits: hold exactly, cost something to exceed, or do not count."""
+    limits_table: Path | None = None
+    """Joint limits of your own: a CSV file with the columns coordinate, low, high, in degrees. Others keep theirs."""
+    keep_betas: bool = False
+    """Leave the shape as transferred from SMPL's."""
+    betas_gain: bool = False
+    """Fit everyone a second time with --keep-betas, to tell what moving the shape gains."""
+    sequence: bool = False
+    """The rows are the frames of one motion: one shape for all, and surface velocities like the source's."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    batch_size: int | None = None
+    """People fitted at a time; by default what suits the device."""
+    mot: Path | None = None
+    """Also write joint angles as an OpenSim motion file (.mot), in degrees."""
+    frame_rate: float | None = None
+    """Frames per second of the .mot file; by default the sequence's own, or 30."""
+
+
+class Bodies(Protocol):
+    """What the command needs of body models; `pipelines.convert.bodies.LoadedBodies` has it."""
+
+    def load(self, gender: str) -> object:
+        """Makes the fitter for SMPL of this gender, so that its time is not counted."""
+        ...
+
+    def fit(
+        self,
+        gender: str,
+        poses: np.ndarray,
+        betas: np.ndarray,
+        trans: np.ndarray,
+        progress: Callable[[int], object],
+        sequence: bool = False,
+    ) -> dict[str, np.ndarray]:
+        """Fields of fitting.SKELFit as arrays; `sequence` takes the rows as frames of one motion."""
+        ...
+
+
+def main(argv: list[str], prog: str = "hmr-skel fit") -> int:
+    """Fit SKEL to the SMPL parameters of one label file or motion sequence."""
+    from pipelines.command.hmr_skel import console, parse_options
+
+    description = "Fit SKEL to the SMPL parameters of one label file or motion sequence."
+    options = parse_options(FitSequenceOptions, argv, prog, description)
+    for path, ending, name in ((options.output, ".npz", "--output"), (options.mot, ".mot", "--mot")):
+        if path is not None and path.suffix != ending:
+            raise InputError("cannot be written", file=path, field=name, expected=f"a name that ends in {ending}")
+    if options.output.exists() and options.input.exists() and options.output.samefile(options.input):
+        raise InputError("is the input file", file=options.output, field="--output", expected="another file")
+    for name in ("batch_size", "frame_rate"):
+        if (value := getattr(options, name)) is not None and not 0 < value < float("inf"):
+            raise InputError(f"{value} given", field=f"--{name.replace('_', '-')}", expected="a positive number")
+    labels = open_labels(options.input, POSE_AND_SHAPE, _OPTIONAL)
+    start, stop = row_range(options.rows, labels)
+    bodies = _load_bodies(options)
+    smpl_gender = None if options.smpl_gender == "file" else options.smpl_gender
+    for gender in [smpl_gender] if smpl_gender else smpl_genders(labels, start, stop):
+        bodies.load(gender)
+    began = time.perf_counter()
+    fit = fit_rows(labels, start, stop, bodies, smpl_gender, options.sequence)
+    seconds = time.perf_counter() - began
+    frame_rate = options.frame_rate or labels.frame_rate
+    save_fit(options.output, fit, labels, start, frame_rate, options.gender)
+    if options.mot is not None:
+        if frame_rate is None:
+            log.warning("%s: no mocap_framerate; the .mot file has %g frames/s", labels.path, ASSUMED_FRAME_RATE)
+        pelvis = pelvis_positions(options.body_models, options.gender, fit)
+        write_mot(options.mot, fit["poses"], pelvis, fit["valid"], frame_rate or ASSUMED_FRAME_RATE)
+    show_fit(fit, start, seconds, options.output, console())
+    return 0
+
+
+def row_range(text: str, labels: LabelFile) -> tuple[int, int]:
+    """`START:STOP` as two row numbers within the file. Raises InputError if they are not, or select nothing."""
+    first, colon, last = text.partition(":")
+    try:
+        start, stop = int(first or 0), int(last or labels.rows)
+    except ValueError:
+        colon = ""
+    if not colon:
+        raise InputError(f"{text!r} given", field="--rows", expected="START:STOP, such as 0:100")
+    if not 0 <= start < min(stop, labels.rows):
+        raise InputError(f"{text} selects none of {labels.rows} rows", file=labels.path, field="--rows")
+    return start, min(stop, labels.rows)
+
+
+def smpl_genders(labels: LabelFile, start: int, stop: int) -> list[str]:
+    """Genders of the SMPL sources that the file states for rows [start, stop)."""
+    stated = labels.read(start, stop, ["gender"]).get("gender")
+    return ["neutral"] if stated is None else sorted(set(stated.tolist()))
+
+
+def fit_rows(
+    labels: LabelFile, start: int, stop: int, bodies: Bodies, gender: str | None = None, sequence: bool = False
+) -> Columns:
+    """Fits rows [start, stop): fields of SKELFit and the SMPL source (`smpl_poses`, ...), a row per row.
+
+    `gender` overrides the file's. Rows that are not finite are NaN, with `valid` False. A `sequence` is solved as one.
+    """
+    from tqdm import tqdm
+
+    pieces: list[Columns] = []
+    with tqdm(total=stop - start, desc="fit", unit="person", disable=None) as bar:
+        at_a_time = stop - start if sequence else ROWS_AT_A_TIME
+        for first in range(start, stop, at_a_time):
+            read = labels.read(first, min(first + at_a_time, stop), (*POSE_AND_SHAPE, *_OPTIONAL))
+            count = len(read["pose_cam"])
+            piece: Columns = {
+                "smpl_poses": read["pose_cam"],
+                "smpl_betas": np.ascontiguousarray(read["shape"]),
+                "smpl_trans": read.get("trans_cam", np.zeros((count, 3), np.float32)),
+                "smpl_gender": read.get("gender", np.full(count, "neutral", object)),
+            }
+            if gender is not None:
+                piece["smpl_gender"] = np.full(count, gender, object)
+            if "imgname" in read:
+                piece["imgname"] = read["imgname"]
+            pieces.append(piece | _fit_by_gender(piece, bodies, bar.update, sequence))
+    return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+
+
+def _fit_by_gender(source: Columns, bodies: Bodies, progress: Callable[[int], object], sequence: bool) -> Columns:
+    found: Columns = {}
+    genders = source["smpl_gender"].astype(str)
+    if sequence and len(np.unique(genders)) > 1:
+        raise InputError("rows of several genders", field="--sequence", expected="the frames of one person")
+    for gender in np.unique(genders):
+        rows = np.flatnonzero(genders == gender)
+        inputs = (source[name][rows] for name in ("smpl_poses", "smpl_betas", "smpl_trans"))
+        for name, values in bodies.fit(str(gender), *inputs, progress, sequence).items():
+            column = found.setdefault(name, np.zeros((len(genders), *values.shape[1:]), values.dtype))
+            column[rows] = values
+    return found
+
+
+def save_fit(
+    path: Path, fit: Columns, labels: LabelFile, start: int, frame_rate: float | None, skel_gender: str
+) -> None:
+    """Writes the fit as an .npz that numpy reads without pickle; parent folders are made."""
+    from fitting.anatomy import COORDINATE_NAMES
+
+    arrays = {name: values.astype(str) if values.dtype == object else values for name, values in fit.items()}
+    arrays |= {
+        "gender": np.array(skel_gender),
+        "pose_names": np.array(COORDINATE_NAMES),
+        "stage_names": np.array(STAGES),
+        "source": np.array(labels.name),
+        "source_row": np.arange(start, start + len(fit["poses"])),
+    }
+    if frame_rate is not None:
+        arrays["mocap_framerate"] = np.array(float(frame_rate))
+    with _replacing(path) as hidden, open(hidden, "wb") as file:
+        np.savez(file, **arrays)
+
+
+def pelvis_positions(body_models: str, skel_gender: str, fit: Columns) -> np.ndarray:
+    """(N, 3) position of SKEL's pelvis joint, metres, in the frame of the input. It does not depend on the pose."""
+    import torch
+
+    from fitting import SKEL
+
+    skel = SKEL.load(body_models, gender=skel_gender)
+    with torch.no_grad():
+        return skel.rest_joints(torch.from_numpy(fit["betas"]).float())[:, 0].numpy() + fit["trans"]
+
+
+def write_mot(path: Path, poses: np.ndarray, pelvis: np.ndarray, valid: np.ndarray, frame_rate: float) -> None:
+    """Joint angles as an OpenSim motion file: degrees, and metres for the pelvis; times from the row number.
+
+    `poses` (N, 46) rad, `pelvis` (N, 3) m. Rows that are not `valid` are left out, OpenSim cannot use them.
+    """
+    from fitting.anatomy import COORDINATE_NAMES
+    from fitting.body.kinematics import ROOT_COORDINATES
+
+    root = len(COORDINATE_NAMES[ROOT_COORDINATES])
+    names = [*COORDINATE_NAMES[:root], "pelvis_tx", "pelvis_ty", "pelvis_tz", *COORDINATE_NAMES[root:]]
+    degrees = np.degrees(poses.astype(np.float64))
+    times = np.arange(len(poses)) / frame_rate
+    table = np.concatenate([times[:, None], degrees[:, :root], pelvis, degrees[:, root:]], axis=1)[valid]
+    header = [
+        "Coordinates",
+        "version=1",
+        f"nRows={len(table)}",
+        f"nColumns={table.shape[1]}",
+        "inDegrees=yes",
+        "",
+        "Units are S.I. units (second, meters, Newtons, ...)",
+        "Angles are in degrees.",
+        "",
+        "endheader",
+        "\t".join(["time", *names]),
+    ]
+    with _replacing(path) as hidden:
+        np.savetxt(hidden, table, fmt="%.8g", delimiter="\t", header="\n".join(header), comments="", encoding="utf-8")
+
+
+def show_fit(fit: Columns, start: int, seconds: float, output: Path, out: Console) -> None:
+    """The closing tables: distances, stages, limits, rows that could not be fitted, rate."""
+    from rich.table import Table
+
+    from fitting.anatomy import COORDINATE_NAMES
+
+    valid = fit["valid"]
+    people = int(valid.sum())
+    distances = Table("over people, mm", "mean", "p50", "p95", "max", title=str(output), title_justify="left")
+    rows = {name: fit[name][valid] for name in QUANTILE_FIELDS}
+    if not np.isnan(fit["betas_gain_mm"]).all():
+        rows["betas_gain_mm"] = fit["betas_gain_mm"][valid]
+    rows |= {f"vertex_error_mm after {s}": fit["stage_vertex_error_mm"][valid, i] for i, s in enumerate(STAGES)}
+    for name, values in rows.items():
+        if people:
+            numbers = [values.mean(dtype=np.float64), *np.quantile(values, [0.5, 0.95, 1.0])]
+            distances.add_row(name, *(f"{number:.2f}" for number in numbers))
+    out.print(distances)
+    pressed = fit["limits_pressed"][valid].sum(axis=0)
+    often = [f"{COORDINATE_NAMES[i]} {pressed[i]}" for i in np.argsort(-pressed, kind="stable")[:5] if pressed[i]]
+    counts = Table(show_header=False)
+    counts.add_row("rows", f"{len(valid):,}")
+    counts.add_row("fitted", f"{people:,}")
+    counts.add_row("converged", f"{int(fit['converged'].sum()):,}")
+    counts.add_row("joint angles beyond a limit", f"{int(fit['limits_exceeded'][valid].sum()):,}")
+    counts.add_row("joint angles on a limit", f"{int(pressed.sum()):,}" + (f" ({', '.join(often)})" if often else ""))
+    if people < len(valid):
+        bad = np.flatnonzero(~valid)
+        listed = ", ".join(str(start + row) for row in bad[:10]) + (", ..." if len(bad) > 10 else "")
+        counts.add_row("not finite, kept as NaN", f"{len(bad):,} (rows {listed})", style="red")
+    counts.add_row("people per second", f"{people / max(seconds, 1e-9):,.1f}")
+    out.print(counts)
+
+
+def _load_bodies(options: FitSequenceOptions) -> Bodies:
+    from fitting import read_limits
+    from pipelines.convert.bodies import LoadedBodies, resolve_device
+
+    more = {"fit_betas": not options.keep_betas, "measure_betas_gain": options.betas_gain}
+    if options.limits_table is not None:
+        more["joint_limits"] = read_limits(options.limits_table)
+    return LoadedBodies(
+        options.body_models,
+        options.gender,
+        resolve_device(options.device),
+        options.batch_size,
+        options.limits,
+        os.cpu_count() or 1,
+        more,
+    )
+
+
+class _replacing:
+    """A hidden name beside `path` that becomes `path` when all went well. Raises InputError if it cannot be written."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.hidden = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+
+    def __enter__(self) -> Path:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.hidden.touch()
+        except OSError as error:
+            raise InputError(f"cannot be written: {error.strerror}", file=self.path) from error
+        return self.hidden
+
+    def __exit__(self, kind, error, trace) -> None:
+        if kind is None:
+            self.hidden.replace(self.path)
+        else:
+            self.hidden.unlink(missing_ok=True)

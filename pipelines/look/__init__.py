@@ -1,0 +1,1 @@
+"""Looking at finished shards: tables, verification, the report."""

@@ -1,0 +1,188 @@
+"""report.html: a data set on one page that needs nothing else: tables and histograms, drawn as SVG.
+
+Distances per data set and stage, joint angles against their limits, rejects. It is made from the shards' Parquet files,
+one at a time, and like them it is the same for the same data: what a run took stands in run.json.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipelines.files.storage import UrlPath, readable
+from pipelines.look.charts import ALARM, Histogram, bars_svg, histogram_svg, round_edges, tally
+
+if TYPE_CHECKING:
+    from pipelines.files.shards import Shard
+
+REPORT_FILE = "report.html"
+_FINE = 1 << 16
+_LARGEST_MM = 4096.0
+_ANGLE_BINS = 72
+
+_STYLE = """body{font-family:sans-serif;margin:2em auto;max-width:1260px;color:#222;line-height:1.4}
+table{border-collapse:collapse;margin:.6em 0}td,th{padding:.15em .8em;text-align:right;border-bottom:1px solid #ddd}
+td:first-child,th:first-child{text-align:left}h2{margin-top:1.6em}svg{margin:4px 8px 4px 0;vertical-align:top}
+.note{color:#555;max-width:60em}"""
+
+
+class Distances:
+    """Mean, quantiles and histogram of one distance, mm, from counts in bins of 1/16 mm: no list is kept."""
+
+    def __init__(self) -> None:
+        self.edges = np.linspace(0, _LARGEST_MM, _FINE + 1)
+        self.counts = np.zeros(_FINE, np.int64)
+        self.total, self.people, self.largest = 0.0, 0, 0.0
+
+    def add(self, values: np.ndarray) -> None:
+        values = np.asarray(values, np.float64)
+        values = values[np.isfinite(values)]
+        self.counts += tally(values, self.edges)
+        self.total += float(values.sum())
+        self.people += len(values)
+        self.largest = max(self.largest, float(values.max(initial=0)))
+
+    @property
+    def mean(self) -> float:
+        return self.total / self.people if self.people else float("nan")
+
+    def quantile(self, part: float) -> float:
+        """To half a bin, that is 1/32 mm."""
+        if not self.people:
+            return float("nan")
+        place = min(int(np.searchsorted(np.cumsum(self.counts), part * self.people)), _FINE - 1)
+        return float(min((self.edges[place] + self.edges[place + 1]) / 2, self.largest))
+
+    def chart(self, title: str, top: float) -> Histogram:
+        edges = round_edges(top)
+        middles = (self.edges[:-1] + self.edges[1:]) / 2
+        counts = np.histogram(np.minimum(middles, edges[-1]), edges, weights=self.counts)[0]
+        return Histogram(title, edges, counts, "mm", [(self.mean, ALARM)] if self.people else [])
+
+
+def write_report(
+    shards: Sequence[Shard], path: Path | UrlPath, rejects: dict[str, int] | None = None, title: str = "HMR-SKEL"
+) -> None:
+    """Write the page for these shards. `rejects`: reason -> rows, by default counted from the shards' files.
+
+    Raises InputError if a shard cannot be read or the page not be written.
+    """
+    from pipelines.files.shards import REJECTS_FILE, parquet_problems, read_parts, whole_folder
+    from schemas import QUANTILE_FIELDS, STAGES, InputError
+
+    distances: dict[str, dict[str, Distances]] = {}
+    angles: np.ndarray | None = None
+    people, converged, exceeded, pressed = {}, {}, 0, 0
+    edges, limits, names = _angle_axes()
+    columns = ["label_file", "converged", "limits_exceeded", "limits_pressed", "poses", "stage_vertex_error_mm"]
+    for shard in shards:
+        table = read_parts([shard], [*columns, *QUANTILE_FIELDS])[0]
+        files = np.asarray(table["label_file"].to_pylist(), object)
+        stages = _matrix(table["stage_vertex_error_mm"], len(STAGES))
+        poses = _matrix(table["poses"], len(names))
+        found = np.stack([tally(poses[:, i], edges) for i in range(len(names))])
+        angles = found if angles is None else angles + found
+        values = {name: table[name].to_numpy() for name in QUANTILE_FIELDS}
+        values |= {f"stage: {stage}": stages[:, i] for i, stage in enumerate(STAGES)}
+        fine = table["converged"].to_numpy()
+        exceeded += int((table["limits_exceeded"].to_numpy() > 0).sum())
+        pressed += int((table["limits_pressed"].to_numpy() > 0).sum())
+        for file in sorted(set(files)):
+            mine = files == file
+            kinds = distances.setdefault(file, {name: Distances() for name in values})
+            for name, numbers in values.items():
+                kinds[name].add(numbers[mine])
+            people[file] = people.get(file, 0) + int(mine.sum())
+            converged[file] = converged.get(file, 0) + int(fine[mine].sum())
+    reasons: list[dict[str, Any]] = []
+    folder = whole_folder(shards)
+    if folder and (folder / REJECTS_FILE).is_file():
+        import pyarrow.parquet as pq
+
+        with parquet_problems(folder / REJECTS_FILE):
+            counted = pq.read_table(readable(folder / REJECTS_FILE), columns=["label_file", "reason"])
+            reasons = counted.group_by(["label_file", "reason"]).aggregate([([], "count_all")]).to_pylist()
+    page = [f"<h1>{escape(title)}</h1>", *_overview(people, converged, reasons, rejects, exceeded, pressed)]
+    page += _distance_part(distances, QUANTILE_FIELDS, STAGES)
+    page += _angle_part(angles, edges, limits, names)
+    text = f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
+    text += f"<style>{_STYLE}</style></head><body>\n" + "\n".join(page) + "\n</body></html>\n"
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"cannot be written: {error.strerror or error}", file=path) from error
+
+
+def _angle_axes() -> tuple[np.ndarray, np.ndarray, Sequence[str]]:
+    """Edges of the angle histograms, limits (46, 2) and names of the joint angles; degrees from here on, but edges."""
+    from fitting.anatomy import COORDINATE_NAMES
+    from fitting.body.kinematics import JOINT_LIMITS
+
+    return np.linspace(-np.pi, np.pi, _ANGLE_BINS + 1), np.asarray(JOINT_LIMITS), COORDINATE_NAMES
+
+
+def _matrix(column, width: int) -> np.ndarray:
+    return column.combine_chunks().flatten().to_numpy(zero_copy_only=False).reshape(-1, width)
+
+
+def _overview(people, converged, reasons, rejects, exceeded: int, pressed: int) -> Iterable[str]:
+    rejected: dict[str, int] = {}
+    by_reason: dict[str, int] = dict(rejects or {})
+    for entry in reasons:
+        rejected[entry["label_file"]] = rejected.get(entry["label_file"], 0) + entry["count_all"]
+        if rejects is None:
+            by_reason[entry["reason"]] = by_reason.get(entry["reason"], 0) + entry["count_all"]
+    rows = []
+    for file in sorted({*people, *rejected}):
+        count, fine = people.get(file, 0), converged.get(file, 0)
+        share = f"{fine / count:.2%}" if count else "-"
+        rows.append([file, f"{count + rejected.get(file, 0):,}", f"{count:,}", f"{rejected.get(file, 0):,}", share])
+    yield _table(["label file", "rows", "people written", "rejected", "fits converged"], rows)
+    total = sum(people.values())
+    yield f"<p>{exceeded:,} of {total:,} people have an angle outside its limit, {pressed:,} have one on its limit.</p>"
+    yield "<h2>Rejects</h2>"
+    if by_reason:
+        yield bars_svg(dict(sorted(by_reason.items(), key=lambda item: (-item[1], item[0]))))
+    else:
+        yield "<p>None.</p>"
+
+
+def _distance_part(distances, fields: Sequence[str], stages: Sequence[str]) -> Iterable[str]:
+    yield "<h2>Distance from SKEL to SMPL</h2>"
+    yield (
+        '<p class="note">Over people, millimetres. Mean, 95th percentile and largest distance are over the vertices of '
+        "one person. Quantiles are exact to 0.04 mm; those in dataset.json are exact. The red line "
+        "is the mean; what lies beyond the axis counts in the last bar.</p>"
+    )
+    kinds = [*fields, *(f"stage: {stage}" for stage in stages)]
+    words = {name: name.removesuffix("_mm").replace("_", " ") for name in fields}
+    words |= {f"stage: {stage}": f"vertex error after stage: {stage}" for stage in stages}
+    for file, found in sorted(distances.items()):
+        yield f"<h3>{escape(file)}</h3>"
+        rows = []
+        for name in kinds:
+            d = found[name]
+            rows.append([words[name], *(f"{v:.2f}" for v in (d.mean, *map(d.quantile, (0.5, 0.95, 0.99)), d.largest))])
+        yield _table(["", "mean", "median", "95 %", "99 %", "largest"], rows)
+        for name in kinds:
+            yield histogram_svg(found[name].chart(words[name], found[name].quantile(0.995) or 1.0))
+
+
+def _angle_part(angles, edges: np.ndarray, limits: np.ndarray, names: Sequence[str]) -> Iterable[str]:
+    yield "<h2>Joint angles</h2>"
+    dashed = "the usual limits, whatever --limits-table said"
+    yield f'<p class="note">SKEL\'s 46 coordinates, degrees, over all people; dashed: {dashed}.</p>'
+    for i, name in enumerate(names):
+        marks = [(float(np.degrees(v)), ALARM) for v in limits[i] if np.isfinite(v)]
+        counts = angles[i] if angles is not None else np.zeros(len(edges) - 1)
+        yield histogram_svg(Histogram(name, np.degrees(edges), counts, "°", marks), 240, 110)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = ["<table><tr>" + "".join(f"<th>{escape(text)}</th>" for text in head) + "</tr>"]
+    lines += ["<tr>" + "".join(f"<td>{escape(text)}</td>" for text in row) + "</tr>" for row in rows]
+    return "\n".join(lines) + "</table>"

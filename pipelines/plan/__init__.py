@@ -1,0 +1,1 @@
+"""Which label rows and images become which shard; no pixel moves."""

@@ -1,0 +1,295 @@
+"""Which label rows make which shard: a plan that moves no pixels.
+
+Rows run through the label files in order of name, and every `samples_per_shard` of them make a shard, so that all
+shards but the last are planned with the same number of rows, and a small label file does not end in a small shard.
+A row that later turns out unusable is missing from its shard; it does not move its successors, so that one shard
+never depends on another's content.
+
+Of the label files only `imgname` is used; all is read once, in pieces, for its checksums.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+
+from pipelines.files.npz import check_sums
+from pipelines.files.storage import find, is_url, place
+from pipelines.plan.person_numbers import PersonNumbers
+from pipelines.read.images import ImageRef, ImageSource, without_extension
+from pipelines.read.labels import IMAGE_LABELS, POSE_AND_SHAPE, LabelFile, open_labels
+from schemas import InputError
+
+_LONGEST_KEY = 200
+_PIECE = 65536
+
+
+@dataclass(frozen=True)
+class RowRange:
+    """Rows start, start + step, ... below stop of one label file."""
+
+    label_file: str
+    start: int
+    stop: int
+    step: int = 1
+
+    def __len__(self) -> int:
+        return len(range(self.start, self.stop, self.step))
+
+
+@dataclass(frozen=True)
+class ShardSpec:
+    """One work unit: which rows make one shard, and where their images are. Plain values, small enough to travel.
+
+    The lists have one entry per row. `persons` counts the earlier rows of the same image in the label file. An image
+    is bytes [offset, offset + size) of `files[file]` below `image_root`; file -1 means that there is none, and
+    `member` then says why. Without images (`--images none`) `image_root` is None and the lists are empty.
+    """
+
+    name: str
+    rows: tuple[RowRange, ...]
+    persons: list[int] = field(repr=False)
+    image_root: str | None
+    files: list[str] = field(repr=False)
+    file: list[int] = field(repr=False)
+    offset: list[int] = field(repr=False)
+    size: list[int] = field(repr=False)
+    member: list[str] = field(repr=False)
+    hash: str
+
+    def __len__(self) -> int:
+        return sum(len(part) for part in self.rows)
+
+    def image(self, i: int) -> ImageRef | str:
+        """Image of the i-th row, or why there is none."""
+        if self.file[i] < 0:
+            return self.member[i]
+        return ImageRef(self.files[self.file[i]], self.offset[i], self.size[i], self.member[i])
+
+    def to_json(self) -> str:
+        rows = [asdict(part) for part in self.rows]
+        return json.dumps({**vars(self), "rows": rows})
+
+    @classmethod
+    def from_json(cls, text: str) -> ShardSpec:
+        document = json.loads(text)
+        document["rows"] = tuple(RowRange(**part) for part in document["rows"])
+        return cls(**document)
+
+
+@dataclass(frozen=True)
+class RowSelection:
+    """Rows of each label file: first <= row < last, every `every`-th of them. Negative numbers count from the end."""
+
+    first: int | None = None
+    last: int | None = None
+    every: int = 1
+
+    @classmethod
+    def parse(cls, text: str, every: int = 1) -> RowSelection:
+        """`a:b` with either left out, as in a Python slice; empty text means all rows."""
+        if every < 1:
+            raise InputError(f"{every} given", field="every", expected="1 or more")
+        if not text:
+            return cls(every=every)
+        first, mark, last = text.partition(":")
+        try:
+            if not mark:
+                raise ValueError
+            return cls(int(first) if first.strip() else None, int(last) if last.strip() else None, every)
+        except ValueError:
+            raise InputError(f"{text!r} given", field="rows", expected="START:STOP, for instance 0:1000") from None
+
+    def of(self, rows: int) -> range:
+        return range(rows)[slice(self.first, self.last, self.every)]
+
+
+def find_label_files(patterns: Iterable[str], *, with_images: bool, datasets: Iterable[str] = ()) -> list[LabelFile]:
+    """Open the label files of globs, ordered by name. Raises InputError if there is none or names clash.
+
+    With images, files must have all of IMAGE_LABELS; without, poses and shapes are enough. `datasets` limits them.
+    """
+    paths: set[str] = set()
+    for pattern in patterns:
+        folder = place(pattern)
+        inside = folder.glob("*.npz") if folder.is_dir() else ()
+        found = [str(path) for path in inside if not path.name.startswith(".")] or find(pattern)
+        if not found:
+            raise InputError(
+                "no such label file", file=pattern, expected="CameraHMR .npz files (a path, folder or glob)"
+            )
+        paths.update(path if is_url(path) else os.path.abspath(path) for path in found)
+    require = IMAGE_LABELS if with_images else POSE_AND_SHAPE
+    files = [open_labels(path, require) for path in sorted(paths, key=lambda p: (os.path.basename(p), p))]
+    names: dict[str, str] = {}
+    for file in files:
+        if file.dataset in names:
+            problem = f"makes the same data-set name {file.dataset!r} as {names[file.dataset]}"
+            raise InputError(problem, file=file.path, expected="one label file per data set")
+        names[file.dataset] = file.path
+    wanted = list(datasets)
+    for name in wanted:
+        if name not in names:
+            raise InputError(f"no label file of {name!r}", field="subset", expected=f"some of {', '.join(names)}")
+    return [file for file in files if not wanted or file.dataset in wanted]
+
+
+def plan_shards(
+    files: Iterable[LabelFile],
+    images: ImageSource | None,
+    samples_per_shard: int,
+    selection: RowSelection | None = None,
+    settings_hash: str = "",
+) -> Iterator[ShardSpec]:
+    """The shards one after another, numbered from 000000.
+
+    `settings_hash` stands for everything but rows and images that determines a shard's bytes; it enters the hash of
+    each spec. Label files enter with the sha256 of their content, images by name, place and size.
+    """
+    selection = selection or RowSelection()
+    number = 0
+    open_shard = _OpenShard(images, settings_hash)
+    for labels in files:
+        check_sums(labels.path, [member for parts in labels.members.values() for member in parts])
+        for piece in _selected_rows(labels, selection):
+            while len(piece):
+                room = samples_per_shard - len(open_shard)
+                open_shard.add(labels, piece.take(room))
+                piece = piece.drop(room)
+                if len(open_shard) == samples_per_shard:
+                    yield open_shard.close(f"{number:06d}")
+                    number += 1
+                    open_shard = _OpenShard(images, settings_hash)
+    if len(open_shard):
+        yield open_shard.close(f"{number:06d}")
+
+
+def sample_key(dataset: str, imgname: str, person: int) -> str:
+    """Name of a sample in its tar, made of letters, digits and - _ + = only.
+
+    data set / image path without extension / person, with `/` as `+` and every other byte as `=XX`: different people
+    have different keys. Of keys beyond 200 characters the end is replaced by their sha256.
+    """
+    path = without_extension(imgname)
+    key = "+".join(_escape(part) for part in (dataset, *path.split("/"), str(person)))
+    if len(key) > _LONGEST_KEY:
+        # "=H" occurs in no escaped name, so a shortened key equals no other.
+        key = f"{key[: _LONGEST_KEY - 66]}=H{hashlib.sha256(key.encode()).hexdigest()}"
+    return key
+
+
+def image_name(labels: LabelFile, row: int) -> str:
+    """What stands for `imgname` where a label file has none."""
+    return f"{row:07d}"
+
+
+@dataclass
+class _Piece:
+    """Selected rows of one label file that lie in one stretch of it."""
+
+    rows: range
+    names: list[str | None]
+    persons: list[int]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, count: int) -> _Piece:
+        return _Piece(self.rows[:count], self.names[:count], self.persons[:count])
+
+    def drop(self, count: int) -> _Piece:
+        return _Piece(self.rows[count:], self.names[count:], self.persons[count:])
+
+
+def _selected_rows(labels: LabelFile, selection: RowSelection) -> Iterator[_Piece]:
+    chosen = selection.of(labels.rows)
+    if "imgname" not in labels.fields:
+        for first in range(0, len(chosen), _PIECE):
+            rows = chosen[first : first + _PIECE]
+            yield _Piece(rows, [image_name(labels, row) for row in rows], [0] * len(rows))
+        return
+    persons = PersonNumbers(labels)
+    start = 0
+    for names in labels.iterate("imgname"):
+        stop = start + len(names)
+        # the rows of `chosen` that lie in [start, stop)
+        first = max(0, -(-(start - chosen.start) // chosen.step))
+        last = max(first, -(-(stop - chosen.start) // chosen.step))
+        rows = chosen[first:last]
+        if rows:
+            inside = slice(rows.start - start, rows.stop - start, rows.step)
+            yield _Piece(rows, names[inside].tolist(), persons.read(start, stop)[inside].tolist())
+        start = stop
+
+
+class _OpenShard:
+    """A shard to which rows are still added."""
+
+    def __init__(self, images: ImageSource | None, settings_hash: str) -> None:
+        self.images = images
+        self.digest = hashlib.sha256(settings_hash.encode())
+        self.rows: list[RowRange] = []
+        self.persons: list[int] = []
+        self.files: dict[str, int] = {}
+        self.file: list[int] = []
+        self.offset: list[int] = []
+        self.size: list[int] = []
+        self.member: list[str] = []
+
+    def __len__(self) -> int:
+        return len(self.persons)
+
+    def add(self, labels: LabelFile, piece: _Piece) -> None:
+        last = self.rows[-1] if self.rows else None
+        rows = RowRange(labels.path, piece.rows.start, piece.rows[-1] + 1, piece.rows.step)
+        if last and last.label_file == rows.label_file and last.stop - 1 + rows.step == rows.start:
+            self.rows[-1] = RowRange(last.label_file, last.start, rows.stop, rows.step)
+        else:
+            self.rows.append(rows)
+        self.persons += piece.persons
+        facts = [labels.name, labels.sha256, list(piece.rows), piece.persons]
+        if self.images is not None:
+            found = self.images.find_all(labels.dataset, {name for name in piece.names if name})
+            refs = [found[name] if name else "the row names no image" for name in piece.names]
+            for ref in refs:
+                if isinstance(ref, str):
+                    self._image(-1, 0, 0, ref)
+                else:
+                    number = self.files.setdefault(ref.file, len(self.files))
+                    self._image(number, ref.offset, ref.size, ref.member)
+            facts.append([ref if isinstance(ref, str) else [ref.label, ref.offset, ref.size] for ref in refs])
+        for fact in facts:
+            self.digest.update(json.dumps(fact).encode() + b"\n")
+
+    def close(self, name: str) -> ShardSpec:
+        self.digest.update(name.encode())
+        return ShardSpec(
+            name=name,
+            rows=tuple(self.rows),
+            persons=self.persons,
+            image_root=None if self.images is None else self.images.root,
+            files=list(self.files),
+            file=self.file,
+            offset=self.offset,
+            size=self.size,
+            member=self.member,
+            hash=self.digest.hexdigest(),
+        )
+
+    def _image(self, file: int, offset: int, size: int, member: str) -> None:
+        self.file.append(file)
+        self.offset.append(offset)
+        self.size.append(size)
+        self.member.append(member)
+
+
+def _escape(text: str) -> str:
+    plain = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+    return "".join(c if c in plain else "".join(f"={byte:02X}" for byte in _bytes(c)) for c in text)
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")

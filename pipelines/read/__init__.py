@@ -1,0 +1,1 @@
+"""What users bring: label files and images in the layouts of the field."""

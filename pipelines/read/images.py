@@ -1,0 +1,338 @@
+"""Images that labels refer to: an index of 4DHumans-style tars, or a folder; images are read later, by byte range.
+
+A label's `imgname` is looked for as it stands, then by the rule of its data set (QUIRKS), which says how that data
+set's image names differ from its label names. Annotations inside the tars (KEY.data.pyd) are pickles: never opened.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import posixpath
+import re
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import Protocol
+
+from pipelines.files.storage import UrlPath, find, is_url, place, read_range
+from pipelines.files.tar import TarScan
+from pipelines.read.image_index import Entry, ImageIndex
+from schemas import InputError
+
+log = logging.getLogger(__name__)
+
+EXTENSIONS = (".jpg", ".jpeg", ".png")
+_TAR_DEPTH = 3
+
+
+@dataclass(frozen=True)
+class ImageRef:
+    """Bytes [offset, offset + size) of a file; `file` is relative to the source's root, `member` the name in a tar."""
+
+    file: str
+    offset: int
+    size: int
+    member: str = ""
+
+    @property
+    def label(self) -> str:
+        """`tar:member`, or the file."""
+        return f"{self.file}:{self.member}" if self.member else self.file
+
+
+class ImageSource(Protocol):
+    """Where images come from; `root` is the folder that references are relative to."""
+
+    root: str
+
+    def find_all(self, dataset: str, names: Iterable[str]) -> dict[str, ImageRef | str]:
+        """The images of label rows by `imgname`; where there is none, the reason in words."""
+        ...
+
+
+@dataclass(frozen=True)
+class Quirk:
+    """How a data set's image names differ from its label names: one rule."""
+
+    datasets: str
+    rule: str
+    rewrite: Callable[[str], str]
+    by_base_name: bool = False
+
+
+def _aic(name: str) -> str:
+    return re.sub(r"^aic-train/", "aic-train-vitpose/", name)
+
+
+def _insta(name: str) -> str:
+    parts = name.split("/")
+    if len(parts) > 3:
+        words = parts[2].split("_", 3)
+        if len(words) == 4:
+            parts[2] = "_".join([words[0], words[1][:2], words[2][:2], words[3]])
+    parts[-1] = re.sub(r"\d+$", lambda digits: digits.group().zfill(4), parts[-1])
+    return "/".join(parts)
+
+
+def _base_name(name: str) -> str:
+    return PurePosixPath(name).name
+
+
+QUIRKS = (
+    Quirk("aic", "names start with aic-train/ where the tars say aic-train-vitpose/", _aic),
+    Quirk("coco|mpii", "names are used by base name", _base_name, by_base_name=True),
+    Quirk(
+        "insta",
+        "the third path component a_b_c_d is a_(first two letters of b)_(first two letters of c)_d, and the frame "
+        "number has four digits",
+        _insta,
+    ),
+    Quirk("h36m|mpi.?inf", "names have no extension (any dot belongs to the name)", lambda name: name),
+)
+"""Rules by data set (a pattern that the data set's name begins with)."""
+
+
+def without_extension(name: str) -> str:
+    """The name without .jpg, .jpeg or .png; other dots belong to it."""
+    bare, dot, extension = name.rpartition(".")
+    return bare if dot + extension.lower() in EXTENSIONS else name
+
+
+@lru_cache(maxsize=256)
+def quirk_of(dataset: str) -> Quirk | None:
+    for quirk in QUIRKS:
+        if re.match(quirk.datasets, dataset, re.IGNORECASE):
+            return quirk
+    return None
+
+
+def open_images(where: str) -> ImageSource | None:
+    """The source that `--images` names: None for `none`, else tars (file, glob, folder that holds some) or a folder.
+
+    Raises InputError if there is nothing.
+    """
+    if where.lower() == "none":
+        return None
+    folder = place(where)
+    if folder.is_dir():
+        tars = _tars_below(folder)
+        if tars:
+            return TarImages.scan(tars, where)
+        return UrlFolderImages(str(folder)) if is_url(where) else FolderImages(where)
+    tars = find(where)
+    if not tars:
+        raise InputError("no such file or folder", file=where, expected="a folder, image tars, or none")
+    for path in tars:
+        if not path.lower().endswith(".tar"):
+            raise InputError(
+                "not a .tar file", file=path, expected="an uncompressed .tar, so that it can be read by range"
+            )
+    return TarImages.scan(tars, _common_folder(tars))
+
+
+def read_image(root: str, ref: ImageRef) -> bytes:
+    """The encoded image. Raises OSError if the file is gone or no regular file, EOFError if it has become shorter."""
+    if is_url(root):
+        data = read_range(UrlPath(root) / ref.file, ref.offset, ref.size)
+        if len(data) != ref.size:
+            raise EOFError(f"{len(data)} of {ref.size} bytes")
+        return data
+    # Since the plan was made the name may have become a link or a pipe: the one is not followed, the other not awaited.
+    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    with open(os.path.join(root, ref.file), "rb", buffering=0, opener=lambda path, _: os.open(path, flags)) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file")
+        file.seek(ref.offset)
+        data = file.read(ref.size)
+    if len(data) != ref.size:
+        raise EOFError(f"{len(data)} of {ref.size} bytes")
+    return data
+
+
+@dataclass
+class TarImages:
+    """Index of image tars by sample key (a member's name without its extension)."""
+
+    root: str
+    tars: list[str]
+    index: ImageIndex = field(default_factory=ImageIndex, repr=False)
+
+    @classmethod
+    def scan(cls, tars: list[str], root: str) -> TarImages:
+        """Read all headers. Damage, links and unsafe names are logged; what is sound is used."""
+        if is_url(root):
+            root = str(UrlPath(root))
+            images = cls(root, [path.removeprefix(f"{root}/") for path in tars])
+        else:
+            root = os.path.abspath(root)
+            images = cls(root, [os.path.relpath(os.path.abspath(path), root) for path in tars])
+        members = sum(images.index.add(_members(number, path)) for number, path in enumerate(tars))
+        if not members:
+            raise InputError("no image in the tars", file=tars[0], expected="members KEY.jpg, KEY.jpeg or KEY.png")
+        images.index.arrange()
+        if log.isEnabledFor(logging.INFO):
+            known = len(images.index)
+            log.info("%d images in %d tars; %d whose name came before are not used", known, len(tars), members - known)
+        return images
+
+    def find_all(self, dataset: str, names: Iterable[str]) -> dict[str, ImageRef | str]:
+        keys = {name: without_extension(name) for name in names}
+        entries = self.index.get(keys.values())
+        found = {name: entries.get(key) for name, key in keys.items()}
+        quirk = quirk_of(dataset)
+        if quirk is not None:
+            rewritten = {name: quirk.rewrite(keys[name]) for name, entry in found.items() if entry is None}
+            if quirk.by_base_name:
+                found |= {name: self._only_one(dataset, base) for name, base in rewritten.items()}
+            else:
+                entries = self.index.get(rewritten.values())
+                found |= {name: entries.get(key) for name, key in rewritten.items()}
+        absent = f"not in the {len(self.tars)} image tars"
+        return {name: self._ref(entry) if entry else absent for name, entry in found.items()}
+
+    def find(self, dataset: str, imgname: str) -> ImageRef | str:
+        return self.find_all(dataset, [imgname])[imgname]
+
+    def _ref(self, entry: Entry) -> ImageRef:
+        return ImageRef(self.tars[entry.file], entry.offset, entry.size, entry.key + entry.extension)
+
+    def _only_one(self, dataset: str, base: str) -> Entry | None:
+        """The image of this base name; of several (in several data sets) the one whose tar or folder names ours."""
+        first = mine = None
+        several = False
+        for entry in self.index.with_base_name(base):
+            several = first is not None
+            first = first or entry
+            if dataset.lower() in f"{self.tars[entry.file]}/{entry.key}".lower():
+                if mine is not None:
+                    return None
+                mine = entry
+        return mine if several else first
+
+
+def _members(number: int, path: str) -> Iterator[Entry]:
+    """The images of a tar. What is damaged or refused is logged."""
+    images = unsafe = 0
+    example = ""
+    scan = TarScan(path)
+    try:
+        for member in scan:
+            bare = without_extension(member.name)
+            if bare == member.name:
+                continue
+            key = bare.removeprefix("./")
+            if _is_safe(key):
+                images += 1
+                yield Entry(key, number, member.offset, member.size, member.name[len(bare) :])
+            else:
+                unsafe, example = unsafe + 1, example or member.name
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror or error}", file=path) from error
+    if scan.damage:
+        log.warning(
+            "%s: damaged at byte %d (%s); the %d images before it are used",
+            *(path, scan.damage.offset, scan.damage.problem, images),
+        )
+    if unsafe or scan.links:
+        log.warning(
+            "%s: refused %d links and %d names that lead out of the folder%s",
+            *(path, scan.links, unsafe, f", such as {example!r}" if unsafe else ""),
+        )
+
+
+@dataclass
+class FolderImages:
+    """A folder that image names are relative to."""
+
+    root: str
+
+    def __post_init__(self) -> None:
+        self.root = os.path.realpath(self.root)
+
+    def find_all(self, dataset: str, names: Iterable[str]) -> dict[str, ImageRef | str]:
+        return {name: self.find(dataset, name) for name in names}
+
+    def find(self, dataset: str, imgname: str) -> ImageRef | str:
+        if not _is_safe(imgname):
+            return "the name leads out of the image folder"
+        quirk = quirk_of(dataset)
+        names = [imgname]
+        if quirk is not None and quirk.rewrite(without_extension(imgname)) != without_extension(imgname):
+            names.append(quirk.rewrite(without_extension(imgname)))
+        for name in names:
+            bare = without_extension(name) == name
+            for path in [name] + [name + extension for extension in EXTENSIONS if bare]:
+                found = self._file(path)
+                if found is not None:
+                    return found
+        return "no such file in the image folder"
+
+    def _file(self, name: str) -> ImageRef | str | None:
+        path = os.path.join(self.root, name)
+        try:
+            facts = os.lstat(path)
+        except (OSError, ValueError):
+            return None
+        parent = _real_folder(os.path.dirname(path))
+        linked = stat.S_ISLNK(facts.st_mode)
+        real = os.path.realpath(path) if linked else os.path.join(parent, os.path.basename(path))
+        if os.path.commonpath([real, self.root]) != self.root:
+            return "a link that leads out of the image folder"
+        if linked:
+            try:
+                facts = os.stat(real)
+            except OSError:
+                return None
+        if not stat.S_ISREG(facts.st_mode):
+            return None
+        return ImageRef(os.path.relpath(real, self.root), 0, facts.st_size)
+
+
+@dataclass
+class UrlFolderImages(FolderImages):
+    """The same behind a URL. A folder is listed when an image in it is first asked for, and not again."""
+
+    index: ImageIndex = field(default_factory=ImageIndex, repr=False)
+
+    def __post_init__(self) -> None:
+        """The root is taken as it is: nothing behind a URL is a link."""
+
+    def _file(self, name: str) -> ImageRef | str | None:
+        folder, slash, _ = name.rpartition("/")
+        listed = folder + "/"  # no file is called so
+        if not self.index.get([listed]):
+            try:
+                files = (UrlPath(self.root) / folder if folder else UrlPath(self.root)).sizes()
+            except OSError:
+                files = []
+            self.index.add([Entry(listed, 0, 0, 0, ""), *(Entry(folder + slash + n, 0, 0, s, "") for n, s in files)])
+            self.index.arrange()
+        found = self.index.get([name]).get(name)
+        return None if found is None else ImageRef(name, 0, found.size)
+
+
+@lru_cache(maxsize=4096)
+def _real_folder(path: str) -> str:
+    return os.path.realpath(path)
+
+
+def _is_safe(name: str) -> bool:
+    """Relative, without `..` and without characters that no path has."""
+    parts = name.replace("\\", "/").split("/")
+    return bool(name) and not name.startswith(("/", "\\")) and ".." not in parts and "\0" not in name
+
+
+def _tars_below(folder: Path | UrlPath) -> list[str]:
+    found = (path for depth in range(_TAR_DEPTH) for path in folder.glob("*/" * depth + "*.tar"))
+    return sorted(str(path) for path in found if is_url(path) or path.is_file())
+
+
+def _common_folder(tars: list[str]) -> str:
+    if not is_url(tars[0]):
+        return os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in tars])
+    scheme, mark, _ = tars[0].partition("://")
+    return scheme + mark + posixpath.commonpath([posixpath.dirname(path.partition(mark)[2]) for path in tars])

@@ -1,0 +1,301 @@
+"""Label files: CameraHMR's .npz layout and its relatives, as columns of schemas.CAMERAHMR.
+
+| field | spellings accepted |
+| --- | --- |
+| pose_cam | pose_cam, poses, pose (72 or 24x3 axis-angle, or 156 or 52x3 of SMPL-H), or global_orient + body_pose |
+| shape | shape, betas; more than 10 are cut; one row may serve the whole file |
+| trans_cam | trans_cam, transl, trans |
+| center, imgname, gtkps | as they are; gtkps may have more than 44 keypoints, which are cut |
+| scale | one number, or width and height |
+| cam_int | one matrix per row or one for the file |
+| keypoints3d | with confidence, or without (then it is 1) |
+| gender | text per row or one for the file; numbers say nothing and are ignored |
+
+SMPL-H's joints 22 and 23 are fingers where SMPL has hands, so its 21 body joints are taken and SMPL's hands are zero.
+Rows are read by range: a stored member is read where it lies, a compressed one is streamed (pipelines.files.npz).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from os import PathLike, fspath
+from pathlib import PurePath
+
+import numpy as np
+
+from pipelines.files.npz import Member, check_readable, chunk_rows, iterate_rows, npz_members, read_all, read_rows
+from pipelines.files.storage import file_sha256
+from schemas import KEYPOINTS, Columns, InputError
+
+SPELLINGS = {
+    "imgname": ("imgname",),
+    "center": ("center",),
+    "scale": ("scale",),
+    "pose_cam": ("pose_cam", "poses", "pose"),
+    "shape": ("shape", "betas"),
+    "cam_int": ("cam_int",),
+    "gtkps": ("gtkps",),
+    "trans_cam": ("trans_cam", "transl", "trans"),
+    "keypoints3d": ("keypoints3d",),
+    "gender": ("gender",),
+}
+"""Names under which each field is looked for, the first that is found wins. pose_cam has two members besides."""
+
+IMAGE_LABELS = ("imgname", "center", "scale", "pose_cam", "shape", "cam_int", "gtkps")
+"""What a label file must have when images are cut."""
+
+POSE_AND_SHAPE = ("pose_cam", "shape")
+"""What a fit needs, and all that a sequence such as AMASS's has to have."""
+
+MOST_ROWS = 100_000_000
+"""The field's largest label file has 1.5 million; the ledger needs two bytes of memory per row."""
+
+_SPLIT_POSE = ("global_orient", "body_pose")
+_SMPLH_WIDTH, _BODY_JOINTS = 156, 21
+
+
+@dataclass(frozen=True)
+class LabelFile:
+    """A label file whose headers have been read and checked, nothing else.
+
+    `fields` are the CAMERAHMR names that the file can deliver, `frame_rate` is AMASS's mocap_framerate if present.
+    """
+
+    path: str
+    rows: int
+    fields: tuple[str, ...]
+    members: dict[str, tuple[Member, ...]] = field(repr=False)
+    frame_rate: float | None = None
+
+    @property
+    def name(self) -> str:
+        return PurePath(self.path).name
+
+    @property
+    def dataset(self) -> str:
+        """Data-set name: the file's name without .npz and -release."""
+        return dataset_name(self.path)
+
+    @cached_property
+    def sha256(self) -> str:
+        """Checksum of the file's content, read when it is first asked for."""
+        try:
+            return file_sha256(self.path)
+        except OSError as error:
+            raise InputError(f"cannot be read: {error.strerror or error}", file=self.path) from error
+
+    def read(self, start: int = 0, stop: int | None = None, fields: Sequence[str] | None = None) -> Columns:
+        """Rows [start, stop) as CAMERAHMR columns: those of `fields` that the file has, all of them by default.
+
+        float32, text as objects. Values are not checked: NaN comes through, so that a row can be rejected by name.
+        Raises InputError if the file is damaged.
+        """
+        stop = self.rows if stop is None else min(stop, self.rows)
+        start = min(max(start, 0), stop)
+        wanted = self.fields if fields is None else [name for name in fields if name in self.fields]
+        return {name: _canonical(self, name, self._raw(name, start, stop), stop - start) for name in wanted}
+
+    def iterate(self, name: str, chunk: int = 65536) -> Iterator[np.ndarray]:
+        """One field from first row to last in pieces of `chunk` rows, in one pass over the file."""
+        members = self.members[name]
+        chunk = min(chunk_rows(member, chunk) for member in members)
+        if len(members) != 1 or _constant(members[0], name, self.rows):
+            for start in range(0, self.rows, chunk):
+                yield self.read(start, start + chunk, [name])[name]
+            return
+        for rows in iterate_rows(self.path, members[0], chunk):
+            yield _canonical(self, name, [rows], len(rows))
+
+    def _raw(self, name: str, start: int, stop: int) -> list[np.ndarray]:
+        found = []
+        for member in self.members[name]:
+            if _constant(member, name, self.rows):
+                value = read_all(self.path, member)
+                value = value.reshape(_one_row(value.shape, name))
+                found.append(np.broadcast_to(value, (stop - start, *value.shape)))
+            else:
+                found.append(read_rows(self.path, _with_rows(member, self.rows, name), start, stop))
+        return found
+
+
+def open_labels(
+    path: str | PathLike[str], require: Sequence[str] = POSE_AND_SHAPE, also: Sequence[str] | None = None
+) -> LabelFile:
+    """Read the headers of a label file and check names, types and shapes.
+
+    `require` are the CAMERAHMR fields that must be there, `also` those to take if they are (by default all); others
+    are not looked at. Raises InputError that names file and field.
+    """
+    path = fspath(path)
+    arrays = npz_members(path)
+    members: dict[str, tuple[Member, ...]] = {}
+    for name, spellings in SPELLINGS.items():
+        if also is not None and name not in (*require, *also):
+            continue
+        for spelling in spellings:
+            if spelling in arrays:
+                members[name] = (arrays[spelling],)
+                break
+    if "pose_cam" in require and "pose_cam" not in members and all(part in arrays for part in _SPLIT_POSE):
+        members["pose_cam"] = tuple(arrays[part] for part in _SPLIT_POSE)
+    if "gender" in members and members["gender"][0].dtype.kind not in "US" and "gender" not in require:
+        del members["gender"]
+    for name in require:
+        if name not in members:
+            names = [*SPELLINGS[name]] + ([" + ".join(_SPLIT_POSE)] if name == "pose_cam" else [])
+            expected = f"an array named {' or '.join(names)}"
+            raise InputError("the field is missing", file=path, field=name, expected=expected)
+    rows = _count_rows(path, members)
+    if rows > MOST_ROWS:
+        raise InputError(f"{rows} rows", file=path, expected=f"at most {MOST_ROWS}; split the file")
+    for name, parts in members.items():
+        for member in parts:
+            check_readable(path, member, name)
+            _check_shape(path, name, member, rows)
+    rate = arrays.get("mocap_framerate", arrays.get("mocap_frame_rate"))
+    if rate is not None and (math.prod(rate.shape) != 1 or rate.dtype.kind not in "fiu"):
+        rate = None
+    return LabelFile(
+        path=path,
+        rows=rows,
+        fields=tuple(name for name in SPELLINGS if name in members),
+        members=members,
+        frame_rate=None if rate is None else float(read_all(path, rate).reshape(())),
+    )
+
+
+def dataset_name(path: str | PathLike[str]) -> str:
+    """`/data/aic-release.npz` -> `aic`."""
+    return re.sub(r"-release$", "", re.sub(r"\.npz$", "", PurePath(path).name, flags=re.IGNORECASE))
+
+
+def _count_rows(path: str, members: dict[str, tuple[Member, ...]]) -> int:
+    """Rows of the field that no file shares among its rows; a lone 72-vector is one row."""
+    for name in ("pose_cam", "imgname", "center"):
+        if name in members:
+            shape = members[name][0].shape
+            if name == "pose_cam" and len(shape) == 1:
+                return 1
+            if not shape:
+                raise InputError("a single value", file=path, field=name, expected="one row per person")
+            return shape[0]
+    return max((parts[0].shape[0] for parts in members.values() if parts[0].shape), default=0)
+
+
+_ROW_SHAPES: dict[str, tuple[Callable[[tuple[int, ...]], bool], str]] = {
+    "imgname": (lambda s: s in ((), (1,)), "text (N,)"),
+    "center": (lambda s: s == (2,), "numbers (N, 2), px"),
+    "scale": (lambda s: s in ((), (1,), (2,)), "numbers (N,) or (N, 2)"),
+    "pose_cam": (
+        lambda s: math.prod(s) in (72, _SMPLH_WIDTH) and s[-1:] in ((3,), (72,), (_SMPLH_WIDTH,)),
+        "axis-angle (N, 72), (N, 24, 3) or SMPL-H's (N, 156), rad",
+    ),
+    "shape": (lambda s: len(s) == 1 and s[0] >= 10, "betas (N, 10) or more, or one row for the file"),
+    "cam_int": (lambda s: s == (3, 3), "matrices (N, 3, 3)"),
+    "gtkps": (lambda s: len(s) == 2 and s[0] >= KEYPOINTS and s[1] == 3, f"numbers (N, {KEYPOINTS}, 3)"),
+    "trans_cam": (lambda s: s in ((3,), (1, 3)), "numbers (N, 3), m"),
+    "keypoints3d": (
+        lambda s: len(s) == 2 and s[0] >= KEYPOINTS and s[1] in (3, 4),
+        f"numbers (N, {KEYPOINTS}, 3 or 4)",
+    ),
+    "gender": (lambda s: s in ((), (1,)), "text, one for the file or one per row"),
+    "global_orient": (lambda s: math.prod(s) == 3, "axis-angle (N, 3), rad"),
+    "body_pose": (lambda s: math.prod(s) in (63, 69) and s[-1] in (3, 63, 69), "axis-angle (N, 69) or (N, 63), rad"),
+}
+
+
+def _check_shape(path: str, name: str, member: Member, rows: int) -> None:
+    part = member.name if member.name in _SPLIT_POSE else name
+    fits, expected = _ROW_SHAPES[part]
+    if name in ("imgname", "gender"):
+        if member.dtype.kind not in "US":
+            raise InputError(f"values of type {member.dtype}", file=path, field=member.name, expected=expected)
+    elif member.dtype.kind not in "fiu":
+        raise InputError(f"values of type {member.dtype}", file=path, field=member.name, expected=expected)
+    shape = _one_row(member.shape, name) if _constant(member, name, rows) else _with_rows(member, rows, name).shape[1:]
+    if not fits(shape):
+        raise InputError(f"an array of shape {member.shape}", file=path, field=member.name, expected=expected)
+    if not _constant(member, name, rows) and _with_rows(member, rows, name).shape[0] != rows:
+        expected = f"{rows} rows as the poses have"
+        raise InputError(f"{member.shape[0]} rows", file=path, field=member.name, expected=expected)
+
+
+_SHARED = {"shape": 1, "cam_int": 2, "gender": 0}
+"""Fields that one value may give for a whole file, and how many dimensions that value has."""
+
+
+def _constant(member: Member, name: str, rows: int) -> bool:
+    dimensions = _SHARED.get(name)
+    if dimensions is None:
+        return False
+    return len(member.shape) == dimensions or (member.shape[0] == 1 and rows != 1)
+
+
+def _one_row(shape: tuple[int, ...], name: str) -> tuple[int, ...]:
+    return shape[1:] if len(shape) > _SHARED[name] else shape
+
+
+def _with_rows(member: Member, rows: int, name: str) -> Member:
+    """A lone pose without a row dimension becomes one row."""
+    lone = rows == 1 and len(member.shape) == 1 and member.shape[0] != 1
+    if lone and name in ("pose_cam", "trans_cam", "center"):
+        return Member(member.name, member.dtype, (1, *member.shape), False, member.compressed, member.offset)
+    return member
+
+
+def _canonical(labels: LabelFile, name: str, parts: list[np.ndarray], rows: int) -> np.ndarray:
+    values = parts[0]
+    if name in ("imgname", "gender"):
+        return _text(values.reshape(rows), lower=name == "gender")
+    if len(parts) == 2:
+        values = np.concatenate([_flat(part) for part in parts], axis=1)
+    with np.errstate(over="ignore"):  # a number too large becomes infinite, and its row a reject
+        values = values.astype(np.float32)
+    if name == "pose_cam":
+        return _smpl_pose(_flat(values))
+    if name == "shape":
+        return values[:, :10]
+    if name == "scale":
+        return np.broadcast_to(_flat(values), (rows, 2)).copy()
+    if name == "gtkps":
+        return values[:, :KEYPOINTS]
+    if name == "trans_cam":
+        return values.reshape(rows, 3)
+    if name == "keypoints3d":
+        values = values[:, :KEYPOINTS]
+        if values.shape[2] == 3:
+            values = np.concatenate([values, np.ones_like(values[..., :1])], axis=2)
+    return values
+
+
+def _flat(values: np.ndarray) -> np.ndarray:
+    return values.reshape(len(values), math.prod(values.shape[1:]))
+
+
+def _smpl_pose(values: np.ndarray) -> np.ndarray:
+    """72 numbers; a body without SMPL's two hands (66 numbers, or SMPL-H's 156) gets zeros there."""
+    if values.shape[1] == 72:
+        return values
+    pose = np.zeros((len(values), 72), np.float32)
+    pose[:, : 3 * (1 + _BODY_JOINTS)] = values[:, : 3 * (1 + _BODY_JOINTS)]
+    return pose
+
+
+_GENDERS = {"m": "male", "male": "male", "f": "female", "female": "female"}
+
+
+def _text(values: np.ndarray, lower: bool) -> np.ndarray:
+    """Text as objects; None where bytes are no UTF-8, for the row to be rejected. Genders in SMPL's words."""
+    found = np.empty(len(values), object)
+    for i, value in enumerate(values.tolist()):
+        if isinstance(value, bytes):
+            try:
+                value = value.decode()
+            except UnicodeDecodeError:
+                value = None
+        found[i] = _GENDERS.get(str(value).strip().lower(), "neutral") if lower else value
+    return found

@@ -1,0 +1,1 @@
+"""What a run leaves: shards, the data set, the record of the run and its progress."""

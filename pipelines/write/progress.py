@@ -1,0 +1,149 @@
+"""What a person sees of a run: a bar while it works, a table at its end.
+
+Workers may be other processes, so each shard's progress is a small file in a folder that the driver polls. Behind a
+URL, where each look costs a request, a shard tells that it is done and no more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pipelines.files.storage import UrlPath, remove_folder
+
+FOLDER = ".progress"
+_FAILURE = "failed.txt"
+_WRITE_EVERY = 0.2
+_POLL_EVERY = 0.25
+_POLL_URL_EVERY = 5.0
+
+
+def report_failure(directory: Path | UrlPath, problem: str) -> None:
+    """Tell the driver, and the other workers, why the run cannot be finished; the first word stands."""
+    path = directory / FOLDER / _FAILURE
+    with contextlib.suppress(OSError):
+        if not path.exists():
+            path.write_text(problem)
+
+
+def failed_run(directory: Path | UrlPath) -> str:
+    """What `report_failure` was told in this run; empty if nothing failed."""
+    path = directory / FOLDER / _FAILURE
+    try:
+        return path.read_text() or "a worker could not write what went wrong"
+    except OSError:
+        return ""
+
+
+class ShardProgress:
+    """Counts the people of one shard that are done; call it with how many more."""
+
+    def __init__(self, directory: Path | UrlPath, shard: str) -> None:
+        self.path = directory / FOLDER / shard
+        self.people = 0
+        self._written = 0.0
+
+    def __call__(self, people: int) -> None:
+        self.people += people
+        now = time.monotonic()
+        if now - self._written >= _WRITE_EVERY and not isinstance(self.path, UrlPath):
+            self._written = now
+            self.write()
+
+    def write(self) -> None:
+        """Progress is for the eye: a folder that is gone must not stop the work."""
+        with contextlib.suppress(OSError):
+            self.path.write_text(str(self.people))
+
+
+class ProgressBar:
+    """A context in which a thread shows people done, people per second and remaining time."""
+
+    def __init__(self, directory: Path | UrlPath, total: int, quiet: bool = False) -> None:
+        self.folder = directory / FOLDER
+        self.total = total
+        self.quiet = quiet
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="progress", daemon=True)
+
+    def __enter__(self) -> ProgressBar:
+        remove_folder(self.folder)
+        self.folder.mkdir(parents=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        remove_folder(self.folder)
+
+    def _watch(self) -> None:
+        from tqdm import tqdm
+
+        seen: dict[str, tuple[int, int]] = {}
+        with tqdm(total=self.total, unit=" people", desc="HMR-SKEL", disable=self.quiet or None, smoothing=0.1) as bar:
+            last, every = False, _POLL_URL_EVERY if isinstance(self.folder, UrlPath) else _POLL_EVERY
+            while not last:
+                last = self._stop.wait(every)
+                bar.update(min(self._done(seen), self.total) - bar.n)
+
+    def _done(self, seen: dict[str, tuple[int, int]]) -> int:
+        """Sum over shards; only files that changed since the last look are read."""
+        with contextlib.suppress(OSError):
+            for path, changed in self._files():
+                if seen.get(path.name, (0, -1))[1] != changed:
+                    text = path.read_text()
+                    if text.isdigit():
+                        seen[path.name] = int(text), changed
+        return sum(people for people, _ in seen.values())
+
+    def _files(self) -> Iterator[tuple[Path | UrlPath, int]]:
+        """(file, what changes when it does)"""
+        if isinstance(self.folder, UrlPath):
+            yield from ((path, 0) for path in self.folder.iterdir())
+            return
+        with os.scandir(self.folder) as entries:
+            yield from ((Path(entry.path), entry.stat().st_mtime_ns) for entry in entries)
+
+
+def print_summary(manifest: dict[str, Any], run: dict[str, Any], directory: str, seconds: float) -> None:
+    """The closing table of a run, from dataset.json and run.json; `seconds` is what converting took."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title="HMR-SKEL", show_header=False, title_justify="left")
+    table.add_column(justify="left")
+    table.add_column(justify="right")
+    table.add_row("people in", f"{manifest['rows']:,}")
+    table.add_row("written", f"{manifest['samples']:,}")
+    for reason, count in manifest["rejects"].items():
+        table.add_row(f"rejected: {reason}", f"{count:,}")
+    table.add_row("fits that did not converge (flagged)", f"{manifest['samples'] - manifest['converged']:,}")
+    kept = run["shards_kept"]
+    table.add_row("shards", f"{len(manifest['shards']):,}" + (f" ({kept:,} kept)" if kept else ""))
+    table.add_row("rate", f"{run['rows_made'] / max(seconds, 1e-9):,.1f} people/s over {seconds:,.1f} s")
+    if run["devices"]:
+        fitting = "fitting" if len(run["devices"]) == 1 else f"fitting, mean of {len(run['devices'])} devices"
+        table.add_row(fitting, f"{run['busy_share']:.0%} of the time")
+    table.add_row("output", directory)
+    console = Console()
+    console.print(table)
+    if not manifest["samples"]:
+        return
+    errors = Table(title="distance from SKEL to SMPL, mm, over people", title_justify="left")
+    errors.add_column("")
+    for name in next(iter(manifest["errors"].values())):
+        errors.add_column(name, justify="right")
+    for name, numbers in manifest["errors"].items():
+        errors.add_row(name.removesuffix("_mm"), *(f"{number:.2f}" for number in numbers.values()))
+    console.print(errors)
+    stages = Table(title="vertex distance by stage, mm", title_justify="left")
+    for name in manifest["stage_errors"]:
+        stages.add_column(name, justify="right")
+    stages.add_row(*(f"{number:.2f}" for number in manifest["stage_errors"].values()))
+    console.print(stages)

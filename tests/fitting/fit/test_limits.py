@@ -1,0 +1,69 @@
+"""Joint limits from a user's table."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from test_fitter import smpl_people
+
+from fitting import FitOptions, SKELFitter, read_limits
+from fitting.anatomy import COORDINATE_NAMES
+from fitting.body.kinematics import JOINT_LIMITS
+from schemas import InputError
+
+KNEE = COORDINATE_NAMES.index("knee_angle_r")
+
+
+def written(folder, *lines):
+    path = folder / "limits.csv"
+    path.write_text("\n".join(["coordinate,low,high", *lines]))
+    return path
+
+
+def test_listed_limits_replace_the_default(tmp_path):
+    table = read_limits(written(tmp_path, "knee_angle_r, 5, 60", "hip_flexion_l,,90.5"))
+    expected = JOINT_LIMITS.copy()
+    expected[KNEE] = np.radians([5, 60])
+    expected[COORDINATE_NAMES.index("hip_flexion_l")] = -math.inf, math.radians(90.5)
+    np.testing.assert_allclose(table, expected)
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("knee_angel_r,0,10", "knee_angle_r"),
+        ("pelvis_tilt,0,10", "pelvis_tilt"),
+        ("knee_angle_r,10,5", "low below high"),
+        ("knee_angle_r,ten,20", "degrees"),
+        ("knee_angle_r,0", "2 columns"),
+    ],
+)
+def test_what_is_wrong_is_named_with_its_row(tmp_path, line, says):
+    with pytest.raises(InputError, match=says) as error:
+        read_limits(written(tmp_path, "mtp_angle_r,0,10", line))
+    assert "limits.csv" in str(error.value)
+    assert error.value.row == 3
+
+
+def test_the_fit_holds_them(demo_smpl, demo_skel, tmp_path):
+    limits = read_limits(written(tmp_path, "knee_angle_r,20,40"))
+    fit = SKELFitter(demo_smpl, demo_skel, FitOptions(joint_limits=limits)).fit(*smpl_people(8))
+    assert (fit.poses[:, KNEE] >= math.radians(20) - 1e-5).all()
+    assert (fit.poses[:, KNEE] <= math.radians(40) + 1e-5).all()
+    assert (fit.limits_exceeded == 0).all()
+    assert fit.limits_pressed[:, KNEE].any()
+
+
+def test_gain_of_betas_is_the_difference_of_two_fits(demo_smpl, demo_skel):
+    people = smpl_people(8)
+    fit = SKELFitter(demo_smpl, demo_skel, FitOptions(measure_betas_gain=True)).fit(*people)
+    kept = SKELFitter(demo_smpl, demo_skel, FitOptions(fit_betas=False)).fit(*people)
+    torch.testing.assert_close(fit.betas_gain_mm, kept.vertex_error_mm - fit.vertex_error_mm, rtol=0, atol=0.05)
+    assert fit.betas_gain_mm.mean() > 0
+    assert (kept.betas_change == 0).all()
+    plain = SKELFitter(demo_smpl, demo_skel).fit(*people)
+    assert plain.betas_gain_mm.isnan().all()
+    torch.testing.assert_close(plain.poses, fit.poses, rtol=0, atol=0)

@@ -1,0 +1,203 @@
+"""Crops: where a point of the image lands, how shrinking looks, what is refused."""
+
+from __future__ import annotations
+
+import contextlib
+import struct
+import zlib
+
+import cv2
+import numpy as np
+import pytest
+import simplejpeg
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipelines.convert.crops import (
+    ImageError,
+    box_side,
+    crop_affine,
+    decode_image,
+    encode_jpeg,
+    image_size,
+    person_crop,
+    reduction,
+    warp,
+    whole_frame,
+)
+
+
+def ramps(width, height):
+    """An image whose colours tell, linearly, where in the image a point lies (corner convention)."""
+    return exact_ramps(width, height).round().astype(np.uint8)
+
+
+def exact_ramps(width, height):
+    """`ramps` in float32, so that nothing is rounded to bytes."""
+    y, x = np.mgrid[:height, :width] + 0.5
+    return np.stack([x * 255 / width, y * 255 / height, np.zeros_like(x)], axis=2).astype(np.float32)
+
+
+def test_box_side_is_200_px_per_unit_of_the_larger_scale():
+    assert box_side(np.array([[1.0, 2.0], [0.5, 0.25]])).tolist() == [400.0, 100.0]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.floats(20, 3000),
+    st.integers(16, 300),
+    st.floats(-100, 700),
+    st.floats(-100, 500),
+)
+def test_colours_land_where_the_affine_says(side, size, x, y):
+    width, height = 600, 400
+    affine = crop_affine(np.array([x, y]), side, size)
+    found = warp(exact_ramps(width, height), affine, size).astype(float)
+    v, u = np.mgrid[:size, :size] + 0.5
+    source = np.stack([(u - affine[0, 2]) / affine[0, 0], (v - affine[1, 2]) / affine[1, 1]], axis=2)
+    margin = side / size + 1
+    low, high = source.min(axis=2), np.minimum(width - source[..., 0], height - source[..., 1])
+    inside = (low > margin) & (high > margin)
+    expected = source * 255 / [width, height]
+    # OpenCV places samples to 1/32 px, which is 0.01 levels of the steeper ramp.
+    assert np.abs(found[..., :2] - expected)[inside].max(initial=0) < 0.02
+    outside = (source < -margin).any(axis=2) | (source > np.array([width, height]) + margin).any(axis=2)
+    assert not found[outside].any()
+    # In bytes, samples are rounded and then their average, half a level each; beyond a shrinking by 8, blocks too.
+    roundings = 2 + (side / size > 8)
+    pixels = ramps(width, height)
+    rounded, smooth = warp(pixels, affine, size).astype(float), warp(pixels.astype(np.float32), affine, size)
+    assert np.abs(rounded - smooth).max() <= 0.5 * roundings + 0.01
+
+
+def test_half_a_pixel_would_show():
+    """The mean of a crop of a ramp tells its centre to a few hundredths of a pixel (floats: no rounding to bytes)."""
+    y, x = np.mgrid[:400, :600] + 0.5
+    ramp = np.stack([x, y], axis=2).astype(np.float32)
+    for side, size in ((300, 300), (300, 100), (300, 384), (299.5, 123), (40, 384), (301, 20)):
+        crop = warp(ramp, crop_affine(np.array([303.3, 201.7]), side, size), size)
+        mean = crop.astype(np.float64).mean(axis=(0, 1))
+        assert mean == pytest.approx([303.3, 201.7], abs=0.03)
+
+
+def test_the_box_fills_the_crop_and_context_widens_it():
+    pixels = np.zeros((400, 600, 3), np.uint8)
+    pixels[100:300, 200:400] = 255
+    crop = person_crop(pixels, np.array([300, 200]), 200, 1.0, 64, 95)
+    assert decode_image(crop.data).min() > 225
+    crop = person_crop(pixels, np.array([300, 200]), 200, 2.0, 64, 100)
+    inner = decode_image(crop.data)[16:48, 16:48]
+    assert inner.min() > 230
+    assert decode_image(crop.data)[:14].max() < 25
+    corners = np.array([[200, 100, 1], [400, 300, 1]]) @ crop.affine.T
+    assert corners == pytest.approx(np.array([[16, 16], [48, 48]]))
+    assert (crop.crop_size, crop.image_size) == ((64, 64), (600, 400))
+
+
+def test_shrinking_averages_areas():
+    noise = np.random.default_rng(0).integers(0, 256, (600, 600, 3), dtype=np.uint8)
+    for factor in (2, 5, 6, 8):
+        size = 600 // factor
+        found = warp(noise, crop_affine(np.array([300, 300]), 600, size), size)
+        blocks = noise[: size * factor, : size * factor].reshape(size, factor, size, factor, 3).mean(axis=(1, 3))
+        assert np.abs(found - blocks).max() <= 1
+    found = warp(noise, crop_affine(np.array([300, 300]), 600, 20), 20)
+    assert found.std() < 2 * noise.std() / 30  # white noise falls with the number of pixels averaged
+
+
+def test_the_same_image_gives_the_same_bytes():
+    noise = np.random.default_rng(0).integers(0, 256, (300, 300, 3), dtype=np.uint8)
+    crops = [person_crop(noise, np.array([150, 100]), 130, 1.5, 96, 90).data for _ in range(3)]
+    assert len(set(crops)) == 1
+
+
+EXIF_ROTATED = (
+    b"\xff\xe1" + struct.pack(">H", 34) + b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
+)
+
+
+def test_exif_orientation_is_ignored_and_not_kept():
+    pixels = ramps(64, 32)
+    data = encode_jpeg(pixels, 95)
+    turned = data[:2] + EXIF_ROTATED + data[2:]
+    assert cv2.imdecode(np.frombuffer(turned, np.uint8), cv2.IMREAD_COLOR).shape == (64, 32, 3)
+    assert np.array_equal(decode_image(turned), decode_image(data))
+    assert whole_frame(data, decode_image(data), 90).data == data
+    stored = whole_frame(turned, decode_image(turned), 90).data
+    assert cv2.imdecode(np.frombuffer(stored, np.uint8), cv2.IMREAD_COLOR).shape == (32, 64, 3)
+
+
+def test_other_encodings_decode_to_three_channels():
+    pixels = ramps(64, 32)
+    grey = simplejpeg.encode_jpeg(np.ascontiguousarray(pixels[:, :, :1]), colorspace="GRAY")
+    assert decode_image(grey).shape == (32, 64, 3)
+    for image in (pixels, pixels[:, :, 0], np.dstack([pixels, pixels[:, :, :1]])):
+        assert decode_image(cv2.imencode(".png", image)[1].tobytes()).shape == (32, 64, 3)
+    png = cv2.imencode(".png", pixels)[1].tobytes()
+    assert np.array_equal(decode_image(png), pixels)
+    frame = whole_frame(png, pixels, 90)
+    assert frame.data[:2] == b"\xff\xd8"
+    assert np.array_equal(frame.affine, np.eye(3)[:2])
+
+
+def png_of(width, height):
+    """A PNG that claims a size; its pixels are missing."""
+    chunk = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
+
+
+def test_damaged_and_enormous_images_are_refused():
+    data = encode_jpeg(ramps(200, 100), 90)
+    png = cv2.imencode(".png", ramps(200, 100))[1].tobytes()
+    assert (image_size(data), image_size(png)) == ((200, 100), (200, 100))
+    bomb = bytearray(data)
+    at = bomb.index(b"\xff\xc0")
+    bomb[at + 5 : at + 9] = struct.pack(">HH", 60000, 60000)
+    bad = [b"", b"\xff\xd8", data[: len(data) // 2], data[:30], data[:-2], png[: len(png) // 2], b"<html>", bytes(bomb)]
+    for content in [*bad, png_of(100_000, 100_000), png_of(0, 5), png_of(50, 50)]:
+        with pytest.raises(ImageError):
+            decode_image(content)
+
+
+def test_noise_after_the_last_scan_does_not_cost_an_image():
+    data = encode_jpeg(ramps(200, 100), 90)
+    assert decode_image(data[:-2] + b"\0\0\0\xff\xd9").shape == (100, 200, 3)
+    assert decode_image(data + b"trailing").shape == (100, 200, 3)
+
+
+def test_mutated_images_raise_nothing_else():
+    rng = np.random.default_rng(0)
+    png = cv2.imencode(".png", ramps(60, 40))[1].tobytes()
+    for good in (encode_jpeg(ramps(60, 40), 90), png):
+        for _ in range(150):
+            bad = bytearray(good)
+            for position in rng.integers(0, len(good), rng.integers(1, 8)):
+                bad[position] = rng.integers(256)
+            with contextlib.suppress(ImageError):
+                assert decode_image(bytes(bad)).dtype == np.uint8
+
+
+@pytest.mark.parametrize(("width", "height"), [(1201, 903), (1600, 1200), (1927, 1085), (1203, 901)])
+@pytest.mark.parametrize(("side", "factor"), [(250, 1), (420, 2), (900, 4)])
+def test_a_reduced_decoding_gives_the_same_crop(width, height, side, factor):
+    """Against the crop from all pixels: the same place to a fraction of a pixel, the same colours, less work."""
+    rng = np.random.default_rng(side)
+    rough = rng.integers(0, 256, (height // 20, width // 20, 3), dtype=np.uint8)
+    data = cv2.imencode(".jpg", cv2.resize(rough, (width, height), interpolation=cv2.INTER_CUBIC))[1].tobytes()
+    center, context, size = np.array([width * 0.61, height * 0.47]), 1.2, 128
+    assert reduction(data, side * context / size) == factor
+    pixels = decode_image(data, factor)
+    assert pixels.shape == (-(-height // factor), -(-width // factor), 3)
+    whole = person_crop(decode_image(data), center, side, context, size, 100)
+    crop = person_crop(pixels, center, side, context, size, 100, (width, height), factor)
+    assert np.array_equal(crop.affine, whole.affine) and crop.image_size == whole.image_size == (width, height)
+    a, b = (decode_image(found.data).astype(np.float32).mean(axis=2) for found in (whole, crop))
+    assert np.abs(a - b).mean() < 1.0
+    shift, _ = cv2.phaseCorrelate(a, b)
+    assert np.hypot(*shift) < 0.05
+
+
+def test_what_is_not_reduced():
+    png = cv2.imencode(".png", np.zeros((900, 900, 3), np.uint8))[1].tobytes()
+    small = cv2.imencode(".jpg", np.zeros((60, 900, 3), np.uint8))[1].tobytes()
+    assert reduction(png, 100.0) == reduction(small, 100.0) == 1

@@ -1,0 +1,223 @@
+"""Plans: every selected row in exactly one shard, stable names and hashes, labels read no further than needed."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import re
+import tarfile
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipelines.plan.person_numbers import PersonNumbers
+from pipelines.plan.planning import (
+    RowSelection,
+    ShardSpec,
+    find_label_files,
+    plan_shards,
+    sample_key,
+)
+from pipelines.read.images import open_images
+from schemas import InputError
+
+
+def write_labels(path, names):
+    rows = len(names)
+    np.savez(
+        path,
+        imgname=np.array(names),
+        center=np.zeros((rows, 2)),
+        scale=np.ones(rows),
+        pose_cam=np.zeros((rows, 72), np.float32),
+        shape=np.zeros((rows, 10), np.float32),
+        cam_int=np.zeros((rows, 3, 3)),
+        gtkps=np.zeros((rows, 44, 3)),
+    )
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path):
+    rng = np.random.default_rng(0)
+    write_labels(tmp_path / "b-release.npz", [f"b/{i}.jpg" for i in rng.integers(0, 9, 17)])
+    write_labels(tmp_path / "a-release.npz", [f"a/{i}.jpg" for i in rng.integers(0, 9, 25)])
+    return tmp_path
+
+
+def planned_rows(specs):
+    return [
+        (part.label_file, row)
+        for spec in specs
+        for part in spec.rows
+        for row in range(part.start, part.stop, part.step)
+    ]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(1, 60),
+    st.one_of(st.none(), st.integers(-30, 30)),
+    st.one_of(st.none(), st.integers(-30, 30)),
+    st.integers(1, 7),
+)
+def test_every_selected_row_is_in_one_shard_in_order(plan_folder, size, first, last, every):
+    files = find_label_files([str(plan_folder / "*.npz")], with_images=True)
+    specs = list(plan_shards(files, None, size, RowSelection(first, last, every)))
+    expected = [(file.path, row) for file in files for row in list(range(file.rows))[first:last:every]]
+    assert [file.dataset for file in files] == ["a", "b"]
+    assert planned_rows(specs) == expected
+    assert [spec.name for spec in specs] == [f"{i:06d}" for i in range(len(specs))]
+    assert all(len(spec) == size for spec in specs[:-1])
+
+
+@pytest.fixture(scope="module")
+def plan_folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("plan")
+    for name, rows in (("b", 17), ("a", 25)):
+        write_labels(path / f"{name}-release.npz", [f"{name}/{i % 4}.jpg" for i in range(rows)])
+    return path
+
+
+def test_persons_count_the_earlier_rows_of_an_image(folder):
+    for file in find_label_files([str(folder)], with_images=True):
+        seen = Counter()
+        expected = []
+        for name in file.read()["imgname"]:
+            expected.append(seen[name])
+            seen[name] += 1
+        assert max(expected) > 0
+        assert PersonNumbers(file).read(0, file.rows).tolist() == expected
+        # they do not depend on which rows are selected
+        whole = [p for spec in plan_shards([file], None, 5) for p in spec.persons]
+        part = [p for spec in plan_shards([file], None, 5, RowSelection(3, None, 2)) for p in spec.persons]
+        assert whole == expected and part == expected[3::2]
+
+
+def test_person_numbers_do_not_depend_on_how_they_are_sorted(tmp_path, monkeypatch):
+    """Many small files instead of one, and the rows of an image far apart."""
+    names = [f"x/{i}.jpg" for i in np.random.default_rng(0).integers(0, 40, 1000)]
+    write_labels(tmp_path / "x.npz", names)
+    [file] = find_label_files([str(tmp_path / "x.npz")], with_images=True)
+    whole = PersonNumbers(file).read(0, 1000)
+    monkeypatch.setattr("pipelines.plan.person_numbers._BUCKET", 32)
+    parts = PersonNumbers(file)
+    assert parts.read(0, 1000).tolist() == whole.tolist() == [names[:i].count(name) for i, name in enumerate(names)]
+    assert parts.read(31, 33).tolist() == whole[31:33].tolist()
+
+
+def test_an_image_under_two_extensions_still_gives_different_keys(tmp_path):
+    write_labels(tmp_path / "x.npz", ["a/b.jpg", "a/b.png", "a/b"])
+    [file] = find_label_files([str(tmp_path / "x.npz")], with_images=True)
+    persons = PersonNumbers(file).read(0, 3)
+    keys = {sample_key("x", name, p) for name, p in zip(["a/b.jpg", "a/b.png", "a/b"], persons, strict=True)}
+    assert len(keys) == 3
+
+
+identity = st.tuples(
+    st.text(st.characters(exclude_characters="/", exclude_categories=()), min_size=1, max_size=8),
+    st.text("ab/.=+-_ äH\ud800", max_size=12).filter(lambda name: "." not in name),
+    st.integers(0, 30),
+)
+
+
+@given(identity, identity)
+def test_keys_are_injective_and_plain(one, other):
+    key = sample_key(*one)
+    assert re.fullmatch(r"[A-Za-z0-9_+=-]+", key)
+    assert (key == sample_key(*other)) == (one == other)
+
+
+def test_long_names_make_bounded_keys_that_stay_different():
+    keys = [sample_key("x", "long/" * 100 + end, 0) for end in ("a", "b")]
+    assert keys[0] != keys[1]
+    assert max(map(len, keys)) <= 200
+    assert sample_key("aic", "aic-train/Ab_1-2.jpg", 3) == "aic+aic-train+Ab_1-2+3"
+
+
+def test_specs_survive_json_and_pickle_and_carry_byte_ranges(folder):
+    with tarfile.open(folder / "0.tar", "w") as tar:
+        for i in range(6):
+            info = tarfile.TarInfo(f"a/{i}.jpg")
+            info.size = 10 + i
+            tar.addfile(info, io.BytesIO(b"%d" % i * (10 + i)))
+    files = find_label_files([str(folder)], with_images=True)
+    specs = list(plan_shards(files, open_images(str(folder)), 10))
+    assert specs == [ShardSpec.from_json(spec.to_json()) for spec in specs]
+    assert specs == pickle.loads(pickle.dumps(specs))
+    names = np.concatenate([file.read()["imgname"] for file in files])
+    found = [spec.image(i) for spec in specs for i in range(len(spec))]
+    for name, image in zip(names, found, strict=True):
+        if name in {f"a/{i}.jpg" for i in range(6)}:
+            assert (image.file, image.member, image.size) == ("0.tar", name, 10 + int(name[2]))
+        else:
+            assert image == "not in the 1 image tars"
+
+
+def test_hashes_change_with_rows_images_settings_and_labels_only(folder):
+    def hashes(settings="s", every=1, images=None):
+        files = find_label_files([str(folder)], with_images=True)
+        return [spec.hash for spec in plan_shards(files, images, 10, RowSelection(every=every), settings)]
+
+    base = hashes()
+    assert base == hashes()
+    assert len(set(base)) == len(base)
+    assert not set(base) & set(hashes("t"))
+    assert not set(base) & set(hashes(every=2))
+    (folder / "a").mkdir()
+    (folder / "a" / "1.jpg").write_bytes(b"12")
+    assert not set(base) & set(hashes(images=open_images(str(folder))))
+    content = dict(np.load(folder / "a-release.npz"))
+    content["pose_cam"][-1] += 1
+    np.savez(folder / "a-release.npz", **content)
+    changed = hashes()
+    assert not set(base[:3]) & set(changed[:3])  # rows of a
+    assert base[3:] == changed[3:]  # rows of b alone
+
+
+def test_the_plan_does_not_depend_on_where_the_files_lie(folder, tmp_path_factory):
+    other = tmp_path_factory.mktemp("elsewhere")
+    for path in folder.glob("*.npz"):
+        (other / path.name).write_bytes(path.read_bytes())
+    plans = [plan_shards(find_label_files([str(place)], with_images=True), None, 7) for place in (folder, other)]
+    assert [spec.hash for spec in plans[0]] == [spec.hash for spec in plans[1]]
+
+
+def test_only_image_names_are_read(folder, monkeypatch):
+    from pipelines.files import npz as npz_members
+
+    read = set()
+    original = npz_members._read_rows
+    monkeypatch.setattr(npz_members, "_read_rows", lambda p, c, m, a, b: read.add(m.name) or original(p, c, m, a, b))
+    list(plan_shards(find_label_files([str(folder)], with_images=True), None, 7))
+    assert read == {"imgname"}
+
+
+def test_labels_without_image_names_can_be_planned_without_images(tmp_path):
+    np.savez(tmp_path / "walk.npz", poses=np.zeros((5, 72)), betas=np.zeros(10))
+    files = find_label_files([str(tmp_path / "walk.npz")], with_images=False)
+    specs = list(plan_shards(files, None, 2))
+    assert [len(spec) for spec in specs] == [2, 2, 1]
+    with pytest.raises(InputError, match="imgname"):
+        find_label_files([str(tmp_path / "walk.npz")], with_images=True)
+
+
+def test_what_cannot_be_meant_is_refused(folder, tmp_path):
+    (tmp_path / "copy").mkdir()
+    (tmp_path / "copy" / "a.npz").write_bytes((folder / "a-release.npz").read_bytes())
+    with pytest.raises(InputError, match=r"data-set name 'a'"):
+        find_label_files([str(folder), str(tmp_path / "copy")], with_images=True)
+    with pytest.raises(InputError, match="no such label file"):
+        find_label_files([str(tmp_path / "*.npy")], with_images=True)
+    with pytest.raises(InputError, match=r"'c'.*a, b"):
+        find_label_files([str(folder)], with_images=True, datasets=["c"])
+    assert [f.dataset for f in find_label_files([str(folder)], with_images=True, datasets=["b"])] == ["b"]
+    for text in ("5", "a:b", "1:2:3"):
+        with pytest.raises(InputError, match="START:STOP"):
+            RowSelection.parse(text)
+    with pytest.raises(InputError, match="every"):
+        RowSelection.parse("", every=0)
+    assert RowSelection.parse("-3:").of(10) == range(7, 10)

@@ -1,0 +1,234 @@
+"""Shards behind URLs: what is copied when, by whom, and what happens when the wrong bytes come."""
+
+from __future__ import annotations
+
+import http.server
+import os
+import pickle
+import shlex
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from written_shards import label_columns, write_shard
+
+from schemas import InputError
+from train.data import copies
+from train.data.config import DataConfig
+from train.data.copies import Copies, beside
+from train.data.loader import PeopleStream, as_batch, stream
+from train.data.shards import find_shards
+
+SHARDS, PEOPLE = 6, 5
+RANGE = "{000000..000005}.tar"
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch):
+    monkeypatch.setattr(copies, "_PAUSE", 0.01)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("served")
+    for number in range(SHARDS):
+        columns = label_columns(PEOPLE, seed=number, first_row=10 * number)
+        columns["converged"][:], columns["vertex_error_mm"][:] = True, 5
+        write_shard(folder, f"{number:06d}", columns)
+    return folder
+
+
+class Served:
+    """A folder behind HTTP: its address, how often each file was asked for, and what is sent instead of a file."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.asked: Counter[str] = Counter()
+        self.instead: dict[str, list[bytes]] = {}
+
+    def tars(self) -> dict[str, int]:
+        return {name: count for name, count in self.asked.items() if name.endswith(".tar")}
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[Served]:
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *args) -> None:
+            super().__init__(*args, directory=str(folder))
+
+        def do_GET(self) -> None:
+            name = self.path.lstrip("/")
+            found.asked[name] += 1
+            if not found.instead.get(name):
+                super().do_GET()
+                return
+            content = found.instead[name].pop(0)
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_args) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        found = Served(f"http://127.0.0.1:{server.server_port}/")
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield found
+        server.shutdown()
+
+
+def people_of(shards: str, cache: Path, **data) -> PeopleStream:
+    return PeopleStream(DataConfig(shards=[shards], cache=str(cache), **data), 5)
+
+
+def keys(people: PeopleStream, **where) -> list[str]:
+    return [key for _, values in stream(people, **where) for key in as_batch(values).keys]
+
+
+def copied(cache: Path) -> list[str]:
+    return sorted(path.name for path in cache.glob("*/*.tar"))
+
+
+def wait_until(true) -> None:
+    end = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_shards_behind_urls_give_the_people_of_local_ones_and_are_copied_once(folder, tmp_path):
+    local = keys(people_of(str(folder), tmp_path))
+    with served(folder) as there:
+        people = people_of(there.address + RANGE, tmp_path)
+        assert keys(people, epochs=2)[: len(local)] == local
+        assert set(there.tars().values()) == {1} and len(there.tars()) == SHARDS
+    assert keys(people_of(there.address + RANGE, tmp_path)) == local  # the server is gone
+    assert not list(tmp_path.glob("*/.*.partial"))
+
+
+def test_tars_are_copied_when_they_are_needed_and_those_of_the_next_window_in_the_background(folder, tmp_path):
+    with served(folder) as there:
+        people = people_of(there.address + RANGE, tmp_path, window=2)
+        assert there.tars() == {}  # labels only
+        shard = people.people.shard[people.order.epoch(0)]
+
+        def tars_of(start: int, stop: int) -> list[str]:
+            return sorted({people.shards[n].url.rpartition("/")[2] for n in shard[start:stop]})
+
+        people[0, 0, 0]
+        wait_until(lambda: copied(tmp_path) == tars_of(0, 10))
+        time.sleep(0.2)
+        assert copied(tmp_path) == tars_of(0, 10) and len(tars_of(0, 10)) == 2
+        people[0, 1, 0]  # reads people of the same two; a window of ten people on come others
+        assert set(tars_of(5, 10)) < set(tars_of(5, 15))
+        wait_until(lambda: copied(tmp_path) == tars_of(0, 15))
+
+
+def _fetch(cache: str, url: str) -> int:
+    return Copies(cache).fetch(url).stat().st_size
+
+
+def test_processes_that_need_the_same_file_fetch_it_once(folder, tmp_path):
+    with served(folder) as there, ProcessPoolExecutor(4) as processes:
+        url = there.address + "000000.tar"
+        sizes = set(processes.map(_fetch, [str(tmp_path)] * 8, [url] * 8))
+        assert sizes == {(folder / "000000.tar").stat().st_size}
+        assert there.tars() == {"000000.tar": 1}
+
+
+def test_other_bytes_than_the_shards_json_tells_are_fetched_again_and_then_refused(folder, tmp_path, caplog):
+    whole = (folder / "000001.tar").read_bytes()
+    url_of = "{}000001.tar".format
+    with served(folder) as there:
+        there.instead["000001.tar"] = [whole[: len(whole) // 2]]
+        assert Copies(tmp_path).fetch(url_of(there.address)).read_bytes() == whole
+        assert "trying again" in caplog.text
+        there.instead["000001.tar"] = [whole[:512], b"", whole[:-1]]
+        with pytest.raises(InputError, match=r"000001\.tar: cannot be fetched: not the bytes") as caught:
+            Copies(tmp_path / "other").fetch(url_of(there.address))
+        assert caught.value.file == url_of(there.address)
+    assert copied(tmp_path / "other") == []
+
+
+def test_a_damaged_tar_without_checksum_is_not_kept(folder, tmp_path):
+    (tmp_path / "served").mkdir()
+    for ending in ("tar", "parquet"):
+        content = (folder / f"000000.{ending}").read_bytes()
+        (tmp_path / "served" / f"000000.{ending}").write_bytes(content[:2000] if ending == "tar" else content)
+    with served(tmp_path / "served") as there:
+        people = people_of(there.address + "000000.tar", tmp_path / "cache")
+        with pytest.raises(InputError, match="cut short"):
+            keys(people)
+        assert copied(tmp_path / "cache") == []
+        shards = (folder / "000000.tar").read_bytes()
+        (tmp_path / "served" / "000000.tar").write_bytes(shards)
+        assert len(keys(people)) == PEOPLE
+
+
+def test_files_that_are_not_there_are_told_by_url(folder, tmp_path):
+    with served(folder) as there:
+        with pytest.raises(InputError, match=r"000009\.parquet: cannot be fetched: curl .*exit status 22"):
+            find_shards([there.address + "000009.tar"], Copies(tmp_path))
+        with pytest.raises(InputError, match=r"--cache.*no folder for copies"):
+            find_shards([there.address + "000000.tar"])
+
+
+def test_copies_make_room_for_others_in_the_order_of_their_use(folder, tmp_path):
+    size = max(path.stat().st_size for path in folder.glob("*.tar"))
+    with served(folder) as there:
+        kept = Copies(tmp_path, gigabytes=2 * size / 1e9)
+        for place, number in enumerate((0, 1, 0, 2)):
+            # File systems tell times apart by milliseconds only.
+            path = kept.fetch(f"{there.address}{number:06d}.tar")
+            os.utime(path, (place, place))
+        assert copied(tmp_path) == ["000000.tar", "000002.tar"]
+        # Nobody notices, apart from having to wait.
+        tight = people_of(there.address + RANGE, tmp_path / "tight", window=2, cache_gb=2 * size / 1e9)
+        found = keys(tight, epochs=2)
+        # One more is there for the moment between a copy's coming and another's going.
+        wait_until(lambda: len(copied(tmp_path / "tight")) <= 2)
+    assert found == keys(people_of(str(folder), tmp_path, window=2), epochs=2)
+
+
+def test_a_copy_that_goes_while_it_is_looked_at_is_made_again(folder, tmp_path, monkeypatch):
+    gone, touch = [], os.utime
+
+    def utime(path) -> None:
+        if not gone:
+            gone.append(path)
+            Path(path).unlink()  # as another process does that needs the room
+        touch(path)
+
+    with served(folder) as there:
+        monkeypatch.setattr(copies.os, "utime", utime)
+        assert Copies(tmp_path).fetch(there.address + "000000.tar").is_file()
+        assert gone and there.tars() == {"000000.tar": 2}
+
+
+def test_commands_can_be_the_source(folder, tmp_path):
+    command = f"pipe:cat {shlex.quote(str(folder))}/"
+    assert beside(f"{command}000000.tar", "json") == f"{command}000000.json"
+    assert beside("pipe:aws s3 cp s3://b/0.tar -", "parquet") == "pipe:aws s3 cp s3://b/0.parquet -"
+    assert beside("https://a/0.tar?key=1", "json") == "https://a/0.json?key=1"
+    assert keys(people_of(command + RANGE, tmp_path)) == keys(people_of(str(folder), tmp_path))
+
+
+def test_places_of_copies(tmp_path):
+    copies = Copies(tmp_path)
+    one, table, other = (copies.path(f"https://a.tar.org/{name}") for name in ("x/0.tar", "x/0.parquet", "y/0.tar"))
+    assert (one.name, table.name) == ("0.tar", "0.parquet") and one.parent == table.parent != other.parent
+    with pytest.raises(InputError, match=r"expected the URL of a \.tar"):
+        copies.path("https://a/b.zip")
+
+
+def test_copies_can_be_sent_to_processes_that_start_anew(tmp_path):
+    first = Copies(tmp_path, 2.0)
+    first.ahead(["http://127.0.0.1:9/0.tar"])
+    again = pickle.loads(pickle.dumps(first))
+    assert (again.folder, again.most) == (tmp_path, 2_000_000_000)

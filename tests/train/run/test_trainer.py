@@ -1,0 +1,324 @@
+"""The trainer as its users run it: interrupted, continued, spread over processes, and fed with nonsense."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import cv2
+import pytest
+import torch
+from written_shards import label_columns, write_shard
+
+from schemas import InputError
+from train import SKELCF, load_checkpoint
+from train.config import VARIANTS, LossConfig, NetworkConfig
+from train.network.checkpoints import run_checkpoints
+from train.options import PRESETS, TrainOptions, option_values, parse_options, write_options
+from train.run import trainer
+from train.run.trainer import learning_rate, train
+
+SMALL = [
+    *("--backbone", "tiny", "--refinement-layers", "1", "--heads", "1", "--head-dim", "8", "--mlp-dim", "16"),
+    *(
+        "--hidden-dim",
+        "16",
+        "--batch",
+        "4",
+        "--epochs",
+        "2",
+        "--workers",
+        "0",
+        "--part",
+        "all",
+        "--precision",
+        "float32",
+    ),
+    *("--device", "cpu", "--learning-rate", "1e-4", "--evaluate-people", "0", "--panel-steps", "0"),
+]
+
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory) -> Path:
+    """15 people in two shards: three steps of 4 and one of 3."""
+    folder = tmp_path_factory.mktemp("shards")
+    for number, count in enumerate((8, 7)):
+        columns = label_columns(count, seed=number, first_row=20 * number)
+        columns["converged"][:], columns["vertex_error_mm"][:] = True, 5
+        write_shard(folder, f"{number:06d}", columns)
+    return folder
+
+
+def options(shards, output, *more: str) -> TrainOptions:
+    return parse_options(TrainOptions, arguments(shards, output, *more), "train", "")
+
+
+def arguments(shards, output, *more: str) -> list[str]:
+    return ["--shards", str(shards), "--output", str(output), *SMALL, *more]
+
+
+def parameters(output: Path, which="model") -> dict[str, torch.Tensor]:
+    return load_checkpoint(run_checkpoints(output)[-1], which).state_dict()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(shards, tmp_path_factory) -> Path:
+    output = tmp_path_factory.mktemp("runs") / "undisturbed"
+    assert train(options(shards, output)) == 0
+    assert [path.name for path in run_checkpoints(output)] == ["checkpoint-00000008.pt"]
+    return output
+
+
+def assert_same(one: Path, other: Path) -> None:
+    for which in ("model", "ema"):
+        first, second = parameters(one, which), parameters(other, which)
+        assert first.keys() == second.keys()
+        assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def start_process(shards, output, *more: str, torchrun: int = 0) -> subprocess.Popen:
+    run = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={torchrun}"] if torchrun else []
+    command = [sys.executable, *run, "-m", "train.command", *arguments(shards, output, *more)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    pipe = subprocess.PIPE
+    return subprocess.Popen(
+        command, env=environment, stdout=pipe, stderr=pipe, text=True, cwd=Path(__file__).parents[3]
+    )
+
+
+def wait_for(path: Path, process: subprocess.Popen | None = None, seconds: float = 90) -> None:
+    end = time.monotonic() + seconds
+    while not path.exists():
+        assert time.monotonic() < end and (process is None or process.poll() is None)
+        time.sleep(0.01)
+
+
+# ------------------------------------------------------------------------------------------------------ interruption
+
+
+def test_a_run_killed_in_mid_epoch_and_resumed_reaches_the_same_parameters_bit_for_bit(shards, undisturbed, tmp_path):
+    process = start_process(shards, tmp_path, "--checkpoint-steps", "1", "--workers", "1")
+    try:
+        wait_for(tmp_path / "checkpoint-00000002.pt", process)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    left = int(run_checkpoints(tmp_path)[-1].stem[-8:])
+    assert left < 8
+    assert train(options(shards, tmp_path)) == 0
+    assert_same(tmp_path, undisturbed)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_all_processes_ends_a_run_after_the_step_with_a_checkpoint(shards, undisturbed, tmp_path, number):
+    def stop():
+        wait_for(tmp_path / "checkpoint-00000001.pt")
+        for process in [*multiprocessing.active_children(), multiprocessing.current_process()]:
+            os.kill(process.pid, number)
+
+    before = signal.getsignal(number)
+    threading.Thread(target=stop).start()
+    assert train(options(shards, tmp_path, "--checkpoint-steps", "1", "--workers", "1")) == 128 + number
+    left = int(run_checkpoints(tmp_path)[-1].stem[-8:])
+    assert 0 < left < 8
+    assert train(options(shards, tmp_path)) == 0
+    assert_same(tmp_path, undisturbed)
+    assert signal.getsignal(number) is before
+
+
+def test_a_second_ctrl_c_ends_a_run_at_once(shards, tmp_path):
+    process = start_process(shards, tmp_path, "--checkpoint-steps", "1", "--workers", "1", "--epochs", "10000")
+    try:
+        wait_for(tmp_path / "checkpoint-00000002.pt", process)
+        while process.poll() is None:  # the two must come within one step
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.001)
+        _, errors = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert "Ctrl-C again" in errors
+    assert "KeyboardInterrupt" in errors or process.returncode == 130
+
+
+def test_checkpoints_hold_tensors_and_plain_values_and_the_newest_are_kept(shards, tmp_path):
+    train(options(shards, tmp_path, "--checkpoint-steps", "1", "--keep", "2", "--steps", "5"))
+    assert [path.name[-6:] for path in run_checkpoints(tmp_path)] == ["004.pt", "005.pt"]
+    assert not list(tmp_path.glob(".*"))
+    tree = torch.load(run_checkpoints(tmp_path)[-1], weights_only=True)
+    assert tree["training"]["epoch"] == 1 and tree["training"]["step"] == 1
+    assert list(tmp_path.glob("events.out.tfevents.*"))
+
+
+def test_a_finished_run_is_left_as_it_is(shards, undisturbed):
+    before = run_checkpoints(undisturbed)[-1].read_bytes()
+    assert train(options(shards, undisturbed)) == 0
+    assert run_checkpoints(undisturbed)[-1].read_bytes() == before
+
+
+def test_a_run_is_not_continued_with_another_order_of_people(shards, undisturbed):
+    for more, field in ((["--batch", "3"], "global batch"), (["--seed", "1"], "seed"), (["--limit", "9"], "shards")):
+        with pytest.raises(InputError, match=f"{field}.*another --output"):
+            train(options(shards, undisturbed, *more))
+
+
+# ---------------------------------------------------------------------------------------------------------- processes
+
+
+def test_two_processes_take_the_steps_of_one_with_the_same_global_batch(shards, undisturbed, tmp_path):
+    process = start_process(shards, tmp_path / "two", "--batch", "2", torchrun=2)
+    assert train(options(shards, tmp_path / "parts", "--batch", "2", "--accumulate", "2")) == 0
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors[-3000:]
+    one = parameters(undisturbed)
+    torch.manual_seed(0)
+    start = SKELCF(load_checkpoint(run_checkpoints(undisturbed)[-1]).config).state_dict()
+    for output in (tmp_path / "two", tmp_path / "parts"):
+        other = parameters(output)
+        apart = max(float((one[name] - other[name]).abs().max()) for name in one)
+        assert apart < 1e-5
+    assert max(float((one[name] - start[name]).abs().max()) for name in one) > 2e-4  # they did move
+
+
+# --------------------------------------------------------------------------------------------------- what can happen
+
+
+def spoil(monkeypatch, steps) -> None:
+    """The loss is not a number in these steps."""
+    calls, real = iter(range(1000)), trainer.total
+
+    def total(*args):
+        loss = real(*args)
+        return loss._replace(total=loss.total * float("nan")) if next(calls) in steps else loss
+
+    monkeypatch.setattr(trainer, "total", total)
+
+
+def test_a_step_whose_loss_is_not_finite_is_skipped_and_counted(shards, tmp_path, monkeypatch):
+    spoil(monkeypatch, {1, 2})
+    assert train(options(shards, tmp_path, "--steps", "4")) == 0
+    state = torch.load(run_checkpoints(tmp_path)[-1], weights_only=True)["training"]
+    assert (state["skipped"], state["updates"]) == (2, 2)
+    assert all(torch.isfinite(value).all() for value in parameters(tmp_path).values())
+
+
+def test_too_many_such_steps_stop_the_run(shards, tmp_path, monkeypatch):
+    spoil(monkeypatch, set(range(100)))
+    with pytest.raises(InputError, match="not finite in 3 steps"):
+        train(options(shards, tmp_path, "--nonfinite-limit", "3"))
+
+
+def test_curves_pictures_and_measures_on_held_out_people_are_written(shards, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    more = ("--part", "training", "--held-out", "0.4", "--evaluate-people", "2", "--panel-steps", "2", "--limit", "4")
+    more += ("--log-steps", "1", "--peak-tflops", "0.1")
+    assert train(options(shards, tmp_path, *more)) == 0  # an epoch is one step
+    written = EventAccumulator(str(tmp_path))
+    written.Reload()
+    scalars, images = written.Tags()["scalars"], written.Tags()["images"]
+    expected = {"loss/total", "loss/final/joints_2d", "loss/coarse/betas", "optimiser/learning_rate"}
+    expected |= {"time/people_per_second", "time/share_waiting_for_data", "held_out/mpjpe_mm", "held_out/pck_0.05"}
+    expected |= {"mean_person/mpjpe_mm", "time/model_flop_utilisation"}
+    assert expected <= set(scalars) and images == ["people"]
+    assert [event.step for event in written.Scalars("loss/total")] == [1, 2]
+    assert {path.name for path in (tmp_path / "panels").iterdir()} == {"00000000.png", "00000002.png"}
+    assert (tmp_path / "before_after.png").stat().st_size > 10_000
+    assert len(written.Scalars("mean_person/mpjpe_mm")) == 1
+    assert all(0 < event.value < 1 for event in written.Scalars("time/model_flop_utilisation"))
+    assert cv2.imread(str(tmp_path / "curves.png")).std() > 10
+    assert parse_options(TrainOptions, ["--config", str(tmp_path / "options.yaml")], "train", "").data.limit == 4
+
+
+def scalars(folder: Path, name: str) -> list[float]:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    written = EventAccumulator(str(folder))
+    written.Reload()
+    return [event.value for event in written.Scalars(name)]
+
+
+def test_losses_are_told_as_means_over_the_steps_since_they_were_last_told(shards, tmp_path):
+    for steps in (1, 4):
+        train(options(shards, tmp_path / str(steps), "--steps", "4", "--log-steps", str(steps)))
+    for name in ("loss/total", "loss/final/joints_3d"):
+        each, together = scalars(tmp_path / "1", name), scalars(tmp_path / "4", name)
+        assert len(each) == 4 and len(together) == 1
+        assert together[0] == pytest.approx(sum(each) / 4, rel=1e-5) and max(each) > 1.01 * min(each)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_variant_trains(shards, tmp_path, name):
+    more = ("--variant", name, "--steps", "1", "--query-dim", "16", "--refinement-layers", "2", "--limit", "4")
+    assert train(options(shards, tmp_path, *more)) == 0
+    assert load_checkpoint(run_checkpoints(tmp_path)[-1]).config.refinement_layers == (
+        0 if name == "no-refinement" else 2
+    )
+
+
+def test_bf16(shards, tmp_path):
+    assert train(options(shards, tmp_path, "--steps", "1", "--precision", "bf16", "--limit", "2")) == 0
+    assert all(value.dtype == torch.float32 for value in parameters(tmp_path).values())
+
+
+def test_training_can_begin_from_another_runs_weights(shards, undisturbed, tmp_path):
+    begun = str(run_checkpoints(undisturbed)[-1])
+    train(options(shards, tmp_path, "--steps", "1", "--learning-rate", "0", "--initialise", begun))
+    first, second = parameters(undisturbed), parameters(tmp_path)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+# ---------------------------------------------------------------------------------------------------------- options
+
+
+def test_learning_rate_warms_up_and_decays():
+    plain = TrainOptions(learning_rate=1.0, warmup_epochs=0.5)
+    assert [learning_rate(plain, step, 8, 80) for step in (0, 1, 3, 4, 79)] == [0.25, 0.5, 1.0, 1.0, 1.0]
+    cosine = TrainOptions(learning_rate=1.0, warmup_epochs=0.5, decay="cosine")
+    assert learning_rate(cosine, 4, 8, 84) == 1.0
+    assert learning_rate(cosine, 44, 8, 84) == pytest.approx(0.5)
+    assert learning_rate(cosine, 83, 8, 84) < 0.01
+
+
+@pytest.mark.parametrize("preset", sorted(path.stem for path in PRESETS.glob("*.yaml")))
+def test_presets_and_files_can_be_overridden(preset, tmp_path):
+    found = parse_options(TrainOptions, ["--preset", preset, "--epochs", "7", "--shards", "a", "b"], "train", "")
+    assert (found.epochs, found.data.shards, found.data.part) == (
+        7,
+        ["a", "b"],
+        "all" if preset == "overfit" else "training",
+    )
+    write_options(tmp_path / "options.yaml", found)
+    assert parse_options(TrainOptions, ["--config", str(tmp_path / "options.yaml")], "train", "") == found
+
+
+def test_the_papers_settings():
+    paper = parse_options(TrainOptions, ["--preset", "paper"], "train", "")
+    settings = option_values(paper)
+    assert paper.network == NetworkConfig(checkpoint_activations=True) and paper.loss == LossConfig()
+    expected = {"batch": 64, "epochs": 30, "learning_rate": 1e-5, "weight_decay": 1e-4, "ema": 0.9995, "ema_ramp": 6000}
+    expected |= {"gradient_norm": 1.0, "scale_change": 0.1, "colour": 0.2, "extreme_crop": 0.1, "photometric": 0.3}
+    expected |= {"rotation": 0.0, "mirror": 0.0, "warmup_epochs": 1.0, "decay": "none", "variant": "skel-cf"}
+    assert {name: settings[name] for name in expected} == expected
+    assert [
+        parse_options(TrainOptions, ["--preset", p], "", "").network.backbone for p in ("one-gpu", "laptop", "tiny")
+    ] == [*("h", "s", "tiny")]
+
+
+def test_unknown_presets_and_options_are_told(tmp_path):
+    with pytest.raises(InputError, match=r"no preset 'huge'.*laptop, one-gpu, overfit, paper, tiny"):
+        parse_options(TrainOptions, ["--preset", "huge"], "train", "")
+    (tmp_path / "x.yaml").write_text("learningrate: 1\n")
+    with pytest.raises(InputError, match="no such option; expected learning_rate"):
+        parse_options(TrainOptions, ["--config", str(tmp_path / "x.yaml")], "train", "")
+    with pytest.raises(InputError, match="absent"):
+        parse_options(TrainOptions, ["--config", str(tmp_path / "absent.yaml")], "train", "")

@@ -1,0 +1,1 @@
+"""People streamed from shards, augmented and batched."""

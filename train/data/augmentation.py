@@ -1,0 +1,249 @@
+"""From a stored person to a network input, changed at random, with labels that stay true.
+
+All changes of geometry are changes of the camera, so that image, 2D, 3D and parameters agree under the full-perspective
+camera: another box in the same photograph (scale, shift, extreme crop), a camera rolled about its axis (rotation), and
+a mirrored world (mirror). In pixels the last two turn or flip the photograph about its principal point. One affine
+takes the stored crop to the input. Pixel convention: schemas.hmr_skel (origin at the outer corner of the first pixel).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import cv2
+import numpy as np
+import simplejpeg
+
+from fitting.body.mirror import COUNTERPART, MIRROR_SIGN
+from schemas import KEYPOINT_NAMES, MIRRORED_KEYPOINTS, InputError
+from train.data.augmentation_config import NONE, AugmentationConfig
+from train.data.shards import Person
+
+INPUT = 256
+"""Side of the network's input, px."""
+
+
+def _bodies_part(*names: str) -> np.ndarray:
+    return np.array([any(name in keypoint for name in names) for keypoint in KEYPOINT_NAMES])
+
+
+_HEAD = ("nose", "eye", "ear", "neck", "head", "jaw")
+_PARTS = (
+    _bodies_part(*_HEAD, "shoulder", "elbow", "wrist", "hip", "pelvis", "thorax", "spine"),
+    _bodies_part(*_HEAD, "shoulder", "elbow", "thorax"),
+    _bodies_part(*_HEAD, "shoulder"),
+    _bodies_part("hip", "knee", "ankle", "toe", "heel", "pelvis"),
+    _bodies_part("shoulder", "hip", "neck", "thorax", "spine", "pelvis"),
+    _bodies_part("left_shoulder", "left_elbow", "left_wrist"),
+    _bodies_part("right_shoulder", "right_elbow", "right_wrist"),
+    _bodies_part("left_hip", "left_knee", "left_ankle", "left_heel"),
+    _bodies_part("right_hip", "right_knee", "right_ankle", "right_heel"),
+)
+"""What an extreme crop can show: without legs, above the waist, the head, the legs, the trunk, one limb."""
+_PART_MARGIN = 1.25
+_SMALLEST_PART = 0.1
+"""An extreme crop is at least this part of the person's box."""
+
+
+def augment(
+    person: Person,
+    config: AugmentationConfig = NONE,
+    rng: np.random.Generator | None = None,
+    root_basis: np.ndarray | None = None,
+    margin: float = 1.0,
+) -> dict[str, Any]:
+    """The network's input and its labels; `rng` is needed unless `config` is NONE.
+
+    The result has `image` (256, 256, 3) uint8 RGB; `poses` (46,), `betas` (10,); `keypoints_3d` (44, 4) m in the
+    (changed) camera's frame; `keypoints_2d` (44, 3) in crop coordinates, -0.5 to 0.5; and the framing: `center` (2,),
+    `box`, `focal`, `principal` (2,), px of the changed photograph; float32.
+
+    `root_basis` (3, 3), from `root_basis()`, is needed for rotations. The input shows the box times `margin`. Raises
+    InputError, with tar and key, for an image that cannot be decoded and for a person without box.
+    """
+    document, labels = person.document, person.arrays
+    rng = rng or np.random.default_rng(0)
+    center, box = np.asarray(document["box_center"], np.float64), float(document["box_size"]) * margin
+    if not box > 0:
+        raise InputError(f"sample {person.key}: no box", file=person.tar, field="box_size", expected="more than 0 px")
+    focal, principal = _camera(labels["cam_int"], document["image_size"], center, box)
+    keypoints_2d, keypoints_3d = labels["keypoints_2d"].astype(np.float64), labels["keypoints_3d"].copy()
+    poses = labels["poses"].copy()
+    if rng.random() < config.extreme_crop:
+        center, box = _part_box(keypoints_2d, center, box, rng)
+    box *= 1 + rng.uniform(-1, 1) * config.scale_change
+    center = center + rng.uniform(-1, 1, 2) * config.shift * box
+    mirrored, roll = rng.random() < config.mirror, math.radians(rng.uniform(-1, 1) * config.rotation)
+    turn = np.array([[math.cos(roll), -math.sin(roll)], [math.sin(roll), math.cos(roll)]])
+    if mirrored:
+        turn = turn @ np.diag([-1.0, 1.0])
+        keypoints_2d, keypoints_3d = keypoints_2d[MIRRORED_KEYPOINTS], keypoints_3d[MIRRORED_KEYPOINTS]
+        poses = poses[COUNTERPART] * MIRROR_SIGN.astype(np.float32)
+    if roll:
+        poses = rotate_root(poses, roll, root_basis)
+    keypoints_3d[:, :2] = keypoints_3d[:, :2] @ turn.T
+    keypoints_2d[:, :2] = principal + (keypoints_2d[:, :2] - principal) @ turn.T
+    if not roll and config.scale_change:
+        center, box = _on_the_grid(center, box, labels["crop_affine"])
+    straight, straight_box = center, box
+    center = principal + turn @ (center - principal)
+    keypoints_2d[:, :2] = (keypoints_2d[:, :2] - center) / box
+
+    if not roll and config.scale_change:
+        image = _cut(person, straight, straight_box, labels["crop_affine"], mirrored)
+    else:
+        zoom = INPUT / box
+        to_input = np.zeros((2, 3))
+        to_input[:, :2] = zoom * turn
+        to_input[:, 2] = zoom * (principal - turn @ principal - center) + INPUT / 2
+        image = _warp(person, to_input @ _inverse(labels["crop_affine"].astype(np.float64)))
+    image = change_colours(image, config, rng)
+    return {
+        "image": image,
+        "poses": poses,
+        "betas": labels["betas"],
+        "keypoints_3d": keypoints_3d,
+        "keypoints_2d": keypoints_2d.astype(np.float32),
+        "center": center.astype(np.float32),
+        "box": np.float32(box),
+        "focal": np.float32(focal),
+        "principal": principal.astype(np.float32),
+    }
+
+
+def root_basis(skel) -> np.ndarray:
+    """(3, 3) frame in which SKEL's pelvis angles turn (fitting.fit.root), of a fitting.SKEL."""
+    return (skel.per_joint_rot[0] @ skel.apose_rotations[0].T).double().numpy()
+
+
+def rotate_root(poses: np.ndarray, roll: float, basis: np.ndarray | None) -> np.ndarray:
+    """Poses (46,) of the same person seen by a camera rolled by -`roll` about its optical axis, rad."""
+    if basis is None:
+        raise InputError("rotation needs the body's frame", field="rotation", expected="root_basis of the body")
+    tilt, lean, turn = poses[:3].astype(np.float64)
+    pelvis = _rotation(1, turn) @ _rotation(0, lean) @ _rotation(2, tilt)
+    r = basis.T @ _rotation(2, roll) @ basis @ pelvis
+    changed = poses.copy()
+    changed[:3] = np.arctan2(r[1, 0], r[1, 1]), -np.arcsin(np.clip(r[1, 2], -1, 1)), np.arctan2(r[0, 2], r[2, 2])
+    return changed
+
+
+def decode(person: Person, zoom: float) -> tuple[np.ndarray, np.ndarray]:
+    """RGB pixels, at the smallest scale at which a `zoom` of the stored image still loses nothing, and that scale (2,).
+
+    Raises InputError that names tar and key.
+    """
+    try:
+        height, width, _, _ = simplejpeg.decode_jpeg_header(person.image)
+        # The decoder halves the size as long as both sides stay above these.
+        least = (0, 0) if zoom > 0.5 else (math.ceil(width * zoom), math.ceil(height * zoom))
+        pixels = simplejpeg.decode_jpeg(
+            person.image, colorspace="RGB", fastdct=True, fastupsample=True, min_width=least[0], min_height=least[1]
+        )
+    except ValueError as error:
+        problem = f"sample {person.key}: its .jpg cannot be decoded ({error})"
+        raise InputError(problem, file=person.tar, expected="a whole JPEG image") from error
+    return pixels, np.array([pixels.shape[1] / width, pixels.shape[0] / height])
+
+
+def change_colours(image: np.ndarray, config: AugmentationConfig, rng: np.random.Generator) -> np.ndarray:
+    """The image (H, W, 3) uint8 with random colour gains, and perhaps one photometric flaw."""
+    if config.colour:
+        image = cv2.transform(image, np.diag(1 + rng.uniform(-1, 1, 3) * config.colour))
+    if rng.random() >= config.photometric:
+        return image
+    flaw = rng.integers(6)
+    if flaw == 0:
+        return cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.5, 2.5)))
+    if flaw == 1:  # motion
+        length = int(rng.integers(3, 12))
+        kernel, angle = np.zeros((length, length), np.float32), rng.uniform(0, math.pi)
+        reach = (length - 1) / 2 * np.array([math.cos(angle), math.sin(angle)])
+        first, last = (np.rint((length - 1) / 2 + s * reach).astype(int).tolist() for s in (-1, 1))
+        cv2.line(kernel, first, last, 1.0)
+        return cv2.filter2D(image, -1, kernel / kernel.sum())
+    if flaw == 2:
+        noise = rng.standard_normal(image.shape, np.float32) * rng.uniform(4, 20)
+        return np.clip(image + noise, 0, 255).astype(np.uint8)
+    if flaw == 3:
+        data = simplejpeg.encode_jpeg(image, quality=int(rng.integers(10, 50)), colorspace="RGB")
+        return simplejpeg.decode_jpeg(data, colorspace="RGB")
+    if flaw == 4:  # low resolution
+        side = int(image.shape[0] * rng.uniform(0.25, 0.7))
+        small = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA)
+        return cv2.resize(small, image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+    contrast, brightness = rng.uniform(0.5, 1.3), rng.uniform(-30, 30)
+    table = np.clip((np.arange(256) - 128) * contrast + 128 + brightness, 0, 255).astype(np.uint8)
+    return cv2.LUT(image, table)
+
+
+def _on_the_grid(center: np.ndarray, box: float, crop_affine: np.ndarray) -> tuple[np.ndarray, float]:
+    """The box moved by less than a pixel of the stored image, so that it begins and ends between two pixels."""
+    zoom, shift = crop_affine[0, 0].astype(np.float64), crop_affine[:, 2].astype(np.float64)
+    side = max(round(box * zoom), 1)
+    corner = np.rint(zoom * center + shift - side / 2)
+    return (corner + side / 2 - shift) / zoom, side / zoom
+
+
+def _cut(person: Person, center: np.ndarray, box: float, crop_affine: np.ndarray, mirrored: bool) -> np.ndarray:
+    """The input for a box on the grid of the stored image: a rectangle of it, resized, which is quicker than a warp."""
+    zoom = float(crop_affine[0, 0])
+    side = round(box * zoom)
+    left, top = np.rint(zoom * center + crop_affine[:, 2] - side / 2).astype(int).tolist()
+    pixels, scale = decode(person, INPUT / side)
+    if (scale != 1).any():
+        affine = np.array([[INPUT / side, 0, -left * INPUT / side], [0, INPUT / side, -top * INPUT / side]])
+        image = _warped(pixels, scale, affine)
+    else:
+        inside = pixels[max(top, 0) : max(top + side, 0), max(left, 0) : max(left + side, 0)]
+        if inside.shape[:2] != (side, side):
+            canvas = np.zeros((side, side, 3), np.uint8)
+            y, x = max(-top, 0), max(-left, 0)
+            canvas[y : y + inside.shape[0], x : x + inside.shape[1]] = inside
+            inside = canvas
+        image = cv2.resize(inside, (INPUT, INPUT), interpolation=cv2.INTER_LINEAR)
+    return cv2.flip(image, 1) if mirrored else image
+
+
+def _warp(person: Person, affine: np.ndarray) -> np.ndarray:
+    """The stored image under an affine from stored to input pixels; black outside."""
+    return _warped(*decode(person, math.sqrt(abs(np.linalg.det(affine[:, :2])))), affine)
+
+
+def _warped(pixels: np.ndarray, scale: np.ndarray, affine: np.ndarray) -> np.ndarray:
+    affine = affine @ np.diag([1 / scale[0], 1 / scale[1], 1])
+    # OpenCV's origin is the centre of the first pixel.
+    affine[:, 2] += 0.5 * affine[:, :2].sum(1) - 0.5
+    return cv2.warpAffine(pixels, affine, (INPUT, INPUT), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+
+
+def _camera(cam_int: np.ndarray, image_size, center: np.ndarray, box: float) -> tuple[float, np.ndarray]:
+    """Focal length and principal point. Unknown cameras get the image's diagonal as focal length and its middle."""
+    focal = float(cam_int[0, 0] + cam_int[1, 1]) / 2
+    if focal > 0:
+        return focal, cam_int[:2, 2].astype(np.float64)
+    size = np.asarray(image_size, np.float64)
+    return (float(np.hypot(*size)), size / 2) if (size > 0).all() else (5 * box, center)
+
+
+def _part_box(keypoints: np.ndarray, center: np.ndarray, box: float, rng: np.random.Generator):
+    """Centre and side of a square around a part of the body; the box as it is if too little of the part is known."""
+    shown = keypoints[_PARTS[rng.integers(len(_PARTS))] & (keypoints[:, 2] > 0), :2]
+    if len(shown) < 2:
+        return center, box
+    low, high = shown.min(0), shown.max(0)
+    side = max(float((high - low).max()) * _PART_MARGIN, _SMALLEST_PART * box)
+    return ((low + high) / 2, side) if side < box else (center, box)
+
+
+def _inverse(affine: np.ndarray) -> np.ndarray:
+    """(3, 3) inverse of a (2, 3) affine."""
+    return np.linalg.inv(np.vstack([affine, [0, 0, 1]]))
+
+
+def _rotation(axis: int, angle: float) -> np.ndarray:
+    rotation, (i, j) = np.eye(3), ((axis + 1) % 3, (axis + 2) % 3)
+    rotation[i, i] = rotation[j, j] = math.cos(angle)
+    rotation[i, j], rotation[j, i] = -math.sin(angle), math.sin(angle)
+    return rotation

@@ -1,0 +1,247 @@
+"""Batches of people from HMR-SKEL shards, in an order that can be taken up anywhere.
+
+Every batch is a function of its place (epoch, step, part) alone: worker processes take places in turn, and random
+changes are seeded by the place of the person in the epoch. So neither the number of workers nor an interruption
+changes what comes.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import signal
+import zlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, wait
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from schemas import InputError
+from train.data.augmentation import augment
+from train.data.augmentation_config import NONE, AugmentationConfig
+from train.data.config import DataConfig
+from train.data.copies import Copies
+from train.data.order import Cut, Order, People, Places, parse_weights
+from train.data.shards import LABELS, OpenTars, Shard, find_shards, read_columns
+from train.network.camera import Framing
+from train.run.losses import Targets
+
+log = logging.getLogger(__name__)
+
+_PATIENCE = 1.0
+"""Seconds that a batch is waited for when nobody wants it any more."""
+_FILTERED = ("dataset", "imgname", "converged", "vertex_error_mm", "crop_size", "box_size")
+
+
+@dataclass
+class Batch:
+    """People, and what share of the step's people they are. Tensors are on the device that `to` was last given."""
+
+    image: Tensor
+    """(B, 256, 256, 3) uint8 RGB."""
+    targets: Targets
+    share: float
+    """This batch's people divided by those of its step on all ranks; 0 for a stand-in that nothing is left for."""
+    people: int
+    """People of the step on all ranks."""
+    keys: list[str]
+    """Tar members without ending."""
+
+    def to(self, device: torch.device | str) -> Batch:
+        move = lambda value: value.to(device, non_blocking=True)  # noqa: E731
+        framing = Framing(*map(move, self.targets.framing))
+        targets = Targets(*map(move, self.targets[:-1]), framing)
+        return Batch(move(self.image), targets, self.share, self.people, self.keys)
+
+
+def select_people(shards: Sequence[Shard], config: DataConfig) -> tuple[People, list[int]]:
+    """Who passes the filters, and how many people each shard holds in all. Reads Parquet files only.
+
+    Raises InputError if nobody passes, and for damaged or outdated files.
+    """
+    names: dict[str, int] = {}
+    parts, totals, dropped = [], [], dict.fromkeys(("no image", "not converged", "error", "small box", "other part"), 0)
+    for number, shard in enumerate(shards):
+        columns = read_columns(shard, _FILTERED)
+        totals.append(len(columns["dataset"]))
+        kept = np.ones(totals[-1], bool)
+        checks = {
+            "no image": columns["crop_size"].reshape(-1, 2).min(1) > 0,
+            "not converged": columns["converged"].astype(bool) | config.unconverged,
+            "error": columns["vertex_error_mm"] <= config.max_vertex_error_mm,
+            "small box": columns["box_size"] >= config.smallest_box,
+            "other part": _in_part(columns["imgname"], config),
+        }
+        for reason, passes in checks.items():
+            dropped[reason] += int((kept & ~passes).sum())
+            kept &= passes
+        places = np.flatnonzero(kept)
+        codes = [names.setdefault(str(name), len(names)) for name in columns["dataset"][places]]
+        parts.append(np.stack([np.full(len(places), number), places, np.array(codes, np.int64)]))
+    shard, place, dataset = np.concatenate(parts, 1).astype(np.int32)[:, : config.limit or None]
+    people = People(shard, place, dataset, tuple(names))
+    reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.items() if count)
+    log.info("%d of %d people in %d shards%s", len(people), sum(totals), len(shards), reasons and f"; left: {reasons}")
+    if not len(people):
+        raise InputError(f"none of {sum(totals)} people pass the filters ({reasons})", file=shards[0].tar)
+    return people, totals
+
+
+def _in_part(images: np.ndarray, config: DataConfig) -> np.ndarray:
+    if config.part == "all":
+        return np.ones(len(images), bool)
+    held = np.array([zlib.crc32(str(name).encode()) % 10_000 < config.held_out * 10_000 for name in images], bool)
+    return held if config.part == "held-out" else ~held
+
+
+class PeopleStream(Dataset):
+    """Batches by place (epoch, step, part), for one rank."""
+
+    def __init__(
+        self,
+        config: DataConfig,
+        batch: int,
+        *,
+        seed: int = 0,
+        ranks: int = 1,
+        rank: int = 0,
+        parts: int = 1,
+        shuffle: bool = True,
+        augmentation: AugmentationConfig = NONE,
+        root_basis: np.ndarray | None = None,
+        fields: Sequence[str] = LABELS,
+    ) -> None:
+        self.config, self.augmentation, self.root_basis, self.fields = config, augmentation, root_basis, fields
+        copies = Copies(Path(config.cache).expanduser(), config.cache_gb)
+        self.shards = find_shards(config.shards, copies)
+        self.people, totals = select_people(self.shards, config)
+        self.order = Order(self.people, seed, config.window, shuffle, parse_weights(config.weights))
+        self.cut = Cut(int(self.order.counts().sum()), batch, ranks, parts)
+        self.seed, self.rank = seed, rank
+        window = max(config.window, 1) * len(self.people.datasets)
+        self.tars = OpenTars(self.shards, totals, 2 * window + 2, copies)
+        # People of a window: while they come, the shards of the next one are copied.
+        self.ahead = window * sum(totals) // len(self.shards) if any(shard.url for shard in self.shards) else 0
+
+    def __getitem__(self, place: tuple[int, int, int]) -> dict[str, Any]:
+        """The batch at a place, as the plain values that `as_batch` takes; or the InputError that reading it caused."""
+        epoch, step, part = place
+        start, stop = self.cut.piece(step, part, self.rank)
+        first, last = self.cut.step(step)
+        rows = []
+        if self.ahead:
+            coming = self.order.coming(epoch, first, self.ahead)
+            self.tars.soon(list(dict.fromkeys(self.people.shard[coming].tolist())))
+        try:
+            for at in range(start, stop) if stop > start else [first]:
+                rows.append(self.read(epoch, at))
+        except InputError as error:  # the loader would bury it in the worker's traceback
+            return {"error": error}
+        stacked: dict[str, Any] = {name: np.stack([row[name] for row in rows]) for name in rows[0] if name != "key"}
+        # Between processes every tensor takes a socket of its own, which is quicker than a pipe for the pixels alone.
+        stacked["image"] = torch.from_numpy(stacked["image"])
+        share = (stop - start) / (last - first)
+        return stacked | {"share": share, "people": last - first, "keys": [row["key"] for row in rows]}
+
+    def read(self, epoch: int, position: int) -> dict[str, Any]:
+        """The person at a position of an epoch, as network input and labels."""
+        index = self.order.epoch(epoch)[position]
+        person = self.tars[int(self.people.shard[index])].person(int(self.people.place[index]), self.fields)
+        rng = np.random.default_rng([self.seed, epoch, position])
+        found = augment(person, self.augmentation, rng, self.root_basis, self.config.margin)
+        extra = {name: person.arrays[name] for name in self.fields if name not in LABELS}
+        return found | extra | {"key": person.key}
+
+
+def as_batch(values: dict[str, Any]) -> Batch:
+    """What a PeopleStream gave, as a Batch. Raises the InputError that reading it caused."""
+    if "error" in values:
+        raise values["error"]
+    framing = Framing(*(torch.from_numpy(values[name]) for name in Framing._fields))
+    targets = Targets(*(torch.from_numpy(values[name]) for name in Targets._fields[:-1]), framing)
+    return Batch(values["image"], targets, values["share"], values["people"], values["keys"])
+
+
+def stream(
+    people: PeopleStream, epoch: int = 0, step: int = 0, epochs: int = 1, workers: int = 0, pinned: bool = False
+) -> Iterator[tuple[tuple[int, int, int], dict[str, Any]]]:
+    """(place, values for `as_batch`) from a place on, to the end of epoch `epochs` - 1. Workers live that long."""
+    places = Places(people.cut, epoch, step, epochs)
+    loader = DataLoader(
+        people,
+        batch_size=None,
+        collate_fn=_as_it_is,  # the default makes tensors of all arrays
+        sampler=places,
+        num_workers=workers,
+        pin_memory=pinned,
+        worker_init_fn=_start_worker,
+        prefetch_factor=4 if workers else None,
+    )
+    batches = iter(loader)
+    if not workers:
+        yield from zip(places, batches, strict=True)
+        return
+    # Python ends what its processes have left with a SIGTERM and waits; these outlive one, so they are ended in time.
+    end = partial(_end, batches)
+    atexit.register(end)
+    ahead = _ahead(batches)
+    try:
+        yield from zip(places, ahead, strict=True)
+    finally:
+        ahead.close()
+        end()
+        atexit.unregister(end)
+
+
+def _ahead(batches: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The same, the next one always being fetched: what a worker has made takes milliseconds to come over."""
+    coming = _fetched(batches)
+    try:
+        while (batch := coming.result()) is not None:
+            coming = _fetched(batches)
+            yield batch
+    finally:
+        wait([coming], _PATIENCE)
+
+
+def _fetched(batches: Iterator[dict[str, Any]]) -> Future[dict[str, Any] | None]:
+    """The next batch, None at the end, from a thread that nobody has to wait for."""
+    future: Future[dict[str, Any] | None] = Future()
+
+    def fetch() -> None:
+        try:
+            future.set_result(next(batches, None))
+        except BaseException as error:
+            future.set_exception(error)
+
+    Thread(target=fetch, daemon=True).start()
+    return future
+
+
+def _end(batches: Any) -> None:
+    """Ends a loader's workers: in peace, or those that are in the midst of something long by force."""
+    batches._shutdown_workers()
+    for worker in batches._workers:
+        worker.kill()
+
+
+def _as_it_is(values: dict[str, Any]) -> dict[str, Any]:
+    return values
+
+
+def _start_worker(_number: int) -> None:
+    import cv2
+
+    # A scheduler may send SIGTERM, a terminal SIGINT, to all processes; whether to stop is for the trainer to say.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)

@@ -1,0 +1,1 @@
+"""Estimates against truth, by protocol."""

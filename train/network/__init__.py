@@ -1,0 +1,1 @@
+"""The network, its camera and its checkpoints."""

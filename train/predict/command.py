@@ -1,0 +1,198 @@
+"""The command `hmr-skel predict`: SKEL parameters of the people in a photograph, from a box around each."""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from simple_parsing import field as positional
+
+from schemas import InputError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from fitting import SKEL
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class PredictOptions:
+    """SKEL parameters of the people in a photograph."""
+
+    checkpoint: str = positional(positional=True)
+    """this project's or a released network, or the folder of a training run"""
+    image: Path = positional(positional=True)  # noqa: RUF009
+    """the photograph"""
+    output: Path = Path("prediction.npz")
+    """the .npz to write: poses, betas, trans, joints (camera frame, m), focal, boxes"""
+    boxes: list[float] = field(default_factory=list)
+    """left top right bottom of each person, px, four numbers per person; default: the whole image is one box"""
+    box_margin: float = 1.2
+    """side of the square that the network sees divided by the longer side of the box"""
+    focal: float = 0.0
+    """focal length, px; 0 = what the camera network says, or, without one, the image's diagonal"""
+    camera: str = ""
+    """checkpoint with the focal-length network (CameraHMR's, or SKEL-CF's)"""
+    which: Literal["ema", "model"] = "ema"
+    """weights of the checkpoint to take: the moving average, or those last trained"""
+    overlay: Path | None = None
+    """also draw skin and bones over the photograph (.png or .jpg)"""
+    mesh: Path | None = None
+    """also write the first person's skin, and bones beside it as NAME_skeleton.obj (.obj, m)"""
+    body_models: str = "demo"
+    """folder with the official SKEL file; demo is the embedded body"""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N"""
+
+
+def predict(
+    model: nn.Module, photograph: np.ndarray, boxes: np.ndarray, focal: float, margin: float = 1.2
+) -> dict[str, np.ndarray]:
+    """People in a photograph (H, W, 3), uint8 RGB, from boxes (B, 4): left, top, right, bottom, px.
+
+    `focal` in px; the principal point is the image's middle. The result has poses (B, 46), betas (B, 10), trans (B, 3)
+    m in the camera's frame, cam (B, 3), box_center (B, 2) and box_size (B,), px. Networks without camera place people
+    where the far camera that they assume shows them. Raises InputError for boxes without area.
+    """
+    import torch
+
+    from train.network.camera import Framing, bbox_cue, cam_to_translation
+    from train.network.inputs import assumed_framing, normalised
+
+    boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
+    sizes = boxes[:, 2:] - boxes[:, :2]
+    if not (np.isfinite(boxes).all() and (sizes > 0).all()):
+        raise InputError(f"{boxes.tolist()} given", field="--boxes", expected="left < right and top < bottom, px")
+    centers, sides = (boxes[:, :2] + boxes[:, 2:]) / 2, sizes.max(1) * margin
+    crops = np.stack([crop(photograph, center, side) for center, side in zip(centers, sides, strict=True)])
+    device = next(model.parameters()).device
+    tensor = lambda value: torch.as_tensor(np.asarray(value), dtype=torch.float32, device=device)  # noqa: E731
+    middle = np.broadcast_to([photograph.shape[1] / 2, photograph.shape[0] / 2], centers.shape).copy()
+    real = Framing(tensor(centers), tensor(sides), tensor(np.full(len(boxes), focal)), tensor(middle))
+    framing = assumed_framing(model, real)
+    with torch.inference_mode():
+        final = model.eval()(normalised(torch.from_numpy(crops).to(device)), bbox_cue(framing)).final
+    # Scale and shift say how the crop looks; seen through the photograph's own camera they say where somebody stands.
+    trans = cam_to_translation(final.cam, real)
+    found = {"poses": final.poses, "betas": final.betas, "trans": trans, "cam": final.cam}
+    arrays = {name: value.float().cpu().numpy() for name, value in found.items()}
+    return arrays | {"box_center": centers, "box_size": sides}
+
+
+def crop(photograph: np.ndarray, center: np.ndarray, side: float, size: int = 256) -> np.ndarray:
+    """The square of `side` px around `center` (x, y) as (size, size, 3); black outside the photograph."""
+    import cv2
+
+    zoom = size / side
+    shrink = max(1, math.floor(0.5 / zoom))
+    if shrink > 1:  # bilinear sampling alone would skip pixels
+        height, width = (max(1, round(n / shrink)) for n in photograph.shape[:2])
+        small = cv2.resize(photograph, (width, height), interpolation=cv2.INTER_AREA)
+        scale = np.array([width / photograph.shape[1], height / photograph.shape[0]])
+    else:
+        small, scale = photograph, np.ones(2)
+    matrix = np.diag([zoom, zoom]) / scale
+    shift = size / 2 - zoom * np.asarray(center) + 0.5 * matrix.sum(1) - 0.5
+    return cv2.warpAffine(small, np.column_stack([matrix, shift]), (size, size), flags=cv2.INTER_LINEAR)
+
+
+def estimated_focal(photograph: np.ndarray, camera: str = "", device: Any = "cpu") -> float:
+    """Focal length, px: from the focal-length network in the file `camera`, or the image's diagonal."""
+    height, width = photograph.shape[:2]
+    if not camera:
+        return math.hypot(width, height)
+    import torch
+
+    from train.network.camera import focal_length
+    from train.network.checkpoints import load_checkpoint
+    from train.network.flnet import whole_image
+
+    network = load_checkpoint(camera, "camera", device=str(device))
+    with torch.inference_mode():
+        vertical = network(whole_image(photograph)[None].to(device)).vertical
+    return float(focal_length(vertical, torch.full_like(vertical, height))[0])
+
+
+def read_photograph(path: Path) -> np.ndarray:
+    """(H, W, 3) uint8 RGB, turned as its EXIF data say. Raises InputError."""
+    import cv2
+
+    try:
+        data = np.fromfile(path, np.uint8)
+    except OSError as error:
+        raise InputError(f"cannot be opened: {error.strerror}", file=path, expected="an image") from error
+    pixels = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
+    if pixels is None:
+        raise InputError("cannot be decoded", file=path, expected="a JPEG, PNG or other image")
+    return np.ascontiguousarray(pixels[:, :, ::-1])
+
+
+def main(argv: list[str] | None = None, prog: str = "hmr-skel predict") -> int:
+    """Predict SKEL parameters of the people in a photograph."""
+    from train.options import parse_options
+
+    options = parse_options(PredictOptions, sys.argv[1:] if argv is None else argv, prog, main.__doc__)
+    if len(options.boxes) % 4:
+        raise InputError(f"{len(options.boxes)} numbers given", field="--boxes", expected="four per person")
+    if options.output.suffix != ".npz":
+        raise InputError("cannot be written", file=options.output, field="--output", expected="a name ending in .npz")
+    photograph = read_photograph(options.image)
+    import torch
+
+    from fitting import SKEL
+    from train.evaluate.command import load_network
+    from train.run.processes import resolve_device
+
+    device = resolve_device(options.device)
+    model = load_network(options.checkpoint, options.which, device)
+    skel = SKEL.load(options.body_models)
+    height, width = photograph.shape[:2]
+    boxes = np.array(options.boxes or [0, 0, width, height]).reshape(-1, 4)
+    focal = options.focal or estimated_focal(photograph, options.camera, device)
+    found = predict(model, photograph, boxes, focal, options.box_margin)
+    body = [torch.from_numpy(found[name]) for name in ("poses", "betas", "trans")]
+    with torch.inference_mode():
+        found["joints"] = skel(*body).joints.numpy()
+    np.savez(options.output, **found, focal=np.float32(focal))
+    if options.overlay is not None:
+        _write_overlay(options.overlay, photograph, skel, body, focal)
+    if options.mesh is not None:
+        _write_meshes(options.mesh, skel, *(value[:1] for value in body))
+    for number, (x, y, z) in enumerate(found["trans"]):
+        sys.stdout.write(f"person {number}: {z:.2f} m before the camera, {x:+.2f} m across, {y:+.2f} m down\n")
+    return 0
+
+
+def _write_overlay(path: Path, photograph: np.ndarray, skel: SKEL, body: list, focal: float) -> None:
+    import cv2
+
+    from train.run.panels import draw_body
+
+    picture, principal = photograph, np.array([photograph.shape[1], photograph.shape[0]]) / 2
+    for person in np.argsort(-body[2][:, 2].numpy()):  # the farthest first
+        picture = draw_body(picture, skel, *(value[person] for value in body), focal, principal)
+    if not cv2.imwrite(str(path), picture[:, :, ::-1]):
+        raise InputError("cannot be written", file=path, field="--overlay", expected="a name ending in .png or .jpg")
+
+
+def _write_meshes(path: Path, skel: SKEL, poses, betas, trans) -> None:
+    out = skel(poses, betas, trans, skeleton_mesh=True)
+    parts = (
+        (path, out.vertices, skel.faces),
+        (path.with_name(f"{path.stem}_skeleton.obj"), out.skeleton_vertices, skel.skeleton_faces),
+    )
+    for file, vertices, faces in parts:
+        lines = [f"v {x:.5f} {y:.5f} {z:.5f}" for x, y, z in vertices[0].tolist()]
+        lines += [f"f {a} {b} {c}" for a, b, c in (faces + 1).tolist()]
+        file.write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

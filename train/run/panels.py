@@ -1,0 +1,117 @@
+"""Pictures of predictions: SKEL's skin and bones over the crop, and sheets of them that show a run's progress."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fitting import SKEL
+from train.data.loader import Batch
+from train.network.camera import NEAREST as _NEAREST
+from train.network.camera import Framing, bbox_cue, cam_to_translation, translation_to_cam
+from train.network.decoder import Estimate
+from train.network.inputs import assumed_framing, normalised
+from train.run.body import PELVIS_KEYPOINT, KeypointLayer
+from train.run.losses import Targets
+
+SKIN, BONE = np.array([250.0, 165.0, 110.0])[::-1], np.array([235.0, 238.0, 215.0])
+_LIGHT = np.array([-0.35, -0.65, -0.68])
+_SKIN_OPACITY = 0.55
+_FINE = 8
+"""Sub-pixel steps of drawn triangles, as a power of two."""
+
+
+def draw_body(
+    image: np.ndarray, skel: SKEL, poses: Tensor, betas: Tensor, trans: Tensor, focal: float, principal: np.ndarray
+) -> np.ndarray:
+    """The image (H, W, 3) uint8 RGB with the bones, and the skin as glass over them; a new array.
+
+    One person: poses (46,), betas (10,), trans (3,) m. Focal length and principal point (2,) are in px of this image.
+    """
+    out = skel(poses[None], betas[None], trans[None], skeleton_mesh=True)
+    canvas = _shaded(image, out.skeleton_vertices[0], skel.skeleton_faces, focal, principal, BONE)
+    skin = _shaded(canvas, out.vertices[0], skel.faces, focal, principal, SKIN)
+    return cv2.addWeighted(canvas, 1 - _SKIN_OPACITY, skin, _SKIN_OPACITY, 0)
+
+
+def draw_in_crop(image: np.ndarray, skel: SKEL, poses: Tensor, betas: Tensor, cam: Tensor, framing: Framing):
+    """`draw_body` on a square crop (S, S, 3); cam (3,) is for `framing`, a batch of one."""
+    zoom = image.shape[0] / float(framing.box[0])
+    principal = zoom * (framing.principal - framing.center)[0].cpu().numpy() + image.shape[0] / 2
+    trans = cam_to_translation(cam[None], framing)[0]
+    return draw_body(image, skel, poses, betas, trans, zoom * float(framing.focal[0]), principal)
+
+
+def _shaded(
+    image: np.ndarray, mesh: Tensor, faces: np.ndarray, focal: float, principal: np.ndarray, colour: np.ndarray
+) -> np.ndarray:
+    """The image with an opaque mesh (V, 3), triangles drawn from the farthest to the nearest."""
+    vertices = mesh.double().cpu().numpy()
+    pixels = focal * vertices[:, :2] / vertices[:, 2:].clip(_NEAREST) + principal - 0.5
+    corners = vertices[faces]
+    normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    normal /= np.linalg.norm(normal, axis=1, keepdims=True).clip(1e-12)
+    middle = corners.mean(1)
+    seen = ((normal * middle).sum(1) < 0) & (corners[..., 2] > _NEAREST).all(1)
+    order = np.flatnonzero(seen)[np.argsort(-middle[seen, 2])]
+    light = 0.35 + 0.65 * (normal[order] @ (_LIGHT / np.linalg.norm(_LIGHT))).clip(0)
+    canvas = np.ascontiguousarray(image).copy()
+    triangles = np.rint(pixels[faces[order]].clip(-16384, 16384) * (1 << _FINE)).astype(np.int32)
+    for triangle, shade in zip(triangles, light[:, None] * colour, strict=True):
+        cv2.fillConvexPoly(canvas, triangle, shade.tolist(), shift=_FINE)
+    return canvas
+
+
+@torch.inference_mode()
+def estimates(model: nn.Module, batch: Batch) -> tuple[Estimate, Framing]:
+    """A network's final estimates in evaluation mode, and the framing that their cameras are for."""
+    framing, training = assumed_framing(model, batch.targets.framing), model.training
+    model.eval()
+    final = model(normalised(batch.image), bbox_cue(framing)).final
+    model.train(training)
+    return final, framing
+
+
+def draw_estimates(batch: Batch, skel: SKEL, estimate: Estimate, framing: Framing) -> list[np.ndarray]:
+    """Each person's crop with the estimated body."""
+    poses, images = estimate.poses, batch.image.cpu().numpy()
+    return [
+        draw_in_crop(image, skel, poses[n], estimate.betas[n], estimate.cam[n], _one(framing, n))
+        for n, image in enumerate(images)
+    ]
+
+
+def draw_labels(batch: Batch, skel: SKEL, body: KeypointLayer) -> list[np.ndarray]:
+    """Each person's crop with the labelled body; the bare crop if nobody knows how far away the person is."""
+    targets: Targets = batch.targets
+    pelvis = targets.keypoints_3d[:, PELVIS_KEYPOINT, :3]
+    drawn = []
+    for n, image in enumerate(batch.image.cpu().numpy()):
+        if not pelvis[n, 2] > 0:
+            drawn.append(image)
+            continue
+        framing, (poses, betas) = _one(targets.framing, n), (v[n : n + 1] for v in (targets.poses, targets.betas))
+        offset = body(poses, betas)[:, PELVIS_KEYPOINT]
+        cam = translation_to_cam(pelvis[n : n + 1] - offset, framing)[0]
+        drawn.append(draw_in_crop(image, skel, poses[0], betas[0], cam, framing))
+    return drawn
+
+
+def sheet(columns: dict[str, Sequence[np.ndarray]], per_row: int = 2) -> np.ndarray:
+    """One picture, uint8 RGB: people below each other, `per_row` side by side, each as one tile per column."""
+    width = next(iter(columns.values()))[0].shape[1]
+    heading = np.full((24, width * len(columns), 3), 250, np.uint8)
+    for n, title in enumerate(columns):
+        cv2.putText(heading, title, (n * width + 6, 17), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (30, 30, 30), 1, cv2.LINE_AA)
+    people = [np.concatenate(tiles, 1) for tiles in zip(*columns.values(), strict=True)]
+    people += [np.full_like(people[0], 250)] * (-len(people) % per_row)
+    rows = [np.concatenate(people[n : n + per_row], 1) for n in range(0, len(people), per_row)]
+    return np.concatenate([np.concatenate([heading] * per_row, 1), *rows])
+
+
+def _one(framing: Framing, n: int) -> Framing:
+    return Framing(*(value[n : n + 1] for value in framing))
