@@ -1,4 +1,4 @@
-"""A row of a CameraHMR label file, after its spellings have been brought to one (DESIGN section 5)."""
+"""A row of a CameraHMR label file, after its spellings have been brought to one."""
 
 from schemas.fields import Field, arrow_schema
 

@@ -1,4 +1,4 @@
-"""A person in an HMR-SKEL shard (DESIGN section 6).
+"""A person in an HMR-SKEL shard (`schemas/README.md`).
 
 Camera frame: x right, y down, z forward, metres, as SMPL labels in camera space have it. Image frame: pixels of the
 full image, origin at the outer corner of the top left pixel. Distances in the quality record are millimetres and

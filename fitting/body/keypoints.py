@@ -1,4 +1,4 @@
-"""The 44 keypoints of the label files, from an SMPL or a SKEL mesh (DESIGN section 5)."""
+"""The 44 keypoints of the label files, from an SMPL or a SKEL mesh."""
 
 from __future__ import annotations
 

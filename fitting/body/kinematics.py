@@ -1,6 +1,6 @@
 """SKEL's kinematic tree: axes of its 46 coordinates, frames of its bones, and the chain from angles to joint positions.
 
-Source: SKEL 1.1.1 (Keller et al., SIGGRAPH Asia 2023) as written out in DESIGN section 3, steps 1-5. Every coordinate
+Source: SKEL 1.1.1 (Keller et al., SIGGRAPH Asia 2023) as written out in `fitting/README.md`, steps 1-5. Every coordinate
 turns one joint about an axis that is fixed in that joint's frame; where the published table has a flip, the axis
 carries the sign.
 """
@@ -128,7 +128,7 @@ def _limits() -> np.ndarray:
 
 
 JOINT_LIMITS = _limits()
-"""(46, 2) lower and upper limit, rad, of the BSM model as the field uses them (DESIGN section 3); the root has none."""
+"""(46, 2) lower and upper limit, rad, of the BSM model as the field uses them; the root has none."""
 
 
 @dataclass(frozen=True)

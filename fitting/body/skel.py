@@ -1,6 +1,6 @@
 """SKEL 1.1.1 as a torch module: skin, joints and bone mesh from pose, shape and translation.
 
-Source: SKEL (Keller et al., SIGGRAPH Asia 2023) as written out in DESIGN section 3. Metres and radians, at any batch
+Source: SKEL (Keller et al., SIGGRAPH Asia 2023) as written out in `fitting/README.md`. Metres and radians, at any batch
 size, on any device, in float32 or float64, differentiable everywhere.
 """
 

@@ -2,7 +2,7 @@
 
 A coordinate turns everything behind its joint: dG = [omega x | u] G for all joints of its subtree. The 3x4 operator
 [omega x | u] is its twist. Gradient and J^T J of the skinning objective follow from twists, wrenches (first moments
-of the residual) and second moments of the points, without touching a vertex (DESIGN section 4). With betas fixed and
+of the residual) and second moments of the points, without touching a vertex (`fitting/README.md`). With betas fixed and
 pose correctives held, that J^T J is exact.
 """
 

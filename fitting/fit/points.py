@@ -139,7 +139,7 @@ class Moments:
 
     A posed point is S = T y with T (3, 96) the joints' transforms side by side and y (96,) its skinning weights times
     [x; 1]. With pose correctives left out, y = y_0 + sum_i beta_i y_i, so sum_p w_p y y^T needs no vertices once
-    sum_p w_p y_a y_b^T is known for a, b = 0..10 (DESIGN section 4).
+    sum_p w_p y_a y_b^T is known for a, b = 0..10 (`fitting/README.md`).
     """
 
     def __init__(self, points: Points, weights: Tensor) -> None:

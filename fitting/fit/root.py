@@ -1,7 +1,7 @@
 """The frozen root: SKEL's pelvis turned and placed exactly as SMPL's.
 
-The two models turn the trunk about different points, so equal pose of the trunk needs another translation (DESIGN
-section 4).
+The two models turn the trunk about different points, so equal pose of the trunk needs another translation.
+`fitting/README.md` has the equations.
 """
 
 from __future__ import annotations

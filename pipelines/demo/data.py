@@ -4,7 +4,7 @@
 
 writes
 
-    DIR/labels/coco-release.npz, DIR/labels/aic-release.npz    CameraHMR label files (DESIGN section 5)
+    DIR/labels/coco-release.npz, DIR/labels/aic-release.npz    CameraHMR label files
     DIR/images/coco-train-2014-vitpose/000000.tar ...           4DHumans image tars: KEY.jpg, KEY.data.pyd and, for
     DIR/images/aic-train-vitpose/000000.tar ...                 some images, KEY.detection.npz
     DIR/body_models/                                            the embedded body as official SMPL and SKEL files

@@ -1,6 +1,6 @@
 """Slow, literal posing of both rigs in float64, to check the built body with (nothing at run time uses it).
 
-Follows DESIGN section 3 step by step, one person at a time. `smpl` and `skel` are the dictionaries of this package.
+Follows the steps of `fitting/README.md`, one person at a time. `smpl` and `skel` are the dictionaries of this package.
 """
 
 from __future__ import annotations

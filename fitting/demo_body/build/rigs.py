@@ -144,7 +144,7 @@ def skel_frames(joints: np.ndarray) -> dict[str, np.ndarray]:
 
     Returns per_joint_rot (24,3,3), apose_rel_transfo, apose_transfo, tpose_transfo (24,4,4).
 
-    Every right or central bone gets its frame F (in which DESIGN's axes are anatomical: OpenSim's neutral stance, for
+    Every right or central bone gets its frame F (in which SKEL's axes are anatomical: OpenSim's neutral stance, for
     the arm turned out by 90 degrees) and its own frame A, whose y axis runs along the bone. Ra = F^T A then leaves
     the axes anatomical. Left bones mirror right ones; the left talus, whose published axis is not mirrored, takes the
     difference in Ra.
@@ -189,7 +189,7 @@ def skel_frames(joints: np.ndarray) -> dict[str, np.ndarray]:
         parent = SKEL_PARENTS[j]
         # Millimetres, as in an OpenSim file; so A differs from per_joint_rot by a fraction of a degree.
         relative[j, :3, 3] = np.round(own[parent].T @ d[j], 3)
-    # The thorax takes the direction of the spine below it (DESIGN section 3, step 2), so the neutral neck is straight.
+    # The thorax takes the direction of the spine below it (`fitting/README.md`, step 2), so the neutral neck is straight.
     spine = own[12].T @ d[12]
     relative[13, :3, 3] = np.round(spine / np.linalg.norm(spine) * np.linalg.norm(d[13]), 3)
     apose = np.tile(np.eye(4), (24, 1, 1))

@@ -57,7 +57,7 @@ def tree_hashes(directory):
 
 
 def tar_key(data_set, imgname):
-    """DESIGN section 5's path quirks, written anew."""
+    """The path quirks of 4DHumans' images, written anew."""
     stem = re.sub(r"\.jpg$", "", imgname)
     return stem.split("/")[-1] if data_set == "coco" else "aic-train-vitpose/" + stem.removeprefix("aic-train/")
 
