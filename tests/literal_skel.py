@@ -1,7 +1,7 @@
 """SKEL's mathematics, step by step, in float64 numpy, one person and one joint at a time.
 
-An oracle for tests: written from the description of the model (`fitting/README.md`, steps 1 to 7), with loops and without any of the
-product's code, so that a mistake has to be made twice to stay unseen.
+An oracle for tests: written from the description of the model (`fitting/README.md`, steps 1 to 7), with loops and
+without any of the product's code, so that a mistake has to be made twice to stay unseen.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The hierarchy of the fit: lower body, upper body, full body, with the root frozen (`fitting/README.md`, after SKEL-CF).
+"""The hierarchy of the fit: lower body, upper body, full body, with the root frozen (after SKEL-CF).
 
 The first two stages hold the pose correctives and work on moments alone; the full-body stage works on all points, with
 the exact gradient, and may also move betas. Whoever ends far from the target is given a second try from the rest pose.

@@ -21,7 +21,8 @@ def field_table(schema: pa.Schema) -> str:
         shape = json.loads(facts["shape"])
         value = field.type.value_type if shape else field.type
         kind = f"{value} ({', '.join(map(str, shape))})" if shape else str(value)
-        rows.append(f"| `{field.name}` | {kind} | {facts['unit']} | {facts['frame']} | {facts['form']} | {facts['doc']} |")
+        row = [f"`{field.name}`", kind, *(facts[name] for name in ("unit", "frame", "form", "doc"))]
+        rows.append(f"| {' | '.join(row)} |")
     return "\n".join(rows) + "\n"
 
 

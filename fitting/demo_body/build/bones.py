@@ -2,7 +2,7 @@
 
 Measures are read from the joint centres and finger and toe bones of the template where they exist and set by eye
 elsewhere, in the template's frame (x left, y up, z forward, metres). Left bones are modelled and mirrored. Every vertex
-is then kept a few millimetres under the skin and stored in its bone's own frame, as step 7 of `fitting/README.md` wants it.
+is then kept a few millimetres under the skin and stored in its bone's own frame, as step 7 of SKEL wants it.
 """
 
 from __future__ import annotations

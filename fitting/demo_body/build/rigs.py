@@ -189,7 +189,7 @@ def skel_frames(joints: np.ndarray) -> dict[str, np.ndarray]:
         parent = SKEL_PARENTS[j]
         # Millimetres, as in an OpenSim file; so A differs from per_joint_rot by a fraction of a degree.
         relative[j, :3, 3] = np.round(own[parent].T @ d[j], 3)
-    # The thorax takes the direction of the spine below it (`fitting/README.md`, step 2), so the neutral neck is straight.
+    # The thorax takes the direction of the spine below it (step 2 of SKEL), so the neutral neck is straight.
     spine = own[12].T @ d[12]
     relative[13, :3, 3] = np.round(spine / np.linalg.norm(spine) * np.linalg.norm(d[13]), 3)
     apose = np.tile(np.eye(4), (24, 1, 1))
