@@ -1,8 +1,8 @@
 """SKEL's kinematic tree: axes of its 46 coordinates, frames of its bones, and the chain from angles to joint positions.
 
 Source: SKEL 1.1.1 (Keller et al., SIGGRAPH Asia 2023) as written out in `fitting/README.md`, steps 1-5. Every
-coordinate turns one joint about an axis that is fixed in that joint's frame; where the published table has a flip, the axis
-carries the sign.
+coordinate turns one joint about an axis that is fixed in that joint's frame; where the published table has a flip, the
+axis carries the sign.
 """
 
 from __future__ import annotations
