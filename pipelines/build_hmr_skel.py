@@ -25,14 +25,14 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.command.build_options import (
     BuildOptions,
-    cores,
     joint_limits,
     package_versions,
     parse_options,
     settings_hash,
 )
+from pipelines.command.devices import cores, resolve_device
 from pipelines.command.hmr_skel import guarded, set_up_logging
-from pipelines.convert.bodies import bodies_of_process, bodies_sha256, mesh_vertices, resolve_device
+from pipelines.convert.bodies import bodies_of_process, body_models_sha256
 from pipelines.convert.conversion import ConversionSettings, begin_shard
 from pipelines.files.lock import OutputTaken, check_still_ours, output_lock
 from pipelines.files.shards import Shard
@@ -258,8 +258,7 @@ def _convert(
         joint_limits=joint_limits(options),
     )
     facts = run_facts(device=options.device, workers=workers, processes=processes, threads=threads, runner=_name(rest))
-    vertices = mesh_vertices(**vars(bodies))  # a body model that is missing or damaged shows here
-    body_hash = bodies_sha256(options.body_models, options.gender, vertices)
+    body_hash = body_models_sha256(**vars(bodies))  # a body model that is missing or damaged shows here
     selection = RowSelection.parse(options.rows, options.every)
     settings = ConversionSettings(
         output=str(directory),

@@ -7,7 +7,6 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import json
-import os
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -188,8 +187,3 @@ def settings_hash(options: BuildOptions, bodies_sha256: str) -> str:
     if limits := joint_limits(options):
         facts["joint_limits"] = limits
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-
-
-def cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

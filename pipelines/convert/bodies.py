@@ -1,27 +1,20 @@
-"""The body models of a run: one fitter per process or accelerator, and a hash of what it was made from."""
+"""The body models of a run: one fitter per process or accelerator."""
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import os
 import platform
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
+from pipelines.command.devices import devices_of
 from pipelines.convert.sharing import SharedBodies
-from pipelines.files.storage import file_sha256, is_url, local_folder
-from schemas import InputError
-
-DEMO = "demo"
-SMPL_GENDERS = ("neutral", "male", "female")
+from pipelines.files.body_models import BodyModels
 
 
 class Bodies(Protocol):
@@ -50,7 +43,7 @@ class Bodies(Protocol):
 
 @dataclass
 class LoadedBodies:
-    """SMPL of each gender as it is needed, SKEL, and fitters between them. Callers take turns.
+    """Fitters and keypoints of body models as they are needed. Callers take turns.
 
     On the CPU, batches are spread over `threads` (see `fitting.SKELFitter.fit`).
     """
@@ -63,36 +56,23 @@ class LoadedBodies:
     threads: int = 1
     fit_options: dict[str, Any] = field(default_factory=dict)
     """More of `fitting.FitOptions`."""
+    models: BodyModels = field(init=False, repr=False)
     _fitters: dict[str, Any] = field(default_factory=dict, repr=False)
     _keypoints: dict[str, Any] = field(default_factory=dict, repr=False)
-    _skel: Any = field(default=None, repr=False)
-    _j19: Any = field(default=None, repr=False)
     _lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
+
+    def __post_init__(self) -> None:
+        self.models = BodyModels(self.body_models, self.gender, self.device)
 
     def load(self, gender: str = "neutral"):
         """The fitter for SMPL of this gender. Raises InputError for missing or damaged body-model files."""
-        import torch
-
-        from fitting import SKEL, FitOptions, SKELFitter, load_smpl
+        from fitting import FitOptions
 
         _compute_alone()
-        with self._lock, model_files(self.body_models) as models:
-            if self._skel is None:
-                self._skel = SKEL.load(models, gender=self.gender).to(self.device)
-                from fitting.body.files import keypoint_arrays
-
-                regressors = keypoint_arrays(models, self._skel.num_vertices)
-                if "SMPL_to_J19" in regressors:
-                    self._j19 = torch.as_tensor(regressors["SMPL_to_J19"], dtype=torch.float32, device=self.device)
+        with self._lock:
             if gender not in self._fitters:
-                smpl = load_smpl(models, gender=gender).to(self.device)
-                if len(smpl.v_template) != self._skel.num_vertices:
-                    raise InputError(
-                        f"SMPL has {len(smpl.v_template)} vertices, SKEL {self._skel.num_vertices}",
-                        file=self.body_models,
-                        expected="one topology",
-                    )
-                self._fitters[gender] = SKELFitter(smpl, self._skel, FitOptions(limits=self.limits, **self.fit_options))
+                options = FitOptions(limits=self.limits, **self.fit_options)
+                self._fitters[gender] = self.models.fitter(gender, options)
             return self._fitters[gender]
 
     def fit(self, gender, poses, betas, trans, progress, sequence=False, *, spent=lambda device, seconds: None):
@@ -112,7 +92,9 @@ class LoadedBodies:
 
         with self._lock, torch.no_grad():
             if gender not in self._keypoints:
-                self._keypoints[gender] = SMPLKeypoints(self.load(gender).smpl, self._j19)
+                self._keypoints[gender] = SMPLKeypoints(
+                    self.load(gender).smpl, self.models.regressors.get("SMPL_to_J19")
+                )
             parts, confidence = [], np.zeros(44)
             for first in range(0, len(poses), 512):
                 some = (self._tensor(values[first : first + 512]) for values in (poses, betas))
@@ -169,77 +151,15 @@ def bodies_of_process(
         return _loaded[key]
 
 
-def mesh_vertices(body_models: str, gender: str, device: str, **settings: Any) -> int:
-    """Vertices of the bodies' mesh. Raises InputError for body models that are missing or damaged.
+def body_models_sha256(body_models: str, gender: str, device: str, **settings: Any) -> str:
+    """`BodyModels.sha256`, after the models were loaded. Raises InputError for those that are missing or damaged.
 
     `settings` are the further ones of `bodies_of_process`: what this has to load on a CPU is kept for the fits if they
     are done there.
     """
     if devices_of(device) == ["cpu"]:
-        return bodies_of_process(body_models, gender, "cpu", **settings).load().skel.num_vertices
-    return LoadedBodies(body_models, gender, "cpu", None, "bounds").load().skel.num_vertices
-
-
-@contextmanager
-def model_files(body_models: str) -> Iterator[str]:
-    """The folder of body models; of a URL a local copy, fetched once per process. Errors name what the user gave."""
-    if not is_url(body_models):
-        yield body_models
-        return
-    folder = local_folder(body_models, (".pkl", ".npz", ".npy")).name
-    try:
-        yield folder
-    except InputError as error:
-        file = (error.file or body_models).replace(folder, body_models.rstrip("/"))
-        raise InputError(error.problem, file=file, field=error.field, expected=error.expected) from error
-
-
-def devices_of(device: str) -> list[str]:
-    """Devices of this machine that an option means: `cuda` is every GPU, `auto` as well if there is one."""
-    import torch
-
-    if device in ("auto", "cuda"):
-        found = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
-        return found or (["cpu"] if device == "auto" else ["cuda"])
-    return [device]
-
-
-def resolve_device(device: str) -> str:
-    """`auto` is the GPUs if there are any."""
-    import torch
-
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        found = torch.device(device)
-        if found.type == "cuda" and not torch.cuda.is_available():
-            raise InputError("no GPU is available", field="device", expected="cpu or auto")
-    except RuntimeError:
-        raise InputError(f"{device!r} given", field="device", expected="auto, cpu, cuda or cuda:N") from None
-    return device
-
-
-def bodies_sha256(body_models: str, gender: str, vertices: int) -> str:
-    """sha256 over what the fit is made from: files of SMPL in every gender that is there and of SKEL, regressors.
-
-    `vertices` is the size of their mesh. Raises InputError if SMPL neutral or SKEL is missing.
-    """
-    from fitting.body.files import find_model_file, keypoint_arrays
-
-    digest = hashlib.sha256()
-    if body_models == DEMO:
-        import fitting.demo_body
-
-        for path in sorted(Path(fitting.demo_body.__file__).parent.glob("*.npz")):
-            digest.update(file_sha256(path).encode())
-        return digest.hexdigest()
-    with model_files(body_models) as models:
-        for kind, wanted in (("smpl", SMPL_GENDERS), ("skel", (gender,))):
-            for name in wanted:
-                optional = kind == "smpl" and name != "neutral"
-                with contextlib.suppress(InputError) if optional else contextlib.nullcontext():
-                    path = find_model_file(models, kind, name)
-                    digest.update(f"{kind} {name} {file_sha256(path)}\n".encode())
-        for name, values in sorted(keypoint_arrays(models, vertices).items()):
-            digest.update(name.encode() + np.ascontiguousarray(values).tobytes())
-    return digest.hexdigest()
+        bodies = bodies_of_process(body_models, gender, "cpu", **settings)
+    else:
+        bodies = LoadedBodies(body_models, gender, "cpu", None, "bounds")
+    bodies.load()
+    return bodies.models.sha256()

@@ -36,6 +36,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from simple_parsing import field
 
+from pipelines.command.devices import cores
 from pipelines.command.hmr_skel import guarded, parse_options
 from pipelines.demo.files import Aic, Coco
 from schemas import InputError
@@ -156,7 +157,7 @@ def _photos(jobs: list[tuple], workers: int | None) -> Iterator[Photo]:
     from concurrent.futures.process import BrokenProcessPool
     from multiprocessing import get_context
 
-    count = min(workers or min(os.cpu_count() or 1, 4), len(jobs) // 4)
+    count = min(workers or min(cores(), 4), len(jobs) // 4)
     done = 0
     if count > 1:
         try:

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipelines.draw.rays import cast, project
+from pipelines.files.body_models import DEMO, BodyModels
 from pipelines.files.shards import DATASET_FILE, IMAGE_ENDINGS, Shard, decode_image, read_document, read_members
+from schemas import InputError
 
 if TYPE_CHECKING:
     from fitting import SKEL
@@ -182,22 +184,18 @@ def _write(sheet: np.ndarray, text: str, left: int, baseline: int, width: int, w
 
 
 def body_of(shards: Sequence[Shard], body_models: str | None) -> SKEL:
-    """The SKEL body to draw: of a given folder (or "demo"), or what the shards' manifest names, or the embedded one.
+    """The SKEL body to draw: of a folder, its URL or "demo"; by default what the shards' manifest names, or else demo.
 
     Raises InputError if the model files are absent or broken.
     """
-    from fitting import SKEL
-    from pipelines.convert.bodies import bodies_sha256
-    from schemas import InputError
-
     manifest = read_document(file) if (file := shards[0].folder / DATASET_FILE).is_file() else {}
     options = manifest.get("options") or {}
-    where, gender = body_models or options.get("body_models") or "demo", options.get("gender") or "male"
-    skel = SKEL.load(where, gender=gender)
+    models = BodyModels(body_models or options.get("body_models") or DEMO, options.get("gender") or "male")
+    skel = models.skel
     stated = (manifest.get("inputs") or {}).get("body_models")
     with suppress(InputError):  # drawing needs SKEL only; a folder without SMPL cannot be compared
-        if stated and stated != bodies_sha256(where, gender, skel.num_vertices):
-            log.warning("%s: made with other body models than %s; what is drawn may not fit", file, where)
+        if stated and stated != models.sha256():
+            log.warning("%s: made with other body models than %s; what is drawn may not fit", file, models.where)
     return skel
 
 

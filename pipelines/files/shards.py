@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pipelines.command.devices import cores
 from pipelines.files.storage import UrlPath, find, is_url, place, readable
 
 if TYPE_CHECKING:
@@ -147,7 +148,7 @@ def read_parts(shards: Sequence[Shard], names: Sequence[str]) -> list[pa.Table]:
     repeated = pa.dictionary(pa.int32(), pa.string())
     kinds = [repeated if f.name in REPEATED_TEXT else f.type for f in fields]
     schema = pa.schema([pa.field(f.name, kind, f.nullable) for f, kind in zip(fields, kinds, strict=True)])
-    workers = min(8, os.cpu_count() or 1, len(shards))
+    workers = min(8, cores(), len(shards))
     with ThreadPoolExecutor(workers) as pool:  # a thousand small files: opening them is what takes the time
         return list(pool.map(lambda shard: _read_part(shard.parquet, schema), shards))
 

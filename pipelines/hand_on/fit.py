@@ -22,6 +22,9 @@ from schemas import QUANTILE_FIELDS, STAGES, Columns, InputError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from fitting import SKEL
+    from pipelines.convert.bodies import LoadedBodies
+
 log = logging.getLogger(__name__)
 
 ASSUMED_FRAME_RATE = 30.0
@@ -40,7 +43,7 @@ class FitSequenceOptions:
     rows: str = ":"
     """Rows to read, as START:STOP; either may be left out."""
     body_models: str = "demo"
-    """Folder with the official SMPL and SKEL files, flat or in smpl/ and skel/; demo is the embedded body."""
+    """Folder (or its URL) with the official SMPL and SKEL files, flat or in smpl/ and skel/; demo: embedded body."""
     gender: str = choice("male", "female", default="male")
     """Which SKEL to fit; the field uses male for everyone."""
     smpl_gender: str = choice("file", "neutral", "male", "female", default="file")
@@ -113,7 +116,7 @@ def main(argv: list[str], prog: str = "hmr-skel fit") -> int:
     if options.mot is not None:
         if frame_rate is None:
             log.warning("%s: no mocap_framerate; the .mot file has %g frames/s", labels.path, ASSUMED_FRAME_RATE)
-        pelvis = pelvis_positions(options.body_models, options.gender, fit)
+        pelvis = pelvis_positions(bodies.models.skel, fit)
         write_mot(options.mot, fit["poses"], pelvis, fit["valid"], frame_rate or ASSUMED_FRAME_RATE)
     show_fit(fit, start, seconds, options.output, console())
     return 0
@@ -202,15 +205,13 @@ def save_fit(
         np.savez(file, **arrays)
 
 
-def pelvis_positions(body_models: str, skel_gender: str, fit: Columns) -> np.ndarray:
+def pelvis_positions(skel: SKEL, fit: Columns) -> np.ndarray:
     """(N, 3) position of SKEL's pelvis joint, metres, in the frame of the input. It does not depend on the pose."""
     import torch
 
-    from fitting import SKEL
-
-    skel = SKEL.load(body_models, gender=skel_gender)
     with torch.no_grad():
-        return skel.rest_joints(torch.from_numpy(fit["betas"]).float())[:, 0].numpy() + fit["trans"]
+        betas = torch.from_numpy(fit["betas"]).float().to(skel.v_template.device)
+        return skel.rest_joints(betas)[:, 0].cpu().numpy() + fit["trans"]
 
 
 def write_mot(path: Path, poses: np.ndarray, pelvis: np.ndarray, valid: np.ndarray, frame_rate: float) -> None:
@@ -277,9 +278,10 @@ def show_fit(fit: Columns, start: int, seconds: float, output: Path, out: Consol
     out.print(counts)
 
 
-def _load_bodies(options: FitSequenceOptions) -> Bodies:
+def _load_bodies(options: FitSequenceOptions) -> LoadedBodies:
     from fitting import read_limits
-    from pipelines.convert.bodies import LoadedBodies, resolve_device
+    from pipelines.command.devices import cores, one_device
+    from pipelines.convert.bodies import LoadedBodies
 
     more = {"fit_betas": not options.keep_betas, "measure_betas_gain": options.betas_gain}
     if options.limits_table is not None:
@@ -287,10 +289,10 @@ def _load_bodies(options: FitSequenceOptions) -> Bodies:
     return LoadedBodies(
         options.body_models,
         options.gender,
-        resolve_device(options.device),
+        one_device(options.device),
         options.batch_size,
         options.limits,
-        os.cpu_count() or 1,
+        cores(),
         more,
     )
 

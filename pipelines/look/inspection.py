@@ -6,7 +6,6 @@ Numbers come from the Parquet files alone, and of them only from the columns tha
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from simple_parsing import choice, field
 
+from pipelines.command.devices import cores
 from pipelines.files.shards import (
     REJECTS_FILE,
     Shard,
@@ -128,7 +128,7 @@ def summarise(shards: Sequence[Shard], worst: int = 5) -> dict:
     stages = table["stage_vertex_error_mm"].combine_chunks().flatten().to_numpy().reshape(-1, len(STAGES))
     described = [name for name in scalars if name in (*QUANTILE_FIELDS, "iterations", "betas_change")]
     columns = {name: scalars[name] for name in described} | dict(zip(STAGES, stages.T, strict=True))
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # quantiles of a million numbers are what is left to compute
+    with ThreadPoolExecutor(cores()) as pool:  # quantiles of a million numbers are what is left to compute
         found = dict(zip(columns, pool.map(statistics, columns.values()), strict=True))
     exceeded, pressed = scalars["limits_exceeded"], scalars["limits_pressed"]
     return {

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from pipelines.command.devices import cores
 from pipelines.files.storage import UrlPath
 from pipelines.write.shards import output_problems
 
@@ -23,7 +23,7 @@ def run_facts(**more: Any) -> dict[str, Any]:
         "host": platform.node(),
         "system": platform.platform(),
         "python": platform.python_version(),
-        "cpu_cores": os.cpu_count(),
+        "cpu_cores": cores(),
         **more,
     }
 

@@ -20,6 +20,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from pipelines.command.devices import one_device
 from schemas import InputError
 from train.config import BACKBONES, LossConfig, NetworkConfig
 from train.data.loader import Batch
@@ -27,7 +28,7 @@ from train.network.camera import Framing
 from train.network.model import SKELCF, forward_flops
 from train.run.body import KeypointLayer
 from train.run.losses import Targets
-from train.run.processes import World, resolve_device
+from train.run.processes import World
 from train.run.trainer import gradients, optimiser_of, update_average
 
 log = logging.getLogger(__name__)
@@ -92,7 +93,7 @@ def main() -> None:
     parser.add_argument("--peak-tflops", type=float, default=0.0, help="of the device, in this precision")
     parser.add_argument("--modes", nargs="+", choices=("eager", "compiled"), default=["eager", "compiled"])
     options = parser.parse_args()
-    device = resolve_device(options.device)
+    device = torch.device(one_device(options.device))
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
     table = Table(title=f"ViT-{options.backbone.upper()}, batch {options.batch}, {options.precision}, {name}")
     for heading in (

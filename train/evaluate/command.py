@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from simple_parsing import field as positional
 
+from pipelines.command.devices import one_device
 from schemas import InputError
 from train.data.config import DataConfig
 
@@ -203,14 +204,14 @@ def main(argv: list[str] | None = None, prog: str = "hmr-skel evaluate") -> int:
     from train.options import parse_options
 
     options = parse_options(EvaluateOptions, sys.argv[1:] if argv is None else argv, prog, main.__doc__)
+    import torch
     from rich.console import Console
     from rich.table import Table
 
     from train.data.loader import PeopleStream
     from train.data.shards import LABELS, SOURCE
-    from train.run.processes import resolve_device
 
-    device = resolve_device(options.device)
+    device = torch.device(one_device(options.device))
     people = PeopleStream(options.data, options.batch, shuffle=False, fields=(*LABELS, *SOURCE))
     bodies = Bodies(options.body_models, device)
     if options.checkpoint == "mean":

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from simple_parsing import field as positional
 
+from pipelines.command.devices import one_device
 from schemas import InputError
 
 if TYPE_CHECKING:
@@ -148,9 +149,8 @@ def main(argv: list[str] | None = None, prog: str = "hmr-skel predict") -> int:
 
     from fitting import SKEL
     from train.evaluate.command import load_network
-    from train.run.processes import resolve_device
 
-    device = resolve_device(options.device)
+    device = torch.device(one_device(options.device))
     model = load_network(options.checkpoint, options.which, device)
     skel = SKEL.load(options.body_models)
     height, width = photograph.shape[:2]

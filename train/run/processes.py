@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, distributed
 
-from schemas import InputError
+from pipelines.command.devices import one_device
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def join_world(device: str = "auto") -> Iterator[World]:
     Raises InputError for a device that is not there.
     """
     ranks, rank = (int(os.environ.get(name, value)) for name, value in (("WORLD_SIZE", 1), ("RANK", 0)))
-    chosen = resolve_device(device, int(os.environ.get("LOCAL_RANK", 0)))
+    chosen = torch.device(one_device(device, int(os.environ.get("LOCAL_RANK", 0))))
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
         torch.backends.cuda.matmul.allow_tf32 = True
@@ -48,18 +48,3 @@ def join_world(device: str = "auto") -> Iterator[World]:
     finally:
         if ranks > 1:
             distributed.destroy_process_group()
-
-
-def resolve_device(name: str, local_rank: int = 0) -> torch.device:
-    """The device that a user's option means. Raises InputError."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise InputError(f"{name!r} given", field="--device", expected="auto, cpu, cuda or cuda:N") from error
-    if device.type == "cuda":
-        device = torch.device("cuda", local_rank if device.index is None else device.index)
-        if device.index >= torch.cuda.device_count():
-            raise InputError(f"no device {device}", field="--device", expected=f"{torch.cuda.device_count()} GPUs")
-    return device

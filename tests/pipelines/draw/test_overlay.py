@@ -11,9 +11,9 @@ import pytest
 import written_shards
 
 from pipelines.command.hmr_skel import guarded
-from pipelines.convert.bodies import bodies_sha256
 from pipelines.draw import overlay
 from pipelines.draw.overlay import Tile, contact_sheet, draw_overlay, neutral_background
+from pipelines.files.body_models import BodyModels
 from pipelines.files.shards import find_shards, read_rows
 from pipelines.look import inspection
 
@@ -214,7 +214,7 @@ def test_other_body_models_than_the_shards_are_a_warning(folder, tmp_path, caplo
     copy = tmp_path / "set"
     shutil.copytree(folder, copy)
     manifest = json.loads((copy / "dataset.json").read_text())
-    for stated, warned in ((bodies_sha256("demo", "male", 0), False), ("0" * 64, True)):
+    for stated, warned in ((BodyModels("demo").sha256(), False), ("0" * 64, True)):
         (copy / "dataset.json").write_text(json.dumps(manifest | {"inputs": {"body_models": stated}}))
         overlay.body_of(find_shards([copy]), None)
         assert ("made with other body models than demo" in caplog.text) == warned

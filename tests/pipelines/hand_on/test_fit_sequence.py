@@ -217,7 +217,7 @@ def test_limits_are_kept_unless_they_do_not_count(tmp_path):
         ),
         ({}, ["-o", "{tmp}/in.npz/out.npz"], "in.npz/out.npz: cannot be written"),
         ({}, ["-o", "{tmp}/out.npz", "--body-models", "{tmp}/none"], "{tmp}/none"),
-        ({}, ["-o", "{tmp}/out.npz", "--device", "tpu9"], "field 'device'"),
+        ({}, ["-o", "{tmp}/out.npz", "--device", "tpu9"], "field '--device'"),
         ({"poses": None}, ["-o", "{tmp}/out.npz"], "in.npz, field 'pose_cam': the field is missing; expected an array"),
         ({"betas": None}, ["-o", "{tmp}/out.npz"], "in.npz, field 'shape': the field is missing; expected an array"),
         ({"poses": np.zeros((5, 71))}, ["-o", "{tmp}/out.npz"], "in.npz, field 'poses': an array of shape (5, 71)"),

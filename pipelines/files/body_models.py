@@ -1,0 +1,146 @@
+"""The body models of a command: SKEL, SMPL and keypoint regressors of one folder, URL or the embedded body."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipelines.files.storage import file_sha256, is_url, local_folder
+from schemas import InputError
+
+if TYPE_CHECKING:
+    import smplx
+    import torch
+
+    from fitting import SKEL, FitOptions, SKELFitter
+
+DEMO = "demo"
+"""The name that stands for the embedded body."""
+
+SMPL_GENDERS = ("neutral", "male", "female")
+_MODEL_FILES = (".pkl", ".npz", ".npy")
+
+
+@dataclass
+class BodyModels:
+    """What is loaded of body models, in float32, each when it is first asked for and then kept; for several threads.
+
+    `where` is a folder with the official files, flat or in smpl/ and skel/, the URL of one, or "demo"; `gender` is
+    SKEL's. Whatever is missing or damaged raises InputError, which names the file as the user gave it.
+    """
+
+    where: str = DEMO
+    gender: str = "male"
+    device: Any = "cpu"
+    _smpl: dict[str, smplx.SMPL] = field(default_factory=dict, init=False, repr=False)
+    _lock: threading.RLock = field(default_factory=threading.RLock, init=False, repr=False)
+
+    @property
+    def skel(self) -> SKEL:
+        """SKEL of this gender, on the device."""
+        with self._lock:
+            return self._skel
+
+    def smpl(self, gender: str = "neutral") -> smplx.SMPL:
+        """SMPL of a gender, on the device; its mesh has SKEL's topology."""
+        from fitting import load_smpl
+
+        with self._lock:
+            if gender not in self._smpl:
+                with local_files(self.where) as folder:
+                    smpl = load_smpl(folder, gender).to(self.device)
+                if len(smpl.v_template) != self.skel.num_vertices:
+                    raise InputError(
+                        f"SMPL has {len(smpl.v_template)} vertices, SKEL {self.skel.num_vertices}",
+                        file=self.where,
+                        expected="one topology",
+                    )
+                self._smpl[gender] = smpl
+            return self._smpl[gender]
+
+    @property
+    def regressors(self) -> dict[str, torch.Tensor]:
+        """The keypoint regressors that are there: name -> (points, V), on the device."""
+        with self._lock:
+            return self._regressors
+
+    def regressor(self, name: str) -> torch.Tensor:
+        """The keypoint regressor of this name (`fitting.body.files.KEYPOINT_REGRESSORS`), (points, V)."""
+        if name not in self.regressors:
+            raise InputError("not among the body models, and is needed here", file=self.where, field=name)
+        return self.regressors[name]
+
+    def fitter(self, gender: str = "neutral", options: FitOptions | None = None) -> SKELFitter:
+        """A fitter from SMPL of this gender to SKEL. It is made anew with each call, from the bodies that are kept."""
+        from fitting import FitOptions, SKELFitter
+
+        return SKELFitter(self.smpl(gender), self.skel, options or FitOptions())
+
+    def sha256(self) -> str:
+        """sha256 over what a fit is made from: files of SMPL in every gender that is there and of SKEL, regressors.
+
+        InputError if SMPL neutral or SKEL is missing.
+        """
+        from fitting.body.files import find_model_file
+
+        digest = hashlib.sha256()
+        if self.where == DEMO:
+            import fitting.demo_body
+
+            for path in sorted(Path(fitting.demo_body.__file__).parent.glob("*.npz")):
+                digest.update(file_sha256(path).encode())
+            return digest.hexdigest()
+        with local_files(self.where) as folder:
+            for kind, wanted in (("smpl", SMPL_GENDERS), ("skel", (self.gender,))):
+                for name in wanted:
+                    optional = kind == "smpl" and name != "neutral"
+                    with contextlib.suppress(InputError) if optional else contextlib.nullcontext():
+                        path = find_model_file(folder, kind, name)
+                        digest.update(f"{kind} {name} {file_sha256(path)}\n".encode())
+        for name, values in sorted(self._regressor_arrays.items()):
+            digest.update(name.encode() + np.ascontiguousarray(values).tobytes())
+        return digest.hexdigest()
+
+    @cached_property
+    def _skel(self) -> SKEL:
+        from fitting import SKEL
+
+        with local_files(self.where) as folder:
+            return SKEL.load(folder, gender=self.gender).to(self.device)
+
+    @cached_property
+    def _regressor_arrays(self) -> dict[str, np.ndarray]:
+        from fitting.body.files import keypoint_arrays
+
+        with local_files(self.where) as folder:
+            return keypoint_arrays(folder, self.skel.num_vertices)
+
+    @cached_property
+    def _regressors(self) -> dict[str, torch.Tensor]:
+        import torch
+
+        arrays = self._regressor_arrays.items()
+        return {name: torch.as_tensor(values, dtype=torch.float32, device=self.device) for name, values in arrays}
+
+
+@contextmanager
+def local_files(where: str) -> Iterator[str]:
+    """The folder of body models; of a URL a local copy, fetched once per process. Errors name what the user gave."""
+    if not is_url(where):
+        yield where
+        return
+    folder = local_folder(where, _MODEL_FILES).name
+    try:
+        yield folder
+    except InputError as error:
+        file = str(error.file or where).replace(folder, where.rstrip("/"))
+        raise InputError(error.problem, file=file, field=error.field, expected=error.expected) from error
