@@ -1,0 +1,1 @@
+"""Finding people: a photograph in, boxes with scores and, from some detectors, 17 keypoints out."""
