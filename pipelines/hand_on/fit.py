@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from simple_parsing import choice, field
 
+from pipelines.hand_on.opensim import UP_CHOICES, MotionFiles, hand_on_motion, resolve_up
 from pipelines.read.labels import POSE_AND_SHAPE, LabelFile, open_labels
 from schemas import QUANTILE_FIELDS, STAGES, Columns, InputError
 
@@ -63,9 +64,19 @@ class FitSequenceOptions:
     batch_size: int | None = None
     """People fitted at a time; by default what suits the device."""
     mot: Path | None = None
-    """Also write joint angles as an OpenSim motion file (.mot), in degrees."""
+    """Also write the motion for OpenSim (.mot): degrees and metres, y up, x forward."""
+    trc: Path | None = None
+    """Also write joint centres and skin markers for OpenSim (.trc), in the same frame."""
+    osim: Path | None = None
+    """Also write an OpenSim model of the person (.osim) that the motion plays on, with bones in Geometry/ beside it."""
+    angles: Path | None = None
+    """Also write the numbers of the motion as .csv."""
+    plot: Path | None = None
+    """Also draw the joint angles over time (.png, .svg or .pdf)."""
+    up: str = choice(*UP_CHOICES, default="auto")
+    """Which axis of the input points up: y (SMPL's own), z (AMASS) or camera (y points down); auto: as trunks tell."""
     frame_rate: float | None = None
-    """Frames per second of the .mot file; by default the sequence's own, or 30."""
+    """Frames per second; by default what the file says, or 30."""
 
 
 class Bodies(Protocol):
@@ -94,9 +105,12 @@ def main(argv: list[str], prog: str = "hmr-skel fit") -> int:
 
     description = "Fit SKEL to the SMPL parameters of one label file or motion sequence."
     options = parse_options(FitSequenceOptions, argv, prog, description)
-    for path, ending, name in ((options.output, ".npz", "--output"), (options.mot, ".mot", "--mot")):
-        if path is not None and path.suffix != ending:
-            raise InputError("cannot be written", file=path, field=name, expected=f"a name that ends in {ending}")
+    if options.output.suffix != ".npz":
+        raise InputError(
+            "cannot be written", file=options.output, field="--output", expected="a name that ends in .npz"
+        )
+    files = MotionFiles(options.mot, options.trc, options.osim, options.angles, options.plot)
+    files.check()
     if options.output.exists() and options.input.exists() and options.output.samefile(options.input):
         raise InputError("is the input file", file=options.output, field="--output", expected="another file")
     for name in ("batch_size", "frame_rate"):
@@ -104,6 +118,8 @@ def main(argv: list[str], prog: str = "hmr-skel fit") -> int:
             raise InputError(f"{value} given", field=f"--{name.replace('_', '-')}", expected="a positive number")
     labels = open_labels(options.input, POSE_AND_SHAPE, _OPTIONAL)
     start, stop = row_range(options.rows, labels)
+    frame_rate = options.frame_rate or labels.frame_rate
+    up = resolve_up(options.up, labels, start, stop) if files else None
     bodies = _load_bodies(options)
     smpl_gender = None if options.smpl_gender == "file" else options.smpl_gender
     for gender in [smpl_gender] if smpl_gender else smpl_genders(labels, start, stop):
@@ -111,14 +127,13 @@ def main(argv: list[str], prog: str = "hmr-skel fit") -> int:
     began = time.perf_counter()
     fit = fit_rows(labels, start, stop, bodies, smpl_gender, options.sequence)
     seconds = time.perf_counter() - began
-    frame_rate = options.frame_rate or labels.frame_rate
     save_fit(options.output, fit, labels, start, frame_rate, options.gender)
-    if options.mot is not None:
-        if frame_rate is None:
-            log.warning("%s: no mocap_framerate; the .mot file has %g frames/s", labels.path, ASSUMED_FRAME_RATE)
-        pelvis = pelvis_positions(bodies.models.skel, fit)
-        write_mot(options.mot, fit["poses"], pelvis, fit["valid"], frame_rate or ASSUMED_FRAME_RATE)
     show_fit(fit, start, seconds, options.output, console())
+    if up is not None:
+        if frame_rate is None:
+            log.warning("%s: no frame rate; %g frames/s are assumed", labels.path, ASSUMED_FRAME_RATE)
+        rate = frame_rate or ASSUMED_FRAME_RATE
+        hand_on_motion(files, bodies.models.skel, fit, start, rate, up, console())
     return 0
 
 
@@ -203,45 +218,6 @@ def save_fit(
         arrays["mocap_framerate"] = np.array(float(frame_rate))
     with _replacing(path) as hidden, open(hidden, "wb") as file:
         np.savez(file, **arrays)
-
-
-def pelvis_positions(skel: SKEL, fit: Columns) -> np.ndarray:
-    """(N, 3) position of SKEL's pelvis joint, metres, in the frame of the input. It does not depend on the pose."""
-    import torch
-
-    with torch.no_grad():
-        betas = torch.from_numpy(fit["betas"]).float().to(skel.v_template.device)
-        return skel.rest_joints(betas)[:, 0].cpu().numpy() + fit["trans"]
-
-
-def write_mot(path: Path, poses: np.ndarray, pelvis: np.ndarray, valid: np.ndarray, frame_rate: float) -> None:
-    """Joint angles as an OpenSim motion file: degrees, and metres for the pelvis; times from the row number.
-
-    `poses` (N, 46) rad, `pelvis` (N, 3) m. Rows that are not `valid` are left out, OpenSim cannot use them.
-    """
-    from fitting.anatomy import COORDINATE_NAMES
-    from fitting.body.kinematics import ROOT_COORDINATES
-
-    root = len(COORDINATE_NAMES[ROOT_COORDINATES])
-    names = [*COORDINATE_NAMES[:root], "pelvis_tx", "pelvis_ty", "pelvis_tz", *COORDINATE_NAMES[root:]]
-    degrees = np.degrees(poses.astype(np.float64))
-    times = np.arange(len(poses)) / frame_rate
-    table = np.concatenate([times[:, None], degrees[:, :root], pelvis, degrees[:, root:]], axis=1)[valid]
-    header = [
-        "Coordinates",
-        "version=1",
-        f"nRows={len(table)}",
-        f"nColumns={table.shape[1]}",
-        "inDegrees=yes",
-        "",
-        "Units are S.I. units (second, meters, Newtons, ...)",
-        "Angles are in degrees.",
-        "",
-        "endheader",
-        "\t".join(["time", *names]),
-    ]
-    with _replacing(path) as hidden:
-        np.savetxt(hidden, table, fmt="%.8g", delimiter="\t", header="\n".join(header), comments="", encoding="utf-8")
 
 
 def show_fit(fit: Columns, start: int, seconds: float, output: Path, out: Console) -> None:

@@ -10,6 +10,7 @@
 | cam_int | one matrix per row or one for the file |
 | keypoints3d | with confidence, or without (then it is 1) |
 | gender | text per row or one for the file; numbers say nothing and are ignored |
+| frame rate | mocap_framerate, mocap_frame_rate, frame_rate, framerate, fps: one number, looked at when it is needed |
 
 SMPL-H's joints 22 and 23 are fingers where SMPL has hands, so its 21 body joints are taken and SMPL's hands are zero.
 Rows are read by range: a stored member is read where it lies, a compressed one is streamed (pipelines.files.npz).
@@ -51,6 +52,9 @@ IMAGE_LABELS = ("imgname", "center", "scale", "pose_cam", "shape", "cam_int", "g
 POSE_AND_SHAPE = ("pose_cam", "shape")
 """What a fit needs, and all that a sequence such as AMASS's has to have."""
 
+FRAME_RATE_SPELLINGS = ("mocap_framerate", "mocap_frame_rate", "frame_rate", "framerate", "fps")
+"""Names under which sequences state their frames per second."""
+
 MOST_ROWS = 100_000_000
 """The field's largest label file has 1.5 million; the ledger needs two bytes of memory per row."""
 
@@ -62,14 +66,14 @@ _SMPLH_WIDTH, _BODY_JOINTS = 156, 21
 class LabelFile:
     """A label file whose headers have been read and checked, nothing else.
 
-    `fields` are the CAMERAHMR names that the file can deliver, `frame_rate` is AMASS's mocap_framerate if present.
+    `fields` are the CAMERAHMR names that the file can deliver, `stated_rate` is where it has its frame rate, if it has.
     """
 
     path: str
     rows: int
     fields: tuple[str, ...]
     members: dict[str, tuple[Member, ...]] = field(repr=False)
-    frame_rate: float | None = None
+    stated_rate: Member | None = field(default=None, repr=False)
 
     @property
     def name(self) -> str:
@@ -79,6 +83,21 @@ class LabelFile:
     def dataset(self) -> str:
         """Data-set name: the file's name without .npz and -release."""
         return dataset_name(self.path)
+
+    @cached_property
+    def frame_rate(self) -> float | None:
+        """Frames per second, None if the file does not say. Raises InputError if what it says is no positive number."""
+        member = self.stated_rate
+        if member is None:
+            return None
+        found, expected = f"values of type {member.dtype}", "a positive number"
+        if member.dtype.kind in "fiu":
+            found = f"{math.prod(member.shape)} numbers"
+            if math.prod(member.shape) == 1:
+                found = rate = float(read_all(self.path, member).reshape(()))
+                if 0 < rate < math.inf:
+                    return rate
+        raise InputError(f"{found} given", file=self.path, field=member.name, expected=expected)
 
     @cached_property
     def sha256(self) -> str:
@@ -156,15 +175,12 @@ def open_labels(
         for member in parts:
             check_readable(path, member, name)
             _check_shape(path, name, member, rows)
-    rate = arrays.get("mocap_framerate", arrays.get("mocap_frame_rate"))
-    if rate is not None and (math.prod(rate.shape) != 1 or rate.dtype.kind not in "fiu"):
-        rate = None
     return LabelFile(
         path=path,
         rows=rows,
         fields=tuple(name for name in SPELLINGS if name in members),
         members=members,
-        frame_rate=None if rate is None else float(read_all(path, rate).reshape(())),
+        stated_rate=next((arrays[name] for name in FRAME_RATE_SPELLINGS if name in arrays), None),
     )
 
 

@@ -112,29 +112,27 @@ def read_mot(path) -> tuple[dict[str, str], np.ndarray]:
     return header, np.array([[float(x) for x in line.split("\t")] for line in lines[end + 2 :]])
 
 
-def test_opensim_motion(tmp_path, demo_skel):
-    sequence(tmp_path / "in.npz")
-    assert run(tmp_path / "in.npz", "-o", tmp_path / "out.npz", "--mot", tmp_path / "out.mot") == 0
-    found, (header, table) = read(tmp_path / "out.npz"), read_mot(tmp_path / "out.mot")
-    assert (header["name"], header["inDegrees"], header["version"]) == ("Coordinates", "yes", "1")
-    assert (int(header["nRows"]), int(header["nColumns"])) == table.shape == (5, 1 + 46 + 3)
-    assert len(header["labels"]) == 50
-    columns = dict(zip(header["labels"], table.T, strict=True))
-    np.testing.assert_allclose(columns["time"], np.arange(5) / 60, rtol=1e-6)
-    for i, name in enumerate(COORDINATE_NAMES):
-        np.testing.assert_allclose(np.radians(columns[name]), found["poses"][:, i], atol=1e-6)
-    joints = demo_skel(*(torch.from_numpy(found[name]) for name in ("poses", "betas", "trans"))).joints
-    pelvis = np.stack([columns[f"pelvis_t{axis}"] for axis in "xyz"], axis=1)
-    np.testing.assert_allclose(pelvis, joints[:, 0].numpy(), atol=1e-5)
-
-
 def test_frame_rate_is_assumed_aloud(tmp_path, caplog):
     sequence(tmp_path / "in.npz", 2, mocap_framerate=None)
     assert run(tmp_path / "in.npz", "-o", tmp_path / "out.npz", "--mot", tmp_path / "out.mot") == 0
-    assert "no mocap_framerate; the .mot file has 30 frames/s" in caplog.text
+    assert "no frame rate; 30 frames/s are assumed" in caplog.text
     assert read_mot(tmp_path / "out.mot")[1][1, 0] == pytest.approx(1 / 30)
     run(tmp_path / "in.npz", "-o", tmp_path / "out.npz", "--mot", tmp_path / "out.mot", "--frame-rate", "120")
     assert read_mot(tmp_path / "out.mot")[1][1, 0] == pytest.approx(1 / 120)
+
+
+@pytest.mark.parametrize(
+    "rate", [0.0, -25.0, np.nan, np.inf, np.array("30"), np.array([30.0, 60.0]), np.array([]), np.array(True)]
+)
+def test_frame_rates_that_are_none_are_refused_and_can_be_replaced(tmp_path, capsys, rate):
+    sequence(tmp_path / "in.npz", 2, mocap_framerate=np.array(rate))
+    command = [tmp_path / "in.npz", "-o", tmp_path / "out.npz", "--mot", tmp_path / "out.mot"]
+    assert run(*command) == 2
+    error = capsys.readouterr().err
+    assert "in.npz, field 'mocap_framerate': " in error and "expected a positive number" in error
+    assert [path.name for path in tmp_path.iterdir()] == ["in.npz"]
+    assert run(*command, "--frame-rate", "25", "--up", "y") == 0
+    assert read(tmp_path / "out.npz")["mocap_framerate"] == 25
 
 
 class CountingBodies:

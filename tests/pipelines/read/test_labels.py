@@ -121,6 +121,19 @@ def test_values_for_the_whole_file_and_defaults(tmp_path, canonical):
     assert found["gender"].tolist() == ["female", "female"]
 
 
+@pytest.mark.parametrize("name", ["mocap_framerate", "mocap_frame_rate", "frame_rate", "framerate", "fps"])
+def test_spellings_of_the_frame_rate(tmp_path, name):
+    arrays = {"poses": np.zeros((2, 72)), "betas": np.zeros(10), name: np.array([120])}
+    np.savez(tmp_path / "a.npz", **arrays)
+    assert open_labels(tmp_path / "a.npz").frame_rate == 120
+    np.savez(tmp_path / "a.npz", **arrays | {name: np.array(0)})
+    with pytest.raises(InputError, match=rf"a\.npz, field '{name}': 0\.0 given; expected a positive number"):
+        open_labels(tmp_path / "a.npz").frame_rate  # noqa: B018
+    del arrays[name]
+    np.savez(tmp_path / "a.npz", **arrays)
+    assert open_labels(tmp_path / "a.npz").frame_rate is None
+
+
 def test_amass_sequence_drops_fingers_and_keeps_the_body(tmp_path):
     poses = np.random.default_rng(0).normal(size=(5, 156))
     path = tmp_path / "sequence.npz"
