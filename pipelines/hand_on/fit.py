@@ -23,7 +23,6 @@ from schemas import QUANTILE_FIELDS, STAGES, Columns, InputError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from fitting import SKEL
     from pipelines.convert.bodies import LoadedBodies
 
 log = logging.getLogger(__name__)
