@@ -36,6 +36,10 @@ class TransformersDetector:
             raise InputError(
                 "the library transformers is not installed", field="--detector", expected="pip install hmr-skel[detect]"
             ) from error
+        with torch.device("cpu"):
+            # torch keeps a list of what makes tensors from its first use of a default device on. The library exchanges
+            # one of them while it loads (5.24: linspace), and the list would be made of the exchanged one.
+            torch.empty(0)
         try:
             network = AutoModelForObjectDetection.from_pretrained(name, use_safetensors=True)
         except (OSError, ValueError) as error:
