@@ -88,8 +88,9 @@ def photograph_loader(folder: Path, columns: dict[str, np.ndarray], people: int,
 def stream_loader(folder: Path, normalise: bool, batch: int = 64):
     """Batches of this project: as they reach the device, or, as the other loader's, normalised in float32."""
     from train.data.augmentation_config import AugmentationConfig
+    from train.data.batch import as_batch
     from train.data.config import DataConfig
-    from train.data.loader import PeopleStream, as_batch, stream
+    from train.data.loader import PeopleStream, stream
     from train.network.inputs import normalised
 
     people = PeopleStream(DataConfig(shards=[str(folder)]), batch, augmentation=AugmentationConfig())
@@ -100,8 +101,9 @@ def stream_loader(folder: Path, normalise: bool, batch: int = 64):
 def waiting(folder: Path, workers: int, steps: int, step: float = 0.1, batch: int = 32) -> tuple[float, int]:
     """Share of time that steps of `step` seconds wait for batches, and how many of them wait over 10 ms."""
     from train.data.augmentation_config import AugmentationConfig
+    from train.data.batch import as_batch
     from train.data.config import DataConfig
-    from train.data.loader import PeopleStream, as_batch, stream
+    from train.data.loader import PeopleStream, stream
     from train.network.inputs import normalised
 
     people = PeopleStream(DataConfig(shards=[str(folder)]), batch, augmentation=AugmentationConfig())

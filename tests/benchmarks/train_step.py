@@ -23,11 +23,10 @@ from rich.table import Table
 from pipelines.command.devices import one_device
 from schemas import InputError
 from train.config import BACKBONES, LossConfig, NetworkConfig
-from train.data.loader import Batch
+from train.data.batch import Batch, Targets
 from train.network.camera import Framing
 from train.network.model import SKELCF, forward_flops
 from train.run.body import KeypointLayer
-from train.run.losses import Targets
 from train.run.processes import World
 from train.run.trainer import gradients, optimiser_of, update_average
 

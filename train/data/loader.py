@@ -8,12 +8,9 @@ changes what comes.
 from __future__ import annotations
 
 import atexit
-import logging
 import signal
-import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, wait
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from threading import Thread
@@ -21,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from schemas import InputError
@@ -29,77 +25,12 @@ from train.data.augmentation import augment
 from train.data.augmentation_config import NONE, AugmentationConfig
 from train.data.config import DataConfig
 from train.data.copies import Copies
-from train.data.order import Cut, Order, People, Places, parse_weights
-from train.data.shards import LABELS, OpenTars, Shard, find_shards, read_columns
-from train.network.camera import Framing
-from train.run.losses import Targets
-
-log = logging.getLogger(__name__)
+from train.data.order import Cut, Order, Places, parse_weights
+from train.data.people import select_people
+from train.data.shards import LABELS, OpenTars, find_shards
 
 _PATIENCE = 1.0
 """Seconds that a batch is waited for when nobody wants it any more."""
-_FILTERED = ("dataset", "imgname", "converged", "vertex_error_mm", "crop_size", "box_size")
-
-
-@dataclass
-class Batch:
-    """People, and what share of the step's people they are. Tensors are on the device that `to` was last given."""
-
-    image: Tensor
-    """(B, 256, 256, 3) uint8 RGB."""
-    targets: Targets
-    share: float
-    """This batch's people divided by those of its step on all ranks; 0 for a stand-in that nothing is left for."""
-    people: int
-    """People of the step on all ranks."""
-    keys: list[str]
-    """Tar members without ending."""
-
-    def to(self, device: torch.device | str) -> Batch:
-        move = lambda value: value.to(device, non_blocking=True)  # noqa: E731
-        framing = Framing(*map(move, self.targets.framing))
-        targets = Targets(*map(move, self.targets[:-1]), framing)
-        return Batch(move(self.image), targets, self.share, self.people, self.keys)
-
-
-def select_people(shards: Sequence[Shard], config: DataConfig) -> tuple[People, list[int]]:
-    """Who passes the filters, and how many people each shard holds in all. Reads Parquet files only.
-
-    Raises InputError if nobody passes, and for damaged or outdated files.
-    """
-    names: dict[str, int] = {}
-    parts, totals, dropped = [], [], dict.fromkeys(("no image", "not converged", "error", "small box", "other part"), 0)
-    for number, shard in enumerate(shards):
-        columns = read_columns(shard, _FILTERED)
-        totals.append(len(columns["dataset"]))
-        kept = np.ones(totals[-1], bool)
-        checks = {
-            "no image": columns["crop_size"].reshape(-1, 2).min(1) > 0,
-            "not converged": columns["converged"].astype(bool) | config.unconverged,
-            "error": columns["vertex_error_mm"] <= config.max_vertex_error_mm,
-            "small box": columns["box_size"] >= config.smallest_box,
-            "other part": _in_part(columns["imgname"], config),
-        }
-        for reason, passes in checks.items():
-            dropped[reason] += int((kept & ~passes).sum())
-            kept &= passes
-        places = np.flatnonzero(kept)
-        codes = [names.setdefault(str(name), len(names)) for name in columns["dataset"][places]]
-        parts.append(np.stack([np.full(len(places), number), places, np.array(codes, np.int64)]))
-    shard, place, dataset = np.concatenate(parts, 1).astype(np.int32)[:, : config.limit or None]
-    people = People(shard, place, dataset, tuple(names))
-    reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.items() if count)
-    log.info("%d of %d people in %d shards%s", len(people), sum(totals), len(shards), reasons and f"; left: {reasons}")
-    if not len(people):
-        raise InputError(f"none of {sum(totals)} people pass the filters ({reasons})", file=shards[0].tar)
-    return people, totals
-
-
-def _in_part(images: np.ndarray, config: DataConfig) -> np.ndarray:
-    if config.part == "all":
-        return np.ones(len(images), bool)
-    held = np.array([zlib.crc32(str(name).encode()) % 10_000 < config.held_out * 10_000 for name in images], bool)
-    return held if config.part == "held-out" else ~held
 
 
 class PeopleStream(Dataset):
@@ -159,15 +90,6 @@ class PeopleStream(Dataset):
         found = augment(person, self.augmentation, rng, self.root_basis, self.config.margin)
         extra = {name: person.arrays[name] for name in self.fields if name not in LABELS}
         return found | extra | {"key": person.key}
-
-
-def as_batch(values: dict[str, Any]) -> Batch:
-    """What a PeopleStream gave, as a Batch. Raises the InputError that reading it caused."""
-    if "error" in values:
-        raise values["error"]
-    framing = Framing(*(torch.from_numpy(values[name]) for name in Framing._fields))
-    targets = Targets(*(torch.from_numpy(values[name]) for name in Targets._fields[:-1]), framing)
-    return Batch(values["image"], targets, values["share"], values["people"], values["keys"])
 
 
 def stream(

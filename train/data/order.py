@@ -8,33 +8,13 @@ So a run's place in its data is two numbers, epoch and step.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from schemas import InputError
-
-
-@dataclass(frozen=True, eq=False)
-class People:
-    """Who can be drawn: for each person the number of its shard, its place there, the number of its data set."""
-
-    shard: np.ndarray
-    place: np.ndarray
-    dataset: np.ndarray
-    datasets: tuple[str, ...]
-
-    def __len__(self) -> int:
-        return len(self.shard)
-
-    def fingerprint(self) -> str:
-        """Changes when other people, or in another order, are drawn from."""
-        digest = hashlib.sha256(repr((self.datasets, len(self))).encode())
-        for part in (self.shard, self.place, self.dataset):
-            digest.update(np.ascontiguousarray(part, np.int64).tobytes())
-        return digest.hexdigest()[:16]
+from train.data.people import People
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, nn
 
+    from train.data.batch import Targets
     from train.data.loader import PeopleStream
     from train.network.camera import Framing
     from train.network.model import SKELCF
-    from train.run.losses import Targets
 
 log = logging.getLogger(__name__)
 
@@ -117,7 +117,8 @@ def evaluate(
     import torch
     from tqdm import tqdm
 
-    from train.data.loader import as_batch, stream
+    from train.data.batch import as_batch
+    from train.data.loader import stream
     from train.evaluate.metrics import PROTOCOLS, body_errors, correct_keypoints
     from train.network.camera import project_to_crop
 
@@ -180,7 +181,8 @@ def mean_person(people: PeopleStream, most: int = 4096) -> tuple[Tensor, Tensor,
     """Mean pose (of rotations, so that it is one), shape and camera of people: the best that blindness can do."""
     import torch
 
-    from train.data.loader import as_batch, stream
+    from train.data.batch import as_batch
+    from train.data.loader import stream
     from train.network.camera import translation_to_cam
     from train.network.pose_representation import poses_to_representation, representation_to_poses
 

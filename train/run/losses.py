@@ -16,27 +16,13 @@ import torch
 from torch import Tensor
 
 from train.config import LossConfig
-from train.network.camera import Framing, project_to_crop
+from train.data.batch import Targets
+from train.network.camera import project_to_crop
 from train.network.decoder import Estimate
 from train.network.model import Output
 from train.network.pose_representation import poses_to_rotations, representation_to_rotations
 from train.network.vit import GRID
 from train.run.body import PELVIS_KEYPOINT, KeypointLayer
-
-
-class Targets(NamedTuple):
-    """The labels of B people."""
-
-    poses: Tensor
-    """(B, 46) SKEL q, rad."""
-    betas: Tensor
-    """(B, 10)"""
-    keypoints_3d: Tensor
-    """(B, 44, 4) m in any translation, and confidence."""
-    keypoints_2d: Tensor
-    """(B, 44, 3) crop coordinates, -0.5 to 0.5 inside the box, and confidence."""
-    framing: Framing
-    """Of the crops in their photographs."""
 
 
 class Loss(NamedTuple):

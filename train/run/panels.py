@@ -10,13 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from fitting import SKEL
-from train.data.loader import Batch
+from train.data.batch import Batch, Targets
 from train.network.camera import NEAREST as _NEAREST
 from train.network.camera import Framing, bbox_cue, cam_to_translation, translation_to_cam
 from train.network.decoder import Estimate
 from train.network.inputs import assumed_framing, normalised
 from train.run.body import PELVIS_KEYPOINT, KeypointLayer
-from train.run.losses import Targets
 
 SKIN, BONE = np.array([250.0, 165.0, 110.0])[::-1], np.array([235.0, 238.0, 215.0])
 _LIGHT = np.array([-0.35, -0.65, -0.68])

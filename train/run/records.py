@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from schemas import InputError
-from train.data.loader import Batch
+from train.data.batch import Batch
 from train.network.checkpoints import run_checkpoints
 from train.run.curves import write_curves
 
@@ -184,7 +184,8 @@ class Records:
         """Some people, held-out ones if there are any; SKEL; the people's crops, bare and with labels."""
         if self._panel is None:
             from fitting import SKEL
-            from train.data.loader import PeopleStream, as_batch
+            from train.data.batch import as_batch
+            from train.data.loader import PeopleStream
             from train.run.body import KeypointLayer
             from train.run.panels import draw_labels
 

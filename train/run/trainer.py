@@ -25,14 +25,15 @@ from torch import Tensor, nn
 from schemas import InputError
 from train.config import LossConfig, variant
 from train.data.augmentation import root_basis
-from train.data.loader import Batch, PeopleStream, as_batch, stream
+from train.data.batch import Batch, Targets, as_batch
+from train.data.loader import PeopleStream, stream
 from train.network.camera import bbox_cue
 from train.network.checkpoints import load_checkpoint, read_training, run_checkpoints, save_checkpoint, unwrapped
 from train.network.inputs import assumed_framing, normalised
 from train.network.model import SKELCF, Output
 from train.options import TrainOptions, write_options
 from train.run.body import KeypointLayer
-from train.run.losses import Targets, total
+from train.run.losses import total
 from train.run.processes import World, join_world
 
 log = logging.getLogger(__name__)

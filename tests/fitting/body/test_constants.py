@@ -10,11 +10,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from fitting import SKELFitter
 from fitting.body.constants import constant
 from train.config import NetworkConfig
+from train.data.batch import Targets
 from train.network.camera import Framing, bbox_cue
 from train.network.inputs import normalised
 from train.network.model import SKELCF
 from train.run.body import KeypointLayer
-from train.run.losses import Targets, total
+from train.run.losses import total
 
 
 class WaitsOfAHost(TorchDispatchMode):

@@ -19,9 +19,10 @@ from written_shards import label_columns, write_shard
 
 from schemas import InputError
 from train.data import copies
+from train.data.batch import as_batch
 from train.data.config import DataConfig
 from train.data.copies import Copies, beside
-from train.data.loader import PeopleStream, as_batch, stream
+from train.data.loader import PeopleStream, stream
 from train.data.shards import find_shards
 
 SHARDS, PEOPLE = 6, 5

@@ -20,9 +20,11 @@ from written_shards import label_columns, write_shard
 
 from schemas import HMR_SKEL, InputError
 from train.data.augmentation_config import AugmentationConfig
+from train.data.batch import as_batch
 from train.data.config import DataConfig
-from train.data.loader import PeopleStream, as_batch, stream
-from train.data.order import Cut, Order, People, parse_weights
+from train.data.loader import PeopleStream, stream
+from train.data.order import Cut, Order, parse_weights
+from train.data.people import People
 from train.data.shards import TarReader, find_shards, read_npz
 
 

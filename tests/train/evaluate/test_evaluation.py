@@ -13,6 +13,7 @@ from scipy.spatial.transform import Rotation
 from written_shards import label_columns, write_shard
 
 from schemas import InputError
+from train.data.batch import Targets
 from train.data.config import DataConfig
 from train.data.loader import PeopleStream
 from train.data.shards import LABELS, SOURCE
@@ -25,7 +26,6 @@ from train.evaluate.metrics import (
     correct_keypoints,
     mean_distance_mm,
 )
-from train.run.losses import Targets
 
 RNG = np.random.default_rng(0)
 

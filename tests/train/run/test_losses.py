@@ -11,6 +11,7 @@ from fitting.body.keypoints import skel_keypoints
 from schemas import InputError
 from train import SKELCF
 from train.config import LossConfig, NetworkConfig
+from train.data.batch import Targets
 from train.network.camera import (
     Framing,
     bbox_cue,
@@ -25,7 +26,6 @@ from train.network.model import Output
 from train.network.pose_representation import poses_to_representation, poses_to_rotations, representation_to_rotations
 from train.run import losses
 from train.run.body import PELVIS_KEYPOINT, KeypointLayer
-from train.run.losses import Targets
 
 PEOPLE = 3
 
