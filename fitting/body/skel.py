@@ -146,7 +146,7 @@ class SKEL(nn.Module):
         vertices = skin(self.weights, posed.rotations, shift, corrected)
         bones = None
         if skeleton_mesh:
-            bones = skin(self.skeleton_weights, posed.rotations, shift, self._rest_bones(rest, shaped))
+            bones = skin(self.skeleton_weights, posed.rotations, shift, self.rest_bones(rest, shaped))
         return SKELOutput(vertices, posed.joints + trans[:, None], bones)
 
     def bone_scale(self, rest: RestFrames, shaped: Tensor) -> Tensor:
@@ -174,7 +174,8 @@ class SKEL(nn.Module):
         scale[:, LUMBAR, _X] = depth
         return scale
 
-    def _rest_bones(self, rest: RestFrames, shaped: Tensor) -> Tensor:
+    def rest_bones(self, rest: RestFrames, shaped: Tensor) -> Tensor:
+        """(B, Nk, 3) bone mesh at rest (step 7), for the rest skin (B, V, 3)."""
         bone = self.skeleton_bone
         scaled = self.bone_scale(rest, shaped)[:, bone] * self.skeleton_template
         return (rest.bones[:, bone] @ scaled[..., None]).squeeze(-1) + rest.joints[:, bone]

@@ -12,7 +12,7 @@ from fitting.anatomy import COORDINATE_NAMES
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from pipelines.hand_on.opensim_ground import GroundMotion
+    from pipelines.convert.ground import GroundMotion
 
 FASTEST = 1200.0
 """Degrees per second; a sprinter's knee does about 1,000."""

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pipelines.convert.ground import UP_AXES, GroundMotion, detect_up, ground_axes, to_ground
 from pipelines.files.storage import published
-from pipelines.hand_on.opensim_ground import UP_AXES, GroundMotion, detect_up, ground_axes, to_ground
 from pipelines.hand_on.opensim_markers import JOINT_CENTRES, SKIN_MARKERS, skin_vertices
 from pipelines.hand_on.opensim_tables import angles_csv, mot_text, trc_text
 from pipelines.read.labels import LabelFile
@@ -137,10 +137,10 @@ def write_motion(files: MotionFiles, skel: SKEL, fit: Columns, motion: GroundMot
         with _problems(files.osim):
             write_model(files.osim, skel, shape_of_all(skel, fit, files.osim), files.osim.stem)
     if files.plot is not None:
-        from pipelines.hand_on.angle_plot import plot_angles
+        from pipelines.draw.angles import plot_angles
 
         with _problems(files.plot):
-            plot_angles(motion, files.plot)
+            plot_angles(motion.times, motion.angles, files.plot)
 
 
 def marker_positions(skel: SKEL, fit: Columns, up: str) -> np.ndarray:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from fitting.anatomy import COORDINATE_NAMES
-from pipelines.hand_on.opensim_ground import GroundMotion
+from pipelines.convert.ground import GroundMotion
 
 ROOT = 3
 """Pelvis angles; in a .mot its position stands behind them."""

@@ -13,10 +13,10 @@ from scipy.spatial.transform import Rotation
 from fitting import SKEL
 from fitting.anatomy import COORDINATE_NAMES, SKEL_JOINTS
 from pipelines.command.hmr_skel import guarded
+from pipelines.convert.ground import GroundMotion, continuous, detect_up, ground_axes
 from pipelines.hand_on import fit as fit_command
 from pipelines.hand_on.angle_jumps import find_jumps
 from pipelines.hand_on.opensim import MotionFiles, ground_motion, marker_positions, resolve_up, write_motion
-from pipelines.hand_on.opensim_ground import GroundMotion, continuous, detect_up, ground_axes
 from pipelines.hand_on.opensim_joints import skeleton_of
 from pipelines.hand_on.opensim_markers import JOINT_CENTRES, SKIN_MARKERS, skin_vertices
 from pipelines.hand_on.opensim_model import bone_meshes

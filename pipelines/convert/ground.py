@@ -24,11 +24,13 @@ log = logging.getLogger(__name__)
 UP_AXES = {"y": (0.0, 1.0, 0.0), "z": (0.0, 0.0, 1.0), "camera": (0.0, -1.0, 0.0)}
 """Where up is in a source frame: SMPL's own, AMASS's, a camera's with y down."""
 
-_TO_Y_UP = {
+TO_Y_UP = {
     "y": np.eye(3),
     "z": np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]]),
     "camera": np.diag([1.0, -1, -1]),
 }
+"""(3, 3) rotations from these frames to one with y up."""
+
 GROUND_AXES = np.array([[0.0, 0, 1], [0, 1, 0], [-1, 0, 0]])
 """SMPL's axes (x to the left, y up, z forward) -> OpenSim's (x forward, y up, z to the right)."""
 
@@ -89,7 +91,7 @@ def detect_up(global_orient: np.ndarray) -> str:
 
 def ground_axes(up: str) -> np.ndarray:
     """(3, 3) from a source frame with `up` to the ground: points (N, 3) @ ground_axes(up).T are in the ground."""
-    return GROUND_AXES @ _TO_Y_UP[up]
+    return GROUND_AXES @ TO_Y_UP[up]
 
 
 def to_ground(

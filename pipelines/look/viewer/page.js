@@ -1,0 +1,241 @@
+"use strict";
+// Shows the clip: a glTF model whose animation has one second per frame, angle curves, and pictures with their cameras.
+// The part of the address behind # sets frame, skin (percent), bones, follow, view: #frame=12&view=1
+
+const clip = JSON.parse(document.getElementById("clip").textContent);
+const count = clip.captions.length;
+const element = (id) => document.getElementById(id);
+const wanted = new URLSearchParams(location.hash.slice(1));
+const PAPER = 0xdfe3e6, NEAR = 0.02, FAR = 2000;
+
+const bytes = Uint8Array.from(atob(element("model").textContent), (c) => c.charCodeAt(0));
+element("download").href = URL.createObjectURL(new Blob([bytes], { type: "model/gltf-binary" }));
+element("note").textContent = clip.note;
+
+const controls = { frame: element("frame"), skin: element("skin"), bones: element("bones"), follow: element("follow"),
+                   view: element("view") };
+controls.frame.max = count - 1;
+for (const [name, control] of Object.entries(controls)) {
+  if (!wanted.has(name)) continue;
+  if (control.type === "checkbox") control.checked = wanted.get(name) !== "0";
+  else control.value = wanted.get(name);
+}
+if (!clip.views.some(Boolean)) { element("through").hidden = true; controls.view.checked = false; }
+
+const canvas = element("scene");
+let renderer;
+try {
+  renderer = new THREE.WebGLRenderer({ canvas, antialias: true, preserveDrawingBuffer: true });
+} catch (error) {
+  element("problem").hidden = false;
+  element("problem").textContent = "This browser offers no WebGL: " + error.message;
+  throw error;
+}
+const scene = new THREE.Scene();
+scene.add(new THREE.HemisphereLight(0xffffff, 0x8a8478, 2.2));
+const sun = new THREE.DirectionalLight(0xffffff, 1.6);
+scene.add(sun);
+const grid = floor();
+scene.add(grid);
+
+const orbit = new THREE.PerspectiveCamera(40, 1, NEAR, FAR);
+const handles = new THREE.OrbitControls(orbit, canvas);
+const lens = new THREE.PerspectiveCamera(40, 1, NEAR, FAR);
+lens.matrixAutoUpdate = false;
+
+let mixer = null, skin = null, bones = null, playing = false, position = Number(controls.frame.value), last = null;
+let target = new THREE.Vector3(...clip.pelvis[Math.round(position)]);
+handles.target.copy(target);
+const side = clip.facing[Math.round(position)] + 0.5;  // seen from the front, a little from one side
+orbit.position.set(target.x + 3.2 * Math.sin(side), target.y + 0.4, target.z + 3.2 * Math.cos(side));
+
+new THREE.GLTFLoader().parse(bytes.buffer, "", (model) => {
+  scene.add(model.scene);
+  skin = model.scene.getObjectByName("skin");
+  bones = model.scene.getObjectByName("bones");
+  for (const mesh of [skin, bones]) mesh.frustumCulled = false;
+  skin.renderOrder = 1;
+  mixer = new THREE.AnimationMixer(model.scene);
+  mixer.clipAction(model.animations[0]).play();
+  document.body.dataset.ready = "1";
+  show();
+}, (error) => {
+  element("problem").hidden = false;
+  element("problem").textContent = "The model cannot be shown: " + error.message;
+});
+
+// Squares of half a metre.
+function floor() {
+  const tile = document.createElement("canvas"), pen = tile.getContext("2d");
+  tile.width = tile.height = 64;
+  pen.fillStyle = "#cfd5d9";
+  pen.fillRect(0, 0, 64, 64);
+  pen.fillStyle = "#c3cacf";
+  pen.fillRect(0, 0, 32, 32);
+  pen.fillRect(32, 32, 32, 32);
+  const texture = new THREE.CanvasTexture(tile), metres = 60;
+  texture.colorSpace = THREE.SRGBColorSpace;
+  texture.wrapS = texture.wrapT = THREE.RepeatWrapping;
+  texture.repeat.set(metres, metres);
+  texture.anisotropy = renderer.capabilities.getMaxAnisotropy();
+  const mesh = new THREE.Mesh(new THREE.PlaneGeometry(metres, metres), new THREE.MeshBasicMaterial({ map: texture }));
+  mesh.rotation.x = -Math.PI / 2;
+  return mesh;
+}
+
+const pictures = clip.views.map(() => null);
+function picture(index) {
+  const view = clip.views[index];
+  if (!view) return null;
+  if (!pictures[index]) {
+    const image = new Image();
+    pictures[index] = new THREE.Texture(image);
+    pictures[index].colorSpace = THREE.SRGBColorSpace;
+    image.onload = () => { pictures[index].needsUpdate = true; show(); };
+    image.src = view.image;
+  }
+  return pictures[index];
+}
+
+// The projection of the picture's camera: u = camera[0] . (x, -y, -z) / -z for a point (x, y, z) of the page's frame.
+function look(view) {
+  const [w, h] = view.size, [k0, k1] = view.camera;
+  const depth = (FAR + NEAR) / (NEAR - FAR), shift = 2 * FAR * NEAR / (NEAR - FAR);
+  lens.projectionMatrix.set(
+    2 * k0[0] / w, -2 * k0[1] / w, 1 - 2 * k0[2] / w, 0,
+    -2 * k1[0] / h, 2 * k1[1] / h, 2 * k1[2] / h - 1, 0,
+    0, 0, depth, shift,
+    0, 0, -1, 0);
+  lens.projectionMatrixInverse.copy(lens.projectionMatrix).invert();
+}
+
+function show() {
+  const index = Math.min(count - 1, Math.round(position));
+  controls.frame.value = index;
+  element("caption").textContent = clip.captions[index];
+  element("place").textContent = clip.rate ? `${index + 1} of ${count}, ${(position / clip.rate).toFixed(2)} s`
+                                           : `${index + 1} of ${count}`;
+  curves(index);
+  if (!mixer) return;
+  mixer.setTime(Math.min(position, count - 1));
+  skin.visible = Number(controls.skin.value) > 0;
+  skin.material.opacity = controls.skin.value / 100;
+  skin.material.transparent = Number(controls.skin.value) < 100;
+  skin.material.depthWrite = true;
+  bones.visible = controls.bones.checked;
+  grid.position.y = clip.floor[index];
+  const pelvis = new THREE.Vector3(...clip.pelvis[index]);
+  if (controls.follow.checked) {
+    orbit.position.add(pelvis).sub(target);
+    handles.target.add(pelvis).sub(target);
+    grid.position.x = Math.round(pelvis.x);
+    grid.position.z = Math.round(pelvis.z);
+  }
+  target = pelvis;
+  render(index);
+}
+
+function render(index) {
+  const width = canvas.clientWidth, height = canvas.clientHeight;
+  renderer.setPixelRatio(window.devicePixelRatio);
+  renderer.setSize(width, height, false);
+  const view = controls.view.checked ? clip.views[index] : null;
+  renderer.setScissorTest(false);
+  renderer.setViewport(0, 0, width, height);
+  if (!view) {
+    grid.visible = true;
+    scene.background = new THREE.Color(PAPER);
+    orbit.aspect = width / height;
+    orbit.updateProjectionMatrix();
+    handles.enabled = true;
+    handles.update();
+    lit(orbit);
+    return;
+  }
+  handles.enabled = false;
+  grid.visible = false;
+  renderer.setClearColor(PAPER);
+  renderer.clear();
+  const scale = Math.min(width / view.size[0], height / view.size[1]);
+  const w = view.size[0] * scale, h = view.size[1] * scale, left = (width - w) / 2, bottom = (height - h) / 2;
+  renderer.setViewport(left, bottom, w, h);
+  renderer.setScissor(left, bottom, w, h);
+  renderer.setScissorTest(true);
+  scene.background = picture(index);
+  look(view);
+  sun.position.set(0.5, 1, 1);
+  renderer.render(scene, lens);
+}
+
+// From over the shoulder of who looks.
+function lit(camera) {
+  sun.position.copy(camera.position).sub(handles.target);
+  sun.position.y += 0.6 * sun.position.length();
+  renderer.render(scene, camera);
+}
+
+const figures = clip.panels.map((panel) => {
+  const figure = document.createElement("figure"), caption = document.createElement("figcaption");
+  const name = document.createElement("span"), value = document.createElement("span");
+  const plot = document.createElement("canvas");
+  name.textContent = panel.title;
+  caption.append(name, value);
+  figure.append(caption, plot);
+  element("angles").append(figure);
+  plot.addEventListener("click", (event) => {
+    position = Math.round(event.offsetX / plot.clientWidth * (count - 1));
+    show();
+  });
+  return { panel, plot, value };
+});
+
+function curves(index) {
+  for (const { panel, plot, value } of figures) {
+    const ratio = window.devicePixelRatio, w = plot.clientWidth, h = plot.clientHeight, pen = plot.getContext("2d");
+    plot.width = w * ratio;
+    plot.height = h * ratio;
+    pen.scale(ratio, ratio);
+    const [low, high] = panel.span, x = (i) => count > 1 ? 2 + i / (count - 1) * (w - 4) : w / 2;
+    const y = (v) => h - 2 - (v - low) / (high - low) * (h - 4);
+    pen.fillStyle = clip.colours.beyond;
+    const [bottom, top] = panel.limits;
+    if (bottom !== null && bottom > low) pen.fillRect(0, y(Math.min(bottom, high)), w, h);
+    if (top !== null && top < high) pen.fillRect(0, 0, w, y(Math.max(top, low)));
+    for (const [side, values] of Object.entries(panel.lines)) {
+      pen.strokeStyle = pen.fillStyle = clip.colours[side];
+      pen.lineWidth = 1.2;
+      if (clip.rate) {
+        pen.beginPath();
+        values.forEach((v, i) => (i ? pen.lineTo(x(i), y(v)) : pen.moveTo(x(i), y(v))));
+        pen.stroke();
+      } else values.forEach((v, i) => pen.fillRect(x(i) - 1.5, y(v) - 1.5, 3, 3));
+    }
+    pen.strokeStyle = "#000";
+    pen.lineWidth = 1;
+    pen.beginPath();
+    pen.moveTo(x(index), 0);
+    pen.lineTo(x(index), h);
+    pen.stroke();
+    value.textContent = Object.values(panel.lines).map((values) => values[index].toFixed(0) + "°").join(" / ");
+  }
+}
+
+function tick(now) {
+  if (!playing) return;
+  position += (now - last) / 1000 * (clip.rate || 1);
+  last = now;
+  if (position > count - 1) position = 0;
+  show();
+  requestAnimationFrame(tick);
+}
+element("play").addEventListener("click", () => {
+  playing = !playing;
+  element("play").textContent = playing ? "pause" : "play";
+  last = performance.now();
+  if (playing) requestAnimationFrame(tick);
+});
+controls.frame.addEventListener("input", () => { position = Number(controls.frame.value); show(); });
+for (const name of ["skin", "bones", "follow", "view"]) controls[name].addEventListener("input", show);
+handles.addEventListener("change", () => { if (!playing && mixer && !controls.view.checked) lit(orbit); });
+window.addEventListener("resize", show);
+show();

@@ -1,0 +1,260 @@
+"""The page: its model against SKEL's own meshes, its files, and what a browser makes of it, pixel by pixel."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import struct
+import subprocess
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import written_shards
+from scipy.spatial.transform import Rotation
+
+from pipelines.command.hmr_skel import guarded
+from pipelines.convert.ground import TO_Y_UP
+from pipelines.draw.rays import cast
+from pipelines.files.shards import find_shards, read_rows
+from pipelines.look.viewer.clips import Clip, open_clip
+from pipelines.look.viewer.command import main
+from pipelines.look.viewer.gltf import TOLERANCE_MM, clip_glb, pose_clip
+
+WIDTH, HEIGHT = 1000, 620
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+def run(*arguments) -> int:
+    return guarded(lambda: main([str(argument) for argument in arguments]), "hmr-skel")
+
+
+def motion(count: int = 5, seed: int = 0, **changes) -> dict[str, np.ndarray]:
+    """What `hmr-skel fit` writes of a person with y up who moves."""
+    rng = np.random.default_rng(seed)
+    poses = rng.normal(0, 0.25, (count, 46)).astype(np.float32)
+    poses[:, 1:3] *= 0.2
+    arrays = {
+        "poses": poses,
+        "betas": np.tile(rng.normal(0, 0.7, (1, 10)), (count, 1)).astype(np.float32),
+        "trans": rng.normal(0, 1, (count, 3)).astype(np.float32),
+        "valid": np.ones(count, bool),
+        "smpl_poses": np.zeros((count, 72), np.float32),
+        "vertex_error_mm": np.linspace(1, 5, count).astype(np.float32),
+        "gender": np.array("male"),
+        "source": np.array("a<b.npz"),
+        "source_row": np.arange(10, 10 + count),
+        "mocap_framerate": np.array(25.0),
+    }
+    return {name: values for name, values in (arrays | changes).items() if values is not None}
+
+
+class Model:
+    """A .glb, read and posed from the words of the glTF specification."""
+
+    def __init__(self, content: bytes) -> None:
+        magic, version, length = struct.unpack_from("<4sII", content)
+        assert (magic, version, length) == (b"glTF", 2, len(content))
+        size, kind = struct.unpack_from("<I4s", content, 12)
+        assert kind == b"JSON"
+        self.document = json.loads(content[20 : 20 + size])
+        assert content[24 + size : 28 + size] == b"BIN\0"
+        self.binary = content[28 + size :]
+
+    def array(self, number: int) -> np.ndarray:
+        accessor = self.document["accessors"][number]
+        view = self.document["bufferViews"][accessor["bufferView"]]
+        width = {"SCALAR": 1, "VEC3": 3, "VEC4": 4, "MAT4": 16}[accessor["type"]]
+        kind = {5126: "<f4", 5121: "u1", 5125: "<u4"}[accessor["componentType"]]
+        found = np.frombuffer(self.binary, kind, accessor["count"] * width, view["byteOffset"])
+        assert found.nbytes == view["byteLength"]
+        return found.reshape(-1, width)
+
+    def vertices(self, name: str, frame: int) -> np.ndarray:
+        nodes, animation = self.document["nodes"], self.document["animations"][0]
+        place = next(i for i, node in enumerate(nodes) if node["name"] == name)
+        state: dict[int, dict[str, np.ndarray]] = {}
+        for channel in animation["channels"]:
+            sampler = animation["samplers"][channel["sampler"]]
+            assert self.array(sampler["input"])[frame] == frame
+            values = self.array(sampler["output"])
+            count = len(values) // len(self.array(sampler["input"]))
+            target = state.setdefault(channel["target"]["node"], {})
+            target[channel["target"]["path"]] = values[frame * count : (frame + 1) * count]
+        mesh = self.document["meshes"][nodes[place]["mesh"]]["primitives"][0]
+        points = self.array(mesh["attributes"]["POSITION"]).astype(float)
+        for weight, target in zip(state.get(place, {}).get("weights", []), mesh.get("targets", []), strict=True):
+            points = points + weight * self.array(target["POSITION"])
+        skin = self.document["skins"][0]
+        inverse = self.array(skin["inverseBindMatrices"]).reshape(-1, 4, 4).transpose(0, 2, 1)
+        transforms = np.zeros((len(skin["joints"]), 4, 4))
+        for j, node in enumerate(skin["joints"]):
+            transforms[j, :3, :3] = Rotation.from_quat(state[node]["rotation"][0]).as_matrix()
+            transforms[j, :3, 3] = state[node]["translation"][0]
+            transforms[j, 3, 3] = 1
+        transforms = transforms @ inverse
+        joints, weights = (self.array(mesh["attributes"][name]) for name in ("JOINTS_0", "WEIGHTS_0"))
+        blended = (transforms[joints] * weights[..., None, None]).sum(1)
+        return np.einsum("vij,vj->vi", blended, np.append(points, np.ones((len(points), 1)), 1))[:, :3]
+
+
+@pytest.mark.parametrize(("shapes", "up"), [(1, "y"), (5, "z"), (5, "camera")])
+def test_the_model_is_skel(demo_skel, shapes, up):
+    """Of one person who moves, and of several."""
+    fit = motion()
+    fit["betas"] = np.random.default_rng(1).normal(0, 0.7, (shapes, 10)).astype(np.float32).repeat(5 // shapes, 0)
+    parameters = {name: fit[name] for name in ("poses", "betas", "trans")}
+    clip = Clip("t", demo_skel, "demo", **parameters, frames=np.arange(5), captions=[""] * 5, up=up)
+    posed = pose_clip(clip)
+    assert max(posed.skin.off_mm, posed.bones.off_mm) <= TOLERANCE_MM
+    model = Model(clip_glb(clip, posed))
+    with torch.no_grad():
+        wanted = demo_skel(*map(torch.from_numpy, parameters.values()), skeleton_mesh=True)
+    for frame in range(5):
+        for name, vertices in (("skin", wanted.vertices), ("bones", wanted.skeleton_vertices)):
+            apart = model.vertices(name, frame) - vertices[frame].numpy() @ TO_Y_UP[up].T
+            assert 1000 * np.linalg.norm(apart, axis=1).max() < TOLERANCE_MM + 0.5, (name, frame)
+
+
+def test_a_fit_becomes_a_page_that_fetches_nothing(tmp_path, capsys):
+    valid = np.array([True, False, True, True, True])
+    np.savez(tmp_path / "fit.npz", **motion(valid=valid))
+    assert run(tmp_path / "fit.npz", "--html", tmp_path / "new" / "page.html", "--rows", "1:") == 0
+    assert "page.html: 3 frames" in capsys.readouterr().out
+    page = (tmp_path / "new" / "page.html").read_text()
+    assert "<title>a&lt;b.npz</title>" in page
+    document = json.loads(re.search(r'type="application/json">(.*?)</script>', page)[1])
+    assert document["captions"] == [f"row {row}, {error}.0 mm from SMPL" for row, error in ((12, 3), (13, 4), (14, 5))]
+    assert document["rate"] == 25 and len(document["panels"]) == 29 and document["views"] == []
+    own = re.sub(r"<!--.*?-->|<script.*?</script>", "", page, flags=re.S)
+    assert not re.search(r"(src|href)=|url\(|@import", own)
+    assert page.count("<script") == page.count("</script>") == 4
+    assert "Permission is hereby granted" in page, "the licence of three.js goes with it"
+
+
+@pytest.mark.parametrize(
+    ("changes", "arguments", "complaint"),
+    [
+        ({"poses": None}, [], "fit.npz, field 'poses': the array is missing; expected what hmr-skel fit wrote"),
+        ({"betas": np.zeros((5, 9))}, [], "fit.npz, field 'betas': an array of shape (5, 9)"),
+        ({"valid": np.zeros(5, bool)}, [], "fit.npz, field '--rows': none of 5 rows is there and was fitted"),
+        ({}, ["--rows", "7:9"], "field '--rows': none of 5 rows"),
+        ({}, ["--rows", "3"], "field '--rows': '3' given; expected START:STOP"),
+        ({}, ["--rows", "::0"], "field '--rows': '::0' given"),
+        ({"smpl_poses": None}, [], "field '--up': the fit does not hold its source; expected y, z, camera"),
+        ({}, ["--people", "0"], "field '--people': 0 given; expected a positive number"),
+        ({}, ["--body-models", "{tmp}/none"], "{tmp}/none"),
+    ],
+)
+def test_complaints(tmp_path, capsys, changes, arguments, complaint):
+    np.savez(tmp_path / "fit.npz", **motion(**changes))
+    arguments = [argument.format(tmp=tmp_path) for argument in arguments]
+    assert run(tmp_path / "fit.npz", "--html", tmp_path / "page.html", *arguments) == 2
+    error = capsys.readouterr().err
+    assert complaint.format(tmp=tmp_path) in error and error.count("\n") == 1
+    assert not (tmp_path / "page.html").exists()
+
+
+def test_files_that_are_none(tmp_path, capsys):
+    (tmp_path / "text.npz").write_text("no zip")
+    for source, words in (
+        ("text.npz", "text.npz: cannot be read"),
+        ("gone.npz", "gone.npz"),
+        ("gone", "gone: nothing"),
+    ):
+        assert run(tmp_path / source, "--html", tmp_path / "page.html") == 2
+        assert words in capsys.readouterr().err
+    assert run(tmp_path / "text.npz", "--html", tmp_path / "page.txt") == 2
+    assert "expected a name that ends in .html" in capsys.readouterr().err
+
+
+def test_people_of_shards_with_their_pictures(tmp_path):
+    folder = written_shards.write_dataset(tmp_path / "set")
+    clip = open_clip([str(folder)], slice(None), 4)
+    assert len(clip) == 4 and clip.frame_rate is None and clip.up == "camera"
+    assert clip.frames.tolist() == [0, 4, 7, 11], "spread over all twelve"
+    _, sample = read_rows(find_shards([folder]), [4])[0]
+    assert clip.captions[1].startswith(f"{sample['key']}, ")
+    view = clip.views[1]
+    assert view.size == (64, 64) and cv2.imdecode(np.frombuffer(view.image, np.uint8), 1).shape == (64, 64, 3)
+    person = np.array([0.1, -0.2, 4.0])
+    full = sample["cam_int"] @ person
+    stored = sample["crop_affine"] @ np.append(full[:2] / full[2], 1)
+    np.testing.assert_allclose(view.camera @ person / person[2], stored, rtol=1e-5)
+
+
+def screenshot(page: Path, state: str, folder: Path) -> np.ndarray:
+    """(H, W, 3) what headless Chromium shows of the page, RGB."""
+    if CHROMIUM is None:
+        pytest.skip("Chromium is not installed (Debian's package chromium)")
+    target = folder / "shot.png"
+    target.unlink(missing_ok=True)
+    flags = "--headless --no-sandbox --disable-quic --no-first-run --disable-background-networking --disable-sync"
+    flags += " --disable-component-update --hide-scrollbars --use-angle=swiftshader --enable-unsafe-swiftshader"
+    command = [CHROMIUM, *flags.split(), f"--user-data-dir={folder / 'profile'}", f"--window-size={WIDTH},{HEIGHT}"]
+    command += ["--virtual-time-budget=20000", f"--screenshot={target}", f"{page.as_uri()}#{state}"]
+    done = subprocess.run(command, capture_output=True, timeout=240, check=False)
+    assert target.exists(), done.stderr[-2000:]
+    return cv2.imread(str(target))[:, :, ::-1].astype(int)
+
+
+def changed(shown: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """(H, W) bool: pixels in which two screenshots differ, the controls at the foot of the page left out."""
+    found = np.abs(shown - other).max(2) > 8
+    found[HEIGHT - 150 :] = False  # headless Chromium's window is lower than its picture
+    return found
+
+
+def test_a_browser_shows_the_runner(tmp_path):
+    np.savez(tmp_path / "fit.npz", **motion())
+    page = tmp_path / "page.html"
+    assert run(tmp_path / "fit.npz", "--html", page) == 0
+    empty, whole, bare, later = (
+        screenshot(page, state, tmp_path)
+        for state in ("frame=2&skin=0&bones=0", "frame=2&skin=100", "frame=2&skin=0", "frame=4&skin=100")
+    )
+    skin = changed(whole, empty)
+    assert skin[:, :540].mean() > 0.03, "a body fills a good part of the stage"
+    assert not skin[:, 560:].any(), "and nothing of the curves beside it"
+    assert np.ptp(np.flatnonzero(skin.any(1))) > 150 and np.ptp(np.flatnonzero(skin.any(0))) > 60
+    red, _, blue = whole[skin].mean(0)
+    assert blue > red + 25, "skin is blue"
+    curves = whole[60:400, 570:980]
+    assert (np.abs(curves - [193, 67, 43]).max(2) < 40).sum() > 50, "right sides are drawn in red"
+    bones = changed(bare, empty)
+    assert 0.1 * skin.sum() < bones.sum() < skin.sum()
+    assert (bones & ~skin).sum() < 0.15 * bones.sum(), "bones lie inside the skin"
+    red, _, blue = bare[bones].mean(0)
+    assert red > blue, "bone is not blue"
+    assert changed(later[:, :540], whole[:, :540])[skin[:, :540]].mean() > 0.1, "another frame is another pose"
+
+
+def test_through_the_camera_a_person_lies_on_the_picture(tmp_path, demo_skel):
+    folder = written_shards.write_dataset(tmp_path / "set")
+    page = tmp_path / "page.html"
+    assert run(folder, "--html", page, "--people", 3) == 0
+    found = changed(*(screenshot(page, f"frame=1&view=1&bones=0&skin={skin}", tmp_path) for skin in (100, 0)))
+    clip = open_clip([str(folder)], slice(None), 3)
+    with torch.no_grad():
+        vertices = demo_skel(*(torch.from_numpy(v[1:2]) for v in (clip.poses, clip.betas, clip.trans))).vertices[0]
+    _, sample = read_rows(find_shards([folder]), [clip.frames[1]])[0]
+    rows, columns = np.flatnonzero(found.any(1)), np.flatnonzero(found.any(0))
+    scale = 8
+    affine = np.asarray(sample["crop_affine"], float) * scale
+    hit = np.isfinite(cast(vertices.numpy(), demo_skel.faces, sample["cam_int"], (64 * scale,) * 2, affine).depth)
+    there = np.argwhere(hit)
+    shown = (np.ptp(columns) + 1) / (np.ptp(rows) + 1)
+    assert shown == pytest.approx(np.ptp(there[:, 1]) / np.ptp(there[:, 0]), rel=0.05)
+    cut = found[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].astype(np.uint8)
+    low, high = there.min(0), there.max(0) + 1
+    wanted = hit[low[0] : high[0], low[1] : high[1]].astype(np.uint8)
+    wanted = cv2.resize(wanted, cut.shape[::-1], interpolation=cv2.INTER_NEAREST)
+    assert (cut & wanted).sum() > 0.93 * (cut | wanted).sum()
+    # The picture stands in the middle of the stage, which is what the curves leave of the window.
+    across = np.ptp(rows) / np.ptp(there[:, 0]) * 64 * scale
+    assert across > 300
+    middle = columns.mean() - (there[:, 1].mean() / (64 * scale) - 0.5) * across
+    assert middle == pytest.approx((WIDTH - 440) / 2, abs=0.03 * across)
