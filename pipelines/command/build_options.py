@@ -1,27 +1,16 @@
-"""Options of the job that makes HMR-SKEL shards, and which of them determine what is written."""
+"""Options of the job that makes HMR-SKEL shards."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import hashlib
-import importlib.metadata
-import json
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pipelines.command.option_files import read_option_file
-from schemas import HMR_SKEL, InputError, record_version
+from schemas import InputError
 
-PACKAGE = "hmr-skel"
-_PACKAGES = (PACKAGE, "numpy", "torch", "smplx", "opencv-python-headless", "simplejpeg", "pyarrow")
 _NOT_RECORDED = ("output", "quiet", "threads")
-
-BEHAVIOUR = 3
-"""Version of what the code makes of rows, images and options. Raise it with every change after which a shard's bytes
-are others (how crops are cut, decoded and encoded, what the fit finds, what is rejected): reruns over an older data set
-then make its shards again instead of keeping them. 2: JPEGs are decoded at reduced size. 3: the fit solves its bounded
-steps to their optimum."""
 
 
 @dataclass
@@ -89,6 +78,10 @@ class BuildOptions:
         if self.annotations and not self.images:
             raise InputError("missing", field="--images", expected="a folder, image tars, or none")
 
+    @property
+    def with_images(self) -> bool:
+        return self.images.lower() != "none"
+
     def recorded(self) -> dict[str, Any]:
         """The options as dataset.json and options.yaml keep them, without those that change nothing in the output."""
         return {k: v for k, v in dataclasses.asdict(self).items() if k not in _NOT_RECORDED}
@@ -143,47 +136,3 @@ def _from_file(path: str) -> BuildOptions:
 def option_name(name: str) -> str:
     """crop_size -> --crop-size"""
     return "--" + name.replace("_", "-")
-
-
-def package_versions() -> dict[str, str]:
-    """Versions of the packages that what is written depends on."""
-    versions = {}
-    for name in _PACKAGES:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            versions[name] = "unknown"
-    return versions
-
-
-def joint_limits(options: BuildOptions) -> tuple[tuple[float, float], ...] | None:
-    """(46, 2) rad from the user's table, if there is one. Raises InputError."""
-    if not options.limits_table:
-        return None
-    from fitting import read_limits
-
-    return tuple((float(low), float(high)) for low, high in read_limits(options.limits_table))
-
-
-def settings_hash(options: BuildOptions, bodies_sha256: str) -> str:
-    """sha256 of everything but rows and images that determines a shard's bytes.
-
-    Device and batch size are not in it: they change a fit in its last digits only. Threads and workers change nothing.
-    """
-    facts = {
-        "crop": options.crop,
-        "crop_size": options.crop_size,
-        "context": options.context,
-        "jpeg_quality": options.jpeg_quality,
-        "float_width": options.float_width,
-        "gender": options.gender,
-        "limits": options.limits,
-        "images": options.images.lower() != "none",
-        "body_models": bodies_sha256,
-        "behaviour": BEHAVIOUR,
-        "record": record_version(HMR_SKEL),
-        "package": package_versions()[PACKAGE],
-    }
-    if limits := joint_limits(options):
-        facts["joint_limits"] = limits
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

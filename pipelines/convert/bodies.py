@@ -1,4 +1,4 @@
-"""The body models of a run: one fitter per process or accelerator."""
+"""The fitters of one process: what the conversion asks of body models, and those that it has loaded itself."""
 
 from __future__ import annotations
 
@@ -8,13 +8,21 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from pipelines.command.devices import devices_of
-from pipelines.convert.sharing import SharedBodies
+from pipelines.convert.settings import FitSettings
 from pipelines.files.body_models import BodyModels
+
+if TYPE_CHECKING:
+    import torch
+
+    from fitting import SKELFitter
+    from fitting.body.keypoints import SMPLKeypoints
+
+_KEYPOINTS_AT_A_TIME = 512
+"""People whose keypoints are computed in one pass."""
 
 
 class Bodies(Protocol):
@@ -43,36 +51,32 @@ class Bodies(Protocol):
 
 @dataclass
 class LoadedBodies:
-    """Fitters and keypoints of body models as they are needed. Callers take turns.
+    """Fitters and keypoints on one device, made as they are needed. Callers take turns.
 
-    On the CPU, batches are spread over `threads` (see `fitting.SKELFitter.fit`).
+    On the CPU, batches are spread over the settings' `threads` (see `fitting.SKELFitter.fit`).
     """
 
-    body_models: str
-    gender: str
+    settings: FitSettings
     device: str
-    batch_size: int | None
-    limits: str
-    threads: int = 1
     fit_options: dict[str, Any] = field(default_factory=dict)
     """More of `fitting.FitOptions`."""
     models: BodyModels = field(init=False, repr=False)
-    _fitters: dict[str, Any] = field(default_factory=dict, repr=False)
-    _keypoints: dict[str, Any] = field(default_factory=dict, repr=False)
-    _lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
+    _fitters: dict[str, SKELFitter] = field(default_factory=dict, init=False, repr=False)
+    _keypoints: dict[str, SMPLKeypoints] = field(default_factory=dict, init=False, repr=False)
+    _lock: threading.RLock = field(default_factory=threading.RLock, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self.models = BodyModels(self.body_models, self.gender, self.device)
+        self.models = BodyModels(self.settings.body_models, self.settings.gender, self.device)
 
-    def load(self, gender: str = "neutral"):
+    def load(self, gender: str = "neutral") -> SKELFitter:
         """The fitter for SMPL of this gender. Raises InputError for missing or damaged body-model files."""
         from fitting import FitOptions
 
         _compute_alone()
         with self._lock:
             if gender not in self._fitters:
-                options = FitOptions(limits=self.limits, **self.fit_options)
-                self._fitters[gender] = self.models.fitter(gender, options)
+                limits = {"limits": self.settings.limits, "joint_limits": self.settings.joint_limits}
+                self._fitters[gender] = self.models.fitter(gender, FitOptions(**limits, **self.fit_options))
             return self._fitters[gender]
 
     def fit(self, gender, poses, betas, trans, progress, sequence=False, *, spent=lambda device, seconds: None):
@@ -81,7 +85,8 @@ class LoadedBodies:
             run = fitter.fit_sequence if sequence else fitter.fit
             began = time.perf_counter()
             source = (self._tensor(values) for values in (poses, betas, trans))
-            found = run(*source, batch_size=self.batch_size, threads=self.threads, progress=progress).numpy()
+            how = {"batch_size": self.settings.batch_size, "threads": self.settings.threads}
+            found = run(*source, **how, progress=progress).numpy()
             spent(f"{platform.node()} {self.device} of process {os.getpid()}", time.perf_counter() - began)
             return found
 
@@ -92,18 +97,17 @@ class LoadedBodies:
 
         with self._lock, torch.no_grad():
             if gender not in self._keypoints:
-                self._keypoints[gender] = SMPLKeypoints(
-                    self.load(gender).smpl, self.models.regressors.get("SMPL_to_J19")
-                )
+                j19 = self.models.regressors.get("SMPL_to_J19")
+                self._keypoints[gender] = SMPLKeypoints(self.load(gender).smpl, j19)
             parts, confidence = [], np.zeros(44)
-            for first in range(0, len(poses), 512):
-                some = (self._tensor(values[first : first + 512]) for values in (poses, betas))
+            for first in range(0, len(poses), _KEYPOINTS_AT_A_TIME):
+                some = (self._tensor(values[first : first + _KEYPOINTS_AT_A_TIME]) for values in (poses, betas))
                 found, sure = self._keypoints[gender](*some)
                 parts.append(found.cpu().numpy())
                 confidence = sure.cpu().numpy()
             return np.concatenate(parts) if parts else np.zeros((0, 44, 3), np.float32), confidence
 
-    def _tensor(self, values: np.ndarray):
+    def _tensor(self, values: np.ndarray) -> torch.Tensor:
         """A copy in torch's own memory: products of arrays at other addresses may end in other digits."""
         import torch
 
@@ -115,51 +119,3 @@ def _compute_alone() -> None:
     import torch
 
     torch.set_num_threads(1)
-
-
-_loaded: dict[tuple, LoadedBodies | SharedBodies] = {}
-_loading = threading.Lock()
-
-
-def bodies_of_process(
-    body_models: str,
-    gender: str,
-    device: str,
-    batch_size: int | None,
-    limits: str,
-    threads: int,
-    joint_limits: tuple[tuple[float, float], ...] | None = None,
-) -> LoadedBodies | SharedBodies:
-    """The body models for this process, loaded once however many callers ask, for fits on `threads` CPU threads.
-
-    On accelerators they are shared with all other processes of this machine, one model per device. torch and OpenCV
-    are told to use no threads of their own: the workers' threads are the only ones.
-    """
-    import cv2
-
-    devices = devices_of(device)
-    settings = {"body_models": body_models, "gender": gender, "batch_size": batch_size}
-    settings |= {"limits": limits, "threads": threads}
-    key = (*devices, *settings.values(), joint_limits)
-    if joint_limits:
-        settings["fit_options"] = {"joint_limits": joint_limits}
-    with _loading:
-        if key not in _loaded:
-            cv2.setNumThreads(1)
-            alone = devices == ["cpu"]
-            _loaded[key] = LoadedBodies(device="cpu", **settings) if alone else SharedBodies(devices, settings)
-        return _loaded[key]
-
-
-def body_models_sha256(body_models: str, gender: str, device: str, **settings: Any) -> str:
-    """`BodyModels.sha256`, after the models were loaded. Raises InputError for those that are missing or damaged.
-
-    `settings` are the further ones of `bodies_of_process`: what this has to load on a CPU is kept for the fits if they
-    are done there.
-    """
-    if devices_of(device) == ["cpu"]:
-        bodies = bodies_of_process(body_models, gender, "cpu", **settings)
-    else:
-        bodies = LoadedBodies(body_models, gender, "cpu", None, "bounds")
-    bodies.load()
-    return bodies.models.sha256()

@@ -13,9 +13,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from functools import partial
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -23,6 +22,7 @@ from pipelines.convert.bodies import Bodies
 from pipelines.convert.crop_jobs import CropJobs, Geometry
 from pipelines.convert.crops import box_side
 from pipelines.convert.rows import Rows, read_rows
+from pipelines.convert.settings import ConversionSettings
 from pipelines.convert.translation import solve_translation
 from pipelines.files.lock import check_still_ours
 from pipelines.files.storage import place
@@ -37,20 +37,24 @@ _QUALITY = (
 )
 
 
-@dataclass(frozen=True)
-class ConversionSettings:
-    """How rows become samples; plain values that travel to the workers."""
+@dataclass
+class FittedShard:
+    """A shard whose people are fitted, and whose images may still be on their way."""
 
-    output: str
-    crop: Literal["person", "none"] = "person"
-    crop_size: int = 384
-    context: float = 1.5
-    jpeg_quality: int = 90
-    float_width: int = 32
-    image_threads: int = 2
-    versions: dict[str, str] = field(default_factory=dict)
-    run: str = ""
-    """Token of the run that may write to `output`."""
+    spec: ShardSpec
+    rows: Rows
+    wanted: np.ndarray
+    """Rows (n,) that were fitted."""
+    fitted: dict[str, np.ndarray]
+    """Fields of fitting.SKELFit of these, and what `_fit` adds."""
+    crops: CropJobs
+    seconds: dict[str, Any]
+    """What it took so far, as `write_fitted` tells."""
+
+
+def finished(spec: ShardSpec, settings: ConversionSettings) -> dict[str, Any] | None:
+    """Statistics of the shard if it is there already, made from this spec and undamaged."""
+    return finished_shard(place(settings.output), spec)
 
 
 def convert_shard(
@@ -61,32 +65,24 @@ def convert_shard(
 ) -> dict[str, Any]:
     """Make one shard, or find it finished; returns its statistics. `progress` is told people as they are done.
 
-    The statistics of a shard that was made have besides "seconds" (see `begin_shard`). Raises InputError if a label
-    file cannot be read, OutputTaken if another run has the folder by now.
+    Raises InputError if a label file cannot be read, OutputTaken if another run has the folder by now.
     """
-    return begin_shard(spec, settings, bodies, progress)()
-
-
-def begin_shard(
-    spec: ShardSpec, settings: ConversionSettings, bodies: Bodies, progress: Callable[[int], object]
-) -> Callable[[], dict[str, Any]]:
-    """`convert_shard` in two halves: reads and fits; what is returned waits for the images, writes, gives statistics.
-
-    The second half may run in another thread while the next shard is fitted. "seconds" of the statistics: when the
-    work began and ended (time.time), and how long it took to fit (by device), to wait for the device, to wait for
-    images, and in all.
-    """
-    clock = {"began": time.time()}
-    directory = place(settings.output)
-    stats = finished_shard(directory, spec)
-    if stats is not None:
+    if (stats := finished(spec, settings)) is not None:
         progress(len(spec))
-        return lambda: stats
+        return stats
+    return write_fitted(fit_shard(spec, settings, bodies, progress), settings)
+
+
+def fit_shard(
+    spec: ShardSpec, settings: ConversionSettings, bodies: Bodies, progress: Callable[[int], object]
+) -> FittedShard:
+    """The first half of a conversion: reads rows, begins to cut out their images, and fits."""
+    clock = {"began": time.time()}
     began = time.perf_counter()
     rows = read_rows(spec)
     wanted = rows.sound
     progress(len(spec) - len(wanted))
-    crops = CropJobs(spec, rows, wanted, settings)
+    crops = CropJobs(spec, rows, wanted, settings.crop)
     busy: dict[str, float] = {}
     start = time.perf_counter()
     try:
@@ -96,42 +92,47 @@ def begin_shard(
         raise
     end = time.perf_counter()
     seconds = clock | {"fit": busy, "device_wait": max(0.0, end - start - sum(busy.values())), "all": end - began}
-    return partial(_finish, spec, settings, rows, wanted, fitted, crops, seconds)
+    return FittedShard(spec, rows, wanted, fitted, crops, seconds)
 
 
-def _finish(
-    spec: ShardSpec,
-    settings: ConversionSettings,
-    rows: Rows,
-    wanted: np.ndarray,
-    fitted: dict[str, np.ndarray],
-    crops: CropJobs,
-    seconds: dict[str, Any],
-) -> dict[str, Any]:
+def write_fitted(shard: FittedShard, settings: ConversionSettings) -> dict[str, Any]:
+    """The second half: waits for the images, writes, and gives the statistics. Another thread may do it.
+
+    "seconds" of the statistics: when the work began and ended (time.time), and how long it took to fit (by device), to
+    wait for the device, to wait for images, and in all.
+    """
     began = time.perf_counter()
-    images, geometry = crops.collect()
+    images, geometry = shard.crops.collect()
     waited = time.perf_counter() - began
-    finite = np.ones(len(wanted), bool)
-    for name in ("poses", "betas", "trans", *_QUALITY):
-        values = fitted[name]
-        if values.dtype.kind == "f":
-            finite &= np.isfinite(values).all(axis=tuple(range(1, values.ndim)))
-    rows.reject(wanted[~finite], "non_finite_pose", "the fit is not finite")
-    kept = np.array([i for i, row in enumerate(wanted.tolist()) if row not in rows.problems], np.int64)
-    columns = _sample_columns(spec, rows, wanted[kept], {k: v[kept] for k, v in fitted.items()}, geometry)
+    kept = _kept(shard)
+    rows = shard.wanted[kept]
+    fitted = {name: values[kept] for name, values in shard.fitted.items()}
+    columns = _sample_columns(shard.spec, shard.rows, rows, fitted, geometry)
     directory = place(settings.output)
     check_still_ours(directory, settings.run)
     stats = write_shard(
         directory,
-        spec,
+        shard.spec,
         columns,
-        [images.get(row) for row in wanted[kept].tolist()],
-        rows.rejected(),
+        [images.get(row) for row in rows.tolist()],
+        shard.rows.rejected(),
         settings.float_width,
         settings.versions,
     )
-    seconds |= {"images": waited, "all": seconds["all"] + time.perf_counter() - began, "ended": time.time()}
+    seconds = dict(shard.seconds, images=waited, ended=time.time())
+    seconds["all"] += time.perf_counter() - began
     return stats | {"seconds": seconds}
+
+
+def _kept(shard: FittedShard) -> np.ndarray:
+    """Which of the wanted rows become samples: those whose fit is finite and that have not been rejected."""
+    finite = np.ones(len(shard.wanted), bool)
+    for name in ("poses", "betas", "trans", *_QUALITY):
+        values = shard.fitted[name]
+        if values.dtype.kind == "f":
+            finite &= np.isfinite(values).all(axis=tuple(range(1, values.ndim)))
+    shard.rows.reject(shard.wanted[~finite], "non_finite_pose", "the fit is not finite")
+    return np.array([i for i, row in enumerate(shard.wanted.tolist()) if row not in shard.rows.problems], np.int64)
 
 
 def _fit(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,11 +18,9 @@ from pipelines.convert.crops import (
     whole_frame,
 )
 from pipelines.convert.rows import Rows
+from pipelines.convert.settings import CropSettings
 from pipelines.plan.planning import ShardSpec
 from pipelines.read.images import ImageRef, read_image
-
-if TYPE_CHECKING:
-    from pipelines.convert.conversion import ConversionSettings
 
 LARGEST_IMAGE_FILE = 1 << 28
 """Bytes of an encoded image beyond which it is refused unread."""
@@ -41,7 +38,7 @@ class Geometry:
 class CropJobs:
     """Cuts out the people of the rows `wanted`, from now on; `collect` waits for it, `cancel` gives it up."""
 
-    def __init__(self, spec: ShardSpec, rows: Rows, wanted: np.ndarray, settings: ConversionSettings) -> None:
+    def __init__(self, spec: ShardSpec, rows: Rows, wanted: np.ndarray, settings: CropSettings) -> None:
         self.rows = rows
         self._pool = ThreadPoolExecutor(max(1, settings.image_threads), thread_name_prefix="images")
         self._jobs: list[tuple[list[int], Future[list[Crop | tuple[str, str]]]]] = []
@@ -78,7 +75,7 @@ class CropJobs:
 
 
 def _crop_people(
-    root: str, ref: ImageRef, boxes: list[tuple[np.ndarray, float]], settings: ConversionSettings
+    root: str, ref: ImageRef, boxes: list[tuple[np.ndarray, float]], settings: CropSettings
 ) -> list[Crop | tuple[str, str]]:
     """The crop of each box, or (reason, detail)."""
     try:

@@ -1,44 +1,76 @@
-"""Body models on accelerators that all processes and threads of this machine share.
+"""Which body models a process fits with: its own on CPUs, on accelerators those that this machine's processes share.
 
-Each accelerator has one process that owns it (`device_server`), so that there is one model per device however
-many workers a runner starts. Workers hold a lease, a file lock, on a device while they use it: whoever comes takes a
-device that nobody has, which spreads the work evenly over several, and waits if there is none. The system releases
-the leases of a killed worker, and a killed server is started again.
+Each accelerator has one process that owns it (`apache_beam.utils.multi_process_shared`), so that there is one model per
+device however many workers a runner starts. Workers hold a lease, a file lock, on a device while they use it: whoever
+comes takes a device that nobody has, which spreads the work evenly over several, and waits if there is none. The system
+releases the leases of a killed worker; a device's process ends with the worker that started it, and the next to ask
+starts another.
 """
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
-import json
+import logging
 import os
 import platform
-import subprocess
-import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from multiprocessing.connection import Client, Connection
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from pipelines.command.devices import devices_of
+from pipelines.convert.bodies import Bodies, LoadedBodies
+from pipelines.convert.settings import FitSettings
 from schemas import InputError
 
-_LONGEST_START = 60.0
-"""Seconds within which a server must answer its socket; models are loaded after that."""
-
 _TRIES = 3
-_POLL = 0.002
-_SERVER = (sys.executable, "-m", "pipelines.convert.device_server")
+"""How often a fit is begun before processes that die under it are somebody's fault."""
+
+_POLL_S = 0.002
+
+_loaded: dict[tuple, LoadedBodies | SharedBodies] = {}
+_loading = threading.Lock()
+
+
+def bodies_of_process(settings: FitSettings, run: str = "") -> LoadedBodies | SharedBodies:
+    """The body models for this process, loaded once however many callers ask.
+
+    On accelerators they are shared with all other processes of the run (its token) on this machine, one model per
+    device. torch and OpenCV are told to use no threads of their own: the workers' threads are the only ones.
+    """
+    import cv2
+
+    devices = devices_of(settings.device)
+    alone = devices == ["cpu"]
+    key = (replace(settings, device=",".join(devices)), "" if alone else run)
+    with _loading:
+        if key not in _loaded:
+            cv2.setNumThreads(1)
+            _loaded[key] = LoadedBodies(settings, "cpu") if alone else SharedBodies(settings, devices, run)
+        return _loaded[key]
+
+
+def body_models_sha256(settings: FitSettings) -> str:
+    """`BodyModels.sha256`, after the models were loaded. Raises InputError for those that are missing or damaged.
+
+    What this has to load on a CPU is kept for the fits if they are done there.
+    """
+    on_cpu = devices_of(settings.device) == ["cpu"]
+    bodies = bodies_of_process(settings) if on_cpu else LoadedBodies(settings, "cpu")
+    bodies.load()
+    return bodies.models.sha256()
 
 
 def run_folder() -> Path:
-    """Where sockets and leases of this user are; made so that nobody else can reach them."""
+    """Where leases and addresses of this user are; made so that nobody else can reach them."""
     folder = Path(tempfile.gettempdir()) / f"hmr-skel-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     facts = folder.lstat()
@@ -47,22 +79,18 @@ def run_folder() -> Path:
     return folder
 
 
-def _digest(*facts: object) -> str:
-    """Another name for other facts; what CUDA shows to this process says which device `cuda:0` is."""
-    text = json.dumps([os.environ.get("CUDA_VISIBLE_DEVICES"), *facts], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
 @dataclass
 class SharedBodies:
-    """`pipelines.convert.bodies.Bodies` on these devices; `settings` are what LoadedBodies needs besides the device."""
+    """`pipelines.convert.bodies.Bodies` on several processes' devices; `make` makes those of one device."""
 
+    settings: FitSettings
     devices: Sequence[str]
-    settings: dict[str, Any]
+    run: str = ""
+    make: Callable[[FitSettings, str], Bodies] = LoadedBodies
     folder: Path = field(default_factory=run_folder)
-    server: Sequence[str] = _SERVER
-    _mine: threading.local = field(default_factory=threading.local, repr=False)
-    _turn: int = field(default_factory=os.getpid, repr=False)
+    _held: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
+    _turn: int = field(default_factory=os.getpid, init=False, repr=False)
 
     def fit(
         self,
@@ -74,27 +102,16 @@ class SharedBodies:
         *,
         spent: Callable[[str, float], object] = lambda device, seconds: None,
     ) -> dict[str, np.ndarray]:
-        """See Bodies.fit. People whose server died are counted once."""
-        counted = 0
-
-        def count(people: int, so_far: list[int]) -> None:
-            nonlocal counted
-            so_far[0] += people
-            if so_far[0] > counted:
-                progress(so_far[0] - counted)
-                counted = so_far[0]
-
+        """See Bodies.fit. Progress is told when all are fitted."""
         with self._lease() as device:
-            request = {"call": "fit", "gender": gender}
-            found, seconds = self._ask(device, request, {"poses": poses, "betas": betas, "trans": trans}, count)
+            found, seconds = self._ask(device, "fit", gender, poses, betas, trans)
+        progress(len(poses))
         spent(f"{platform.node()} {device}", seconds)
         return found
 
     def keypoints(self, gender: str, poses: np.ndarray, betas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         with self._lease() as device:
-            request = {"call": "keypoints", "gender": gender}
-            found, _ = self._ask(device, request, {"poses": poses, "betas": betas}, lambda people, so_far: None)
-        return found["points"], found["confidence"]
+            return self._ask(device, "keypoints", gender, poses, betas)
 
     @contextmanager
     def _lease(self) -> Iterator[str]:
@@ -110,88 +127,55 @@ class SharedBodies:
                         continue
                     yield device
                     return
-            time.sleep(_POLL)
+            time.sleep(_POLL_S)
 
-    def _ask(
-        self,
-        device: str,
-        request: dict[str, Any],
-        arrays: dict[str, np.ndarray],
-        progress: Callable[[int, list[int]], object],
-    ) -> tuple[dict[str, np.ndarray], float]:
-        """The answer of the device's server and how long it took there; a server that dies is asked again."""
-        from pipelines.convert.device_server import receive_arrays, send
-
-        for attempt in range(_TRIES):
-            so_far = [0]
-            connection = self._connection(device)
+    def _ask(self, device: str, call: str, *arguments: Any) -> Any:
+        """The answer of the device's process; one that dies is replaced and asked again."""
+        for _ in range(_TRIES):
             try:
-                send(connection, request, arrays)
-                while True:
-                    answer = json.loads(connection.recv_bytes())
-                    if "progress" in answer:
-                        progress(answer["progress"], so_far)
-                    elif "error" in answer:
-                        raise InputError(**answer["error"])
-                    elif "failure" in answer:
-                        raise RuntimeError(f"the process of {device} failed:\n{answer['failure']}")
-                    else:
-                        return receive_arrays(connection), answer["seconds"]
-            except (EOFError, OSError):
-                self._connections().pop(device).close()
-                if attempt + 1 == _TRIES:
-                    raise RuntimeError(
-                        f"the process of {device} died {_TRIES} times; see {self._log(device)}"
-                    ) from None
-        raise AssertionError
+                return getattr(self._owner(device), call)(*arguments)
+            except (EOFError, ConnectionError):
+                with self._lock:
+                    self._held.pop(device, None)
+        raise RuntimeError(f"the process of {device} died {_TRIES} times")
 
-    def _connections(self) -> dict[str, Connection]:
-        """Of the calling thread: device -> connection to its server."""
-        if not hasattr(self._mine, "connections"):
-            self._mine.connections = {}
-        return self._mine.connections
+    def _owner(self, device: str) -> Any:
+        """Stands for the `_Owner` in the device's process, which is started if there is none."""
+        from apache_beam.utils import multi_process_shared  # a run on CPUs needs none of it
 
-    def _connection(self, device: str) -> Connection:
-        mine = self._connections()
-        if device not in mine:
-            mine[device] = self._connected(device) or self._started(device)
-        return mine[device]
-
-    def _connected(self, device: str) -> Connection | None:
-        try:
-            return Client(str(self._socket(device)), "AF_UNIX")
-        except OSError:
-            return None
-
-    def _started(self, device: str) -> Connection:
-        """Starts the device's server, unless another worker has just done so."""
-        socket = self._socket(device)
-        with open(socket.with_suffix(".start"), "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if (connection := self._connected(device)) is not None:
-                return connection
-            root = str(Path(__file__).parents[2])
-            environment = os.environ | {"PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}
-            with open(self._log(device), "w") as log:
-                server = subprocess.Popen(
-                    [*self.server, str(socket), json.dumps(self.settings | {"device": device})],
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    env=environment,
-                    start_new_session=True,
+        with self._lock:
+            if device not in self._held:
+                if self.run:  # Beam's own key is the same everywhere: who knows it can make the process run anything
+                    multi_process_shared.AUTH_KEY = self.run.encode()
+                shared = multi_process_shared.MultiProcessShared(
+                    partial(_Owner, self.make, self.settings, device),
+                    tag=_digest(device, self.settings, self.run),
+                    path=str(self.folder),
+                    always_proxy=True,
+                    spawn_process=True,
                 )
-            began = time.monotonic()
-            while (connection := self._connected(device)) is None:
-                if server.poll() is not None or time.monotonic() - began > _LONGEST_START:
-                    server.kill()
-                    raise RuntimeError(f"the process of {device} does not start; see {self._log(device)}")
-                time.sleep(0.02)
-            return connection
+                self._held[device] = shared.acquire()
+            return self._held[device]
 
-    def _socket(self, device: str) -> Path:
-        """One per device and settings; a Unix socket's path has at most 107 characters."""
-        return self.folder / f"{_digest(device, self.settings, self.server, __file__)}.socket"
 
-    def _log(self, device: str) -> Path:
-        return self._socket(device).with_suffix(".log")
+class _Owner:
+    """The body models of one device, in its process."""
+
+    def __init__(self, make: Callable[[FitSettings, str], Bodies], settings: FitSettings, device: str) -> None:
+        logging.disable(logging.INFO)  # this process tells where it listens
+        self._bodies = make(settings, device)
+
+    def fit(self, *source: Any) -> tuple[dict[str, np.ndarray], float]:
+        """Bodies.fit, and the seconds that it took."""
+        times: list[float] = []
+        found = self._bodies.fit(*source, lambda people: None, spent=lambda device, seconds: times.append(seconds))
+        return found, sum(times)
+
+    def keypoints(self, *source: Any) -> tuple[np.ndarray, np.ndarray]:
+        return self._bodies.keypoints(*source)
+
+
+def _digest(*facts: object) -> str:
+    """Another name for other facts; what CUDA shows to this process says which device `cuda:0` is."""
+    text = repr((os.environ.get("CUDA_VISIBLE_DEVICES"), *facts))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

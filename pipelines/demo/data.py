@@ -29,13 +29,14 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from simple_parsing import field
 
+from pipelines.command.build_options import BuildOptions
 from pipelines.command.devices import cores
 from pipelines.command.hmr_skel import guarded, parse_options
 from pipelines.demo.files import Aic, Coco
@@ -121,6 +122,15 @@ def demo_inputs(
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return paths
+
+
+def with_demo_inputs(options: BuildOptions) -> BuildOptions:
+    """The options of a job without label files, with the demo's. Raises InputError for images that they would miss."""
+    if options.images and options.with_images:
+        raise InputError("missing", field="--annotations", expected="the label files that belong to --images")
+    paths = demo_inputs(Path("demo") / "input")
+    output = options.output or str(Path("demo") / "hmr_skel")
+    return replace(options, annotations=[paths.annotations], images=options.images or paths.images, output=output)
 
 
 def _write_all(root: Path, options: DemoOptions, workers: int | None, progress: bool) -> None:

@@ -83,7 +83,8 @@ class BodyModels:
         """A fitter from SMPL of this gender to SKEL. It is made anew with each call, from the bodies that are kept."""
         from fitting import FitOptions, SKELFitter
 
-        return SKELFitter(self.smpl(gender), self.skel, options or FitOptions())
+        skel = self.skel  # first: of a folder without any models it is SKEL that is named
+        return SKELFitter(self.smpl(gender), skel, options or FitOptions())
 
     def sha256(self) -> str:
         """sha256 over what a fit is made from: files of SMPL in every gender that is there and of SKEL, regressors.

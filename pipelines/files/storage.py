@@ -251,6 +251,17 @@ def published(path: Path | UrlPath) -> Iterator[Path]:
                 raise
 
 
+@contextmanager
+def output_problems(directory: Path | UrlPath) -> Iterator[None]:
+    """What the system says of writing (a full disk, no permission) as an InputError that names the folder."""
+    try:
+        yield
+    except OSError as error:
+        problem = f"cannot be written to: {error.strerror or error}"
+        expected = "room to write; the same command goes on from here"
+        raise InputError(problem, file=directory, field="--output", expected=expected) from error
+
+
 def remove_folder(path: Path | UrlPath) -> None:
     """A folder and the files in it, if it is there; what cannot be removed stays."""
     if isinstance(path, Path):

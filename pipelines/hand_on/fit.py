@@ -254,22 +254,20 @@ def show_fit(fit: Columns, start: int, seconds: float, output: Path, out: Consol
 
 
 def _load_bodies(options: FitSequenceOptions) -> LoadedBodies:
-    from fitting import read_limits
     from pipelines.command.devices import cores, one_device
     from pipelines.convert.bodies import LoadedBodies
+    from pipelines.convert.settings import FitSettings, joint_limits
 
-    more = {"fit_betas": not options.keep_betas, "measure_betas_gain": options.betas_gain}
-    if options.limits_table is not None:
-        more["joint_limits"] = read_limits(options.limits_table)
-    return LoadedBodies(
-        options.body_models,
-        options.gender,
-        one_device(options.device),
-        options.batch_size,
-        options.limits,
-        cores(),
-        more,
+    settings = FitSettings(
+        body_models=options.body_models,
+        gender=options.gender,
+        limits=options.limits,
+        joint_limits=joint_limits(options.limits_table),
+        batch_size=options.batch_size,
+        threads=cores(),
     )
+    more = {"fit_betas": not options.keep_betas, "measure_betas_gain": options.betas_gain}
+    return LoadedBodies(settings, one_device(options.device), more)
 
 
 class _replacing:

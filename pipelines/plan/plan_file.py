@@ -13,9 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.files.storage import UrlPath, place, published
+from pipelines.files.storage import UrlPath, output_problems, place, published
 from pipelines.plan.planning import ShardSpec
-from pipelines.write.shards import output_problems
 
 _FAST = 1
 

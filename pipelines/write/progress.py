@@ -7,14 +7,16 @@ URL, where each look costs a request, a shard tells that it is done and no more.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+from pipelines.files.shards import DATASET_FILE
 from pipelines.files.storage import UrlPath, remove_folder
+from pipelines.write.run_record import RUN_FILE
 
 FOLDER = ".progress"
 _FAILURE = "failed.txt"
@@ -111,11 +113,12 @@ class ProgressBar:
             yield from ((Path(entry.path), entry.stat().st_mtime_ns) for entry in entries)
 
 
-def print_summary(manifest: dict[str, Any], run: dict[str, Any], directory: str, seconds: float) -> None:
-    """The closing table of a run, from dataset.json and run.json; `seconds` is what converting took."""
+def print_summary(directory: Path | UrlPath, name: str, seconds: float) -> None:
+    """The closing table of a run, from its dataset.json and run.json; `seconds` is what converting took."""
     from rich.console import Console
     from rich.table import Table
 
+    manifest, run = (json.loads((directory / file).read_text()) for file in (DATASET_FILE, RUN_FILE))
     table = Table(title="HMR-SKEL", show_header=False, title_justify="left")
     table.add_column(justify="left")
     table.add_column(justify="right")
@@ -130,7 +133,7 @@ def print_summary(manifest: dict[str, Any], run: dict[str, Any], directory: str,
     if run["devices"]:
         fitting = "fitting" if len(run["devices"]) == 1 else f"fitting, mean of {len(run['devices'])} devices"
         table.add_row(fitting, f"{run['busy_share']:.0%} of the time")
-    table.add_row("output", directory)
+    table.add_row("output", name)
     console = Console()
     console.print(table)
     if not manifest["samples"]:

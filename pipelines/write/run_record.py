@@ -1,8 +1,12 @@
-"""run.json: what one run took. It differs from run to run, so it stands apart from the files whose bytes repeat."""
+"""What a run says of itself: options.yaml, and run.json with what it took.
+
+run.json differs from run to run, so it stands apart from the files whose bytes repeat.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import platform
 import time
 from collections.abc import Iterable, Mapping
@@ -10,10 +14,30 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.command.devices import cores
-from pipelines.files.storage import UrlPath
-from pipelines.write.shards import output_problems
+from pipelines.files.storage import UrlPath, output_problems
+from schemas import InputError
 
 RUN_FILE = "run.json"
+OPTIONS_FILE = "options.yaml"
+
+
+def check_writable(directory: Path | UrlPath) -> None:
+    """Makes the output folder if need be. Raises InputError if nothing can be written there."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        probe = directory / f".probe.tmp-{os.getpid()}"
+        probe.write_text("can this be written?")  # Beam fails to write an empty file to S3
+        probe.unlink()
+    except OSError as error:
+        problem = f"cannot be written to: {error.strerror or error}"
+        raise InputError(problem, file=directory, field="--output", expected="a folder") from error
+
+
+def save_options(directory: Path | UrlPath, options: dict[str, Any]) -> None:
+    """The options of the job (`BuildOptions.recorded`), as `--config` reads them."""
+    import yaml
+
+    (directory / OPTIONS_FILE).write_text(yaml.safe_dump(options, sort_keys=False))
 
 
 def run_facts(**more: Any) -> dict[str, Any]:

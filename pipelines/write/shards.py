@@ -14,15 +14,15 @@ import logging
 import re
 import tarfile
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipelines.files.storage import UrlPath, file_sha256, published, readable
+from pipelines.files.storage import UrlPath, file_sha256, output_problems, published, readable
 from pipelines.plan.planning import ShardSpec
 from pipelines.write.ledger import Ledger
 from schemas import (
@@ -244,17 +244,6 @@ def stage_means(errors: np.ndarray) -> dict[str, float | None]:
     """Mean vertex distance after each stage of the fit, mm, from (N, 4)."""
     means = np.asarray(errors, np.float64).mean(axis=0) if len(errors) else [None] * len(STAGES)
     return {stage: _rounded(mean) for stage, mean in zip(STAGES, means, strict=True)}
-
-
-@contextmanager
-def output_problems(directory: Path | UrlPath) -> Iterator[None]:
-    """What the system says of writing (a full disk, no permission) as an InputError that names the folder."""
-    try:
-        yield
-    except OSError as error:
-        problem = f"cannot be written to: {error.strerror or error}"
-        expected = "room to write; the same command goes on from here"
-        raise InputError(problem, file=directory, field="--output", expected=expected) from error
 
 
 def npz_bytes(arrays: dict[str, np.ndarray]) -> bytes:

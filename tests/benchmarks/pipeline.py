@@ -24,15 +24,15 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from pipelines.build_hmr_skel import main as job
-from pipelines.convert.bodies import bodies_of_process
 from pipelines.convert.crops import box_side, decode_image, encode_jpeg, person_crop
+from pipelines.convert.settings import FitSettings
+from pipelines.convert.sharing import bodies_of_process
 from pipelines.read.images import open_images, read_image
 from pipelines.read.labels import open_labels
 from pipelines.write.shards import npz_bytes
 
 log = logging.getLogger("pipeline")
 ALLOWED_OVERHEAD = 0.15
-BODIES = ("demo", "male", "cpu", None, "bounds", 1)
 
 
 def main() -> int:
@@ -49,7 +49,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         _write_inputs(root, options.people)
-        bodies_of_process(*BODIES).load()
+        bodies_of_process(FitSettings(device="cpu")).load()
         cores = os.sched_getaffinity(0)
         os.sched_setaffinity(0, {min(cores)})
         bare, whole = np.full(2, np.inf), np.full(2, np.inf)
@@ -109,7 +109,7 @@ def _job(root: Path, output: Path) -> np.ndarray:
 
 def _bare_loop(root: Path) -> np.ndarray:
     """`_clocks` for the work alone: no plan, no statistics, no checksums, one thread."""
-    fitter = bodies_of_process(*BODIES).load()
+    fitter = bodies_of_process(FitSettings(device="cpu")).load()
     began = _clocks()
     labels = open_labels(root / "aic.npz").read()
     images = open_images(str(root / "aic.tar"))

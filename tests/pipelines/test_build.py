@@ -18,8 +18,9 @@ import pytest
 
 from fitting.anatomy import COORDINATE_NAMES
 from pipelines.build_hmr_skel import main
-from pipelines.convert.bodies import bodies_of_process
 from pipelines.convert.crops import decode_image
+from pipelines.convert.settings import FitSettings
+from pipelines.convert.sharing import bodies_of_process
 from schemas import REJECT_REASONS, table_to_columns
 
 WIDTH, HEIGHT, FOCAL = 320, 240, 400.0
@@ -74,7 +75,7 @@ def inputs(tmp_path_factory):
     betas = rng.normal(0, 0.5, (PEOPLE, 10)).astype(np.float32)
     trans = np.stack([rng.uniform(-0.6, 0.6, PEOPLE), rng.uniform(-0.3, 0.3, PEOPLE), rng.uniform(3, 5, PEOPLE)], 1)
     camera = np.array([[FOCAL, 0, WIDTH / 2], [0, FOCAL, HEIGHT / 2], [0, 0, 1]])
-    points, sure = bodies_of_process("demo", "male", "cpu", None, "bounds", 1).keypoints("neutral", poses, betas)
+    points, sure = bodies_of_process(FitSettings(device="cpu")).keypoints("neutral", poses, betas)
     seen = (points + trans[:, None]) @ camera.T
     keypoints = np.concatenate([seen[..., :2] / seen[..., 2:], np.tile(sure[:, None], (PEOPLE, 1, 1))], axis=2)
     centers = (keypoints[..., :2].min(axis=1) + keypoints[..., :2].max(axis=1)) / 2

@@ -50,7 +50,7 @@ def test_steps_ask_for_accelerator_and_image_and_name_nothing_local(graph_of, op
         assert proto.DockerPayload.FromString(environment.payload).container_image == "registry/hmr-skel:1"
     convert, write = (function_of(steps[name]) for name in ("Read, fit, crop, write", "Write dataset.json"))
     assert convert.settings.output == write.output == "memtest://out"
-    assert convert.bodies.device == "auto", "the workers' devices are not the driver's"
+    assert convert.settings.fit.device == "auto", "the workers' devices are not the driver's"
     for function in (convert, write):
         assert "/tmp" not in (said := repr(vars(function))) and str(tmp_path) not in said
 

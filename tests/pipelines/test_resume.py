@@ -29,8 +29,9 @@ FORKING_PARENT = """
 import os, resource, sys
 import pipelines.build_hmr_skel as job
 import pyarrow.parquet
-from pipelines.convert.bodies import bodies_of_process
-bodies_of_process("demo", "male", "cpu", None, "bounds", 1).load()
+from pipelines.convert.settings import FitSettings
+from pipelines.convert.sharing import bodies_of_process
+bodies_of_process(FitSettings(device="cpu")).load()
 print("ready", flush=True)
 for line in sys.stdin:
     largest, die_at, *arguments = line.split("\\t")
@@ -298,13 +299,14 @@ def test_a_second_run_in_the_same_folder_is_refused(labels, undisturbed, copied,
 
 def test_a_worker_that_outlives_its_run_writes_nothing(tmp_path, labels, undisturbed):
     """Its driver was killed, another run has begun."""
-    from pipelines.convert.bodies import bodies_of_process
-    from pipelines.convert.conversion import ConversionSettings, convert_shard
+    from pipelines.convert.conversion import convert_shard
+    from pipelines.convert.settings import ConversionSettings, FitSettings
+    from pipelines.convert.sharing import bodies_of_process
     from pipelines.files.lock import OutputTaken
     from pipelines.plan.planning import find_label_files, plan_shards
 
     spec = next(iter(plan_shards(find_label_files([str(labels)], with_images=False), None, 2)))
-    bodies = bodies_of_process("demo", "male", "cpu", None, "bounds", 1)
+    bodies = bodies_of_process(FitSettings(device="cpu"))
     with output_lock(tmp_path) as old:
         pass
     with output_lock(tmp_path) as new:

@@ -17,9 +17,10 @@ from fitting import SKEL, load_smpl
 from fitting.body.keypoints import skel_keypoints
 from fitting.body.mirror import COUNTERPART, MIRROR_SIGN, mirror_poses, mirror_trans
 from fitting.demo_body import mirror_vertices
-from pipelines.convert.bodies import bodies_of_process
-from pipelines.convert.conversion import ConversionSettings, convert_shard
+from pipelines.convert.conversion import convert_shard
 from pipelines.convert.crops import warp
+from pipelines.convert.settings import ConversionSettings, CropSettings, FitSettings
+from pipelines.convert.sharing import bodies_of_process
 from pipelines.plan.planning import find_label_files, plan_shards
 from pipelines.read.images import open_images
 from schemas import HMR_SKEL, check_schema, columns_to_table, table_to_columns
@@ -64,8 +65,8 @@ def sample(tmp_path_factory):
     np.savez(folder / "set-release.npz", **labels)
     files = find_label_files([str(folder / "set-release.npz")], with_images=True)
     [spec] = plan_shards(files, open_images(str(folder / "images")), 10)
-    settings = ConversionSettings(str(folder), crop_size=96, jpeg_quality=100)
-    stats = convert_shard(spec, settings, bodies_of_process("demo", "male", "cpu", None, "bounds", 1))
+    settings = ConversionSettings(str(folder), crop=CropSettings(crop_size=96, jpeg_quality=100))
+    stats = convert_shard(spec, settings, bodies_of_process(FitSettings(device="cpu")))
     assert stats["samples"] == 1
     [found] = wds.WebDataset(str(folder / "000000.tar"), shardshuffle=False).decode("rgb8")
     metadata = pq.read_schema(folder / "000000.parquet").metadata

@@ -9,8 +9,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.command import build_options as options
-from pipelines.convert.conversion import ConversionSettings, convert_shard
+from pipelines.convert import overlap, settings
+from pipelines.convert.conversion import convert_shard
+from pipelines.convert.settings import ConversionSettings
 from pipelines.plan.plan_file import plan_file
 from pipelines.plan.planning import find_label_files, plan_shards
 from pipelines.write.progress import ProgressBar, ShardProgress
@@ -92,13 +93,13 @@ def test_progress_counts_every_row_once(tmp_path, make):
 def test_a_change_of_behaviour_makes_older_shards_again(tmp_path, make, monkeypatch):
     def plan():
         files = find_label_files([str(tmp_path / "set-release.npz")], with_images=False)
-        [spec] = plan_shards(files, None, 100, settings_hash=options.settings_hash(options.BuildOptions(), "bodies"))
+        [spec] = plan_shards(files, None, 100, settings_hash=ConversionSettings("").sha256("bodies"))
         return spec
 
     make()
     convert(tmp_path, plan(), FakeBodies())
     convert(tmp_path, plan(), None)  # kept
-    monkeypatch.setattr(options, "BEHAVIOUR", options.BEHAVIOUR + 1)
+    monkeypatch.setattr(settings, "BEHAVIOUR", settings.BEHAVIOUR + 1)
     bodies = FakeBodies()
     convert(tmp_path, plan(), bodies)
     assert bodies.calls
@@ -227,9 +228,8 @@ def test_a_shard_is_written_while_the_next_one_is_fitted(tmp_path, make, monkeyp
     files = find_label_files([str(tmp_path / "set-release.npz")], with_images=False)
     bodies, write_shard = Bodies(), conversion.write_shard
     monkeypatch.setattr(conversion, "write_shard", write)
-    monkeypatch.setattr(build_hmr_skel, "bodies_of_process", lambda **settings: bodies)
-    settings = build_hmr_skel.BodySettings("demo", "male", "cpu", None, "bounds", 1)
-    convert = build_hmr_skel.ConvertShard(ConversionSettings(str(output)), settings)
+    monkeypatch.setattr(overlap, "bodies_of_process", lambda settings, run: bodies)
+    convert = build_hmr_skel.ConvertShard(ConversionSettings(str(output)))
     convert.setup()
     with plan_file(output, "", plan_shards(files, None, 4)) as planned:
         found = [stats for shard in planned for stats in convert.process(shard)]

@@ -1,0 +1,98 @@
+"""What a job is to do, from its options: its workers' settings, its shards, and what dataset.json says of both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pipelines.command.build_options import BuildOptions
+from pipelines.command.devices import cores
+from pipelines.command.runner import Runner
+from pipelines.convert.settings import ConversionSettings, CropSettings, FitSettings, joint_limits, package_versions
+from pipelines.convert.sharing import body_models_sha256
+from pipelines.files.storage import UrlPath
+from pipelines.plan.planning import RowSelection, ShardSpec, find_label_files, plan_shards
+from pipelines.read.images import open_images
+from pipelines.write.run_record import run_facts
+
+Record = TypeVar("Record")
+
+_MOST_IMAGE_THREADS = 16
+_FEWEST_IMAGE_THREADS = 2
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What a data set is made of and by; plain values."""
+
+    options: dict[str, Any]
+    versions: dict[str, str]
+    inputs: dict[str, str]
+    """Label file, or `body_models` -> sha256."""
+    planned: dict[str, range]
+    """Label file -> the rows that were asked for."""
+    facts: dict[str, Any]
+    """Where and when, for run.json."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is run."""
+
+    settings: ConversionSettings
+    provenance: Provenance
+    specs: Iterator[ShardSpec]
+    """Shards as they are planned."""
+
+
+def job_of(options: BuildOptions, runner: Runner, directory: Path | UrlPath, run: str) -> Job:
+    """Reads label files' headers and body models; images are looked up as the specs are asked for.
+
+    `run` is the token of the lock on the output. Raises InputError for what is missing or damaged.
+    """
+    settings = settings_of(options, runner, directory, run)
+    fit = settings.fit
+    facts = run_facts(
+        device=fit.device, workers=runner.workers, processes=runner.processes, threads=fit.threads, runner=runner.name
+    )
+    labels = find_label_files(options.annotations, with_images=settings.crop.images, datasets=options.subset)
+    body_models = body_models_sha256(fit)
+    selection = RowSelection.parse(options.rows, options.every)
+    provenance = Provenance(
+        options=options.recorded(),
+        versions=settings.versions,
+        inputs={file.name: file.sha256 for file in labels} | {"body_models": body_models},
+        planned={file.name: selection.of(file.rows) for file in labels},
+        facts=facts,
+    )
+    images, sha256 = open_images(options.images), settings.sha256(body_models)
+    return Job(settings, provenance, plan_shards(labels, images, options.samples_per_shard, selection, sha256))
+
+
+def settings_of(options: BuildOptions, runner: Runner, directory: Path | UrlPath, run: str) -> ConversionSettings:
+    """The options that workers need. Raises InputError for a table of joint limits that cannot be used."""
+    threads = options.threads or max(1, cores() // runner.processes)
+    workers_per_process = max(1, runner.workers // runner.processes)
+    image_threads = max(_FEWEST_IMAGE_THREADS, min(threads, _MOST_IMAGE_THREADS) // workers_per_process)
+    return ConversionSettings(
+        output=str(directory),
+        fit=_chosen(
+            FitSettings,
+            options,
+            joint_limits=joint_limits(options.limits_table),
+            batch_size=options.batch_size or None,
+            threads=threads,
+        ),
+        crop=_chosen(CropSettings, options, images=options.with_images, image_threads=image_threads),
+        float_width=options.float_width,
+        versions=package_versions(),
+        run=run,
+    )
+
+
+def _chosen(record: type[Record], options: BuildOptions, **more: Any) -> Record:
+    """A record of settings from the options of the same names."""
+    names = {field.name for field in fields(record)} - more.keys()  # type: ignore[arg-type]
+    return record(**{name: getattr(options, name) for name in names}, **more)

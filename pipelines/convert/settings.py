@@ -1,0 +1,105 @@
+"""The settings of a fit and of a crop: worker arguments, and what of them a shard's bytes depend on."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+from dataclasses import dataclass, field, fields
+from os import PathLike
+from typing import Any, Literal
+
+from schemas import HMR_SKEL, record_version
+
+PACKAGE = "hmr-skel"
+_PACKAGES = (PACKAGE, "numpy", "torch", "smplx", "opencv-python-headless", "simplejpeg", "pyarrow")
+
+BEHAVIOUR = 3
+"""Version of what the code makes of rows, images and options. Raise it with every change after which a shard's bytes
+are others (how crops are cut, decoded and encoded, what the fit finds, what is rejected): reruns over an older data set
+then make its shards again instead of keeping them. 2: JPEGs are decoded at reduced size. 3: the fit solves its bounded
+steps to their optimum."""
+
+_HARMLESS = {"harmless": True}
+"""Of a setting that changes no byte of a shard, or the last digits of a fit only."""
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """What SMPL is fitted with, and where. Plain values: they travel to the workers."""
+
+    body_models: str = "demo"
+    gender: str = "male"
+    limits: Literal["bounds", "penalty", "none"] = "bounds"
+    joint_limits: tuple[tuple[float, float], ...] | None = None
+    """(46, 2) rad, if they are not SKEL's own."""
+    device: str = field(default="auto", metadata=_HARMLESS)
+    batch_size: int | None = field(default=None, metadata=_HARMLESS)
+    threads: int = field(default=1, metadata=_HARMLESS)
+    """CPU threads of each process."""
+
+
+@dataclass(frozen=True)
+class CropSettings:
+    """What is stored of an image; options of the same names say more."""
+
+    images: bool = True
+    crop: Literal["person", "none"] = "person"
+    crop_size: int = 384
+    context: float = 1.5
+    jpeg_quality: int = 90
+    image_threads: int = field(default=2, metadata=_HARMLESS)
+
+
+@dataclass(frozen=True)
+class ConversionSettings:
+    """How rows become samples; what a worker knows besides the rows."""
+
+    output: str
+    fit: FitSettings = FitSettings()
+    crop: CropSettings = CropSettings()
+    float_width: Literal[16, 32, 64] = 32
+    versions: dict[str, str] = field(default_factory=dict)
+    run: str = ""
+    """Token of the run that may write to `output`."""
+
+    def sha256(self, body_models_sha256: str) -> str:
+        """sha256 of everything but rows and images that determines a shard's bytes.
+
+        Of the body models their content counts, not where they are. A setting that is None is left out: one that is
+        added later does not make the shards of those who do not use it again.
+        """
+        facts = _counted(self.fit) | _counted(self.crop)
+        facts |= {
+            "body_models": body_models_sha256,
+            "float_width": self.float_width,
+            "behaviour": BEHAVIOUR,
+            "record": record_version(HMR_SKEL),
+            "package": package_versions()[PACKAGE],
+        }
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _counted(record: FitSettings | CropSettings) -> dict[str, Any]:
+    values = {field.name: getattr(record, field.name) for field in fields(record) if not field.metadata.get("harmless")}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def joint_limits(table: str | PathLike[str] | None) -> tuple[tuple[float, float], ...] | None:
+    """(46, 2) rad from the user's table, if there is one. Raises InputError."""
+    if not table:
+        return None
+    from fitting import read_limits
+
+    return tuple((float(low), float(high)) for low, high in read_limits(table))
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of the packages that what is written depends on."""
+    versions = {}
+    for name in _PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = "unknown"
+    return versions
