@@ -31,6 +31,8 @@ class StandIn:
         if gender == "bug":
             raise ZeroDivisionError("a bug")
         began = time.monotonic()
+        with open(folder / "begun", "a") as begun:
+            begun.write(f"{os.getpid()}\n")
         time.sleep(FIT_S * len(poses))
         if gender == "deadly" and not (folder / "died").exists():
             (folder / "died").touch()

@@ -80,6 +80,7 @@ class BuildOptions:
 
     @property
     def with_images(self) -> bool:
+        """Whether the job reads images; else it makes samples of labels alone."""
         return self.images.lower() != "none"
 
     def recorded(self) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""One shard from its plan to its columns and crops: read, fit, cut; positions and motions in other frames."""
+"""A job's shards, from options and plan to columns and crops: read, fit, cut; positions and motions in other frames."""

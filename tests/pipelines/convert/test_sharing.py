@@ -94,16 +94,17 @@ def test_an_owner_that_dies_is_replaced_and_people_count_once(tmp_path):
 def test_a_killed_worker_leaves_its_device_to_others(tmp_path):
     """It has started the device's owner, which ends with it, and is killed while it holds the device."""
     process = worker(tmp_path, "fit(stand_in(sys.argv[1]), 1)\nfit(stand_in(sys.argv[1]), 50_000)\n")
-    while not (tmp_path / "log").exists():
+    while not (tmp_path / "begun").exists() or len(begun := (tmp_path / "begun").read_text().split()) < 2:
         time.sleep(0.05)
         assert process.poll() is None
-    bodies = stand_in(tmp_path)
-    [(_, first, _, _)] = log(tmp_path)
+    bodies, first = stand_in(tmp_path), int(begun[0])
     process.kill()
     process.wait()
     fit(bodies, 1)
     assert len({pid for _, pid, _, _ in log(tmp_path)}) == 2
+    ended = time.monotonic() + 60  # for a test that fails instead of waiting for ever
     while alive(first):
+        assert time.monotonic() < ended
         time.sleep(0.05)
 
 
