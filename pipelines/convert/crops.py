@@ -1,20 +1,17 @@
-"""The stored image of a person: decoding, one affine warp, encoding.
+"""The stored image of a person: decoding, one warp, encoding.
 
-Pixel convention, as in schemas.hmr_skel: the origin is the outer corner of the top left pixel, so the centre of pixel
-(i, j) is at (i + 0.5, j + 0.5). A crop's 2x3 affine A maps a point of the full image to the crop: p' = A [x, y, 1].
-OpenCV puts the origin at the centre of that pixel; the half pixels between the two conventions are added here.
-
-What lies outside the image is black, as the field's trainers see it: repeated borders would invent content.
-EXIF orientation is ignored: labels are for pixels as they are stored.
+A crop's 2x3 affine A maps a point of the full image to the crop: p' = A [x, y, 1]; the pixel convention is that of
+pipelines.draw.warp. EXIF orientation is ignored: labels are for pixels as they are stored.
 """
 
 from __future__ import annotations
 
-import math
 import struct
 from dataclasses import dataclass
 
 import numpy as np
+
+from pipelines.draw.warp import square_affine, warp
 
 MAX_PIXELS = 100_000_000
 """Images that claim more pixels than this are refused before they are decoded."""
@@ -34,7 +31,6 @@ _SPARE = 1.5
 _SMALLEST_REDUCED = 64
 """Shorter side of an image, px, below which it is decoded whole."""
 
-_FINEST_SAMPLING = 8
 _NOISE_ONLY = ("extraneous bytes before marker",)
 
 
@@ -55,13 +51,6 @@ class Crop:
 def box_side(scale: np.ndarray) -> np.ndarray:
     """Side of the square that holds the person's box, px: scale (..., 2) is width and height in 200 px."""
     return 200.0 * np.max(scale, axis=-1)
-
-
-def crop_affine(center: np.ndarray, side: float, size: int) -> np.ndarray:
-    """Affine (2, 3) that maps the square of `side` px around `center` to a crop of size x size px."""
-    zoom = size / float(side)
-    shift = size / 2 - zoom * np.asarray(center, np.float64)
-    return np.array([[zoom, 0, shift[0]], [0, zoom, shift[1]]], np.float64)
 
 
 def image_size(data: bytes) -> tuple[int, int]:
@@ -124,31 +113,6 @@ def encode_jpeg(pixels: np.ndarray, quality: int) -> bytes:
     )
 
 
-def warp(pixels: np.ndarray, affine: np.ndarray, size: int) -> np.ndarray:
-    """The image under a scale-and-shift `affine`, size x size px, without aliasing; black outside.
-
-    A shrinking warp takes k x k samples, at most one source pixel apart, for each pixel of the crop and averages them.
-    """
-    import cv2
-
-    shrink = 1.0 / affine[0, 0]
-    if shrink > _FINEST_SAMPLING:  # far too many samples: average whole blocks first
-        height, width = pixels.shape[:2]
-        block = shrink / (_FINEST_SAMPLING / 2)
-        small = (max(1, round(width / block)), max(1, round(height / block)))
-        pixels = cv2.resize(pixels, small, interpolation=cv2.INTER_AREA)
-        affine = affine @ np.diag([width / small[0], height / small[1], 1.0])
-        shrink = 1.0 / min(affine[0, 0], affine[1, 1])
-    samples = max(1, math.ceil(shrink - 1e-9))
-    fine = samples * affine
-    matrix = fine.copy()
-    matrix[:, 2] += 0.5 * fine[:, :2].sum(axis=1) - 0.5
-    big = cv2.warpAffine(
-        pixels, matrix, (size * samples, size * samples), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT
-    )
-    return big if samples == 1 else cv2.resize(big, (size, size), interpolation=cv2.INTER_AREA)
-
-
 def person_crop(
     pixels: np.ndarray,
     center: np.ndarray,
@@ -163,7 +127,7 @@ def person_crop(
 
     `center` and `side` are of the full image, whose (width, height) is `full_size` if `pixels` are reduced by `factor`.
     """
-    affine = crop_affine(center, side * context, size)
+    affine = square_affine(center, side * context, size)
     reduced = affine @ np.diag([factor, factor, 1.0])
     height, width = pixels.shape[:2]
     return Crop(encode_jpeg(warp(pixels, reduced, size), quality), affine, (size, size), full_size or (width, height))

@@ -213,7 +213,7 @@ def draw_contact_sheet(shards: Sequence[Shard], options: InspectOptions) -> int:
     """
     import cv2
 
-    from pipelines.draw.overlay import body_of, contact_sheet, tiles_of
+    from pipelines.draw.sheet import body_of, contact_sheet, tiles_of
     from schemas import InputError
 
     errors = read_columns(shards, ["vertex_error_mm"])["vertex_error_mm"].to_numpy()

@@ -16,6 +16,7 @@ import numpy as np
 import simplejpeg
 
 from fitting.body.mirror import COUNTERPART, MIRROR_SIGN
+from pipelines.draw.warp import inverse, warp
 from schemas import KEYPOINT_NAMES, MIRRORED_KEYPOINTS, InputError
 from train.data.augmentation_config import NONE, AugmentationConfig
 from train.data.shards import Person
@@ -97,7 +98,7 @@ def augment(
         to_input = np.zeros((2, 3))
         to_input[:, :2] = zoom * turn
         to_input[:, 2] = zoom * (principal - turn @ principal - center) + INPUT / 2
-        image = _warp(person, to_input @ _inverse(labels["crop_affine"].astype(np.float64)))
+        image = _warp(person, to_input @ inverse(labels["crop_affine"]))
     image = change_colours(image, config, rng)
     return {
         "image": image,
@@ -212,10 +213,8 @@ def _warp(person: Person, affine: np.ndarray) -> np.ndarray:
 
 
 def _warped(pixels: np.ndarray, scale: np.ndarray, affine: np.ndarray) -> np.ndarray:
-    affine = affine @ np.diag([1 / scale[0], 1 / scale[1], 1])
-    # OpenCV's origin is the centre of the first pixel.
-    affine[:, 2] += 0.5 * affine[:, :2].sum(1) - 0.5
-    return cv2.warpAffine(pixels, affine, (INPUT, INPUT), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+    """What `decode` gave, under an affine from the stored image's pixels; it has no more of them than are needed."""
+    return warp(pixels, affine @ np.diag([1 / scale[0], 1 / scale[1], 1]), INPUT, antialias=False)
 
 
 def _camera(cam_int: np.ndarray, image_size, center: np.ndarray, box: float) -> tuple[float, np.ndarray]:
@@ -235,11 +234,6 @@ def _part_box(keypoints: np.ndarray, center: np.ndarray, box: float, rng: np.ran
     low, high = shown.min(0), shown.max(0)
     side = max(float((high - low).max()) * _PART_MARGIN, _SMALLEST_PART * box)
     return ((low + high) / 2, side) if side < box else (center, box)
-
-
-def _inverse(affine: np.ndarray) -> np.ndarray:
-    """(3, 3) inverse of a (2, 3) affine."""
-    return np.linalg.inv(np.vstack([affine, [0, 0, 1]]))
 
 
 def _rotation(axis: int, angle: float) -> np.ndarray:

@@ -64,15 +64,18 @@ def predict(
     """
     import torch
 
+    from pipelines.draw.warp import square_affine, warp
     from train.network.camera import Framing, bbox_cue, cam_to_translation
     from train.network.inputs import assumed_framing, normalised
+    from train.network.model import IMAGE
 
     boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
     sizes = boxes[:, 2:] - boxes[:, :2]
     if not (np.isfinite(boxes).all() and (sizes > 0).all()):
         raise InputError(f"{boxes.tolist()} given", field="--boxes", expected="left < right and top < bottom, px")
     centers, sides = (boxes[:, :2] + boxes[:, 2:]) / 2, sizes.max(1) * margin
-    crops = np.stack([crop(photograph, center, side) for center, side in zip(centers, sides, strict=True)])
+    affines = [square_affine(center, side, IMAGE) for center, side in zip(centers, sides, strict=True)]
+    crops = np.stack([warp(photograph, affine, IMAGE) for affine in affines])
     device = next(model.parameters()).device
     tensor = lambda value: torch.as_tensor(np.asarray(value), dtype=torch.float32, device=device)  # noqa: E731
     middle = np.broadcast_to([photograph.shape[1] / 2, photograph.shape[0] / 2], centers.shape).copy()
@@ -85,23 +88,6 @@ def predict(
     found = {"poses": final.poses, "betas": final.betas, "trans": trans, "cam": final.cam}
     arrays = {name: value.float().cpu().numpy() for name, value in found.items()}
     return arrays | {"box_center": centers, "box_size": sides}
-
-
-def crop(photograph: np.ndarray, center: np.ndarray, side: float, size: int = 256) -> np.ndarray:
-    """The square of `side` px around `center` (x, y) as (size, size, 3); black outside the photograph."""
-    import cv2
-
-    zoom = size / side
-    shrink = max(1, math.floor(0.5 / zoom))
-    if shrink > 1:  # bilinear sampling alone would skip pixels
-        height, width = (max(1, round(n / shrink)) for n in photograph.shape[:2])
-        small = cv2.resize(photograph, (width, height), interpolation=cv2.INTER_AREA)
-        scale = np.array([width / photograph.shape[1], height / photograph.shape[0]])
-    else:
-        small, scale = photograph, np.ones(2)
-    matrix = np.diag([zoom, zoom]) / scale
-    shift = size / 2 - zoom * np.asarray(center) + 0.5 * matrix.sum(1) - 0.5
-    return cv2.warpAffine(small, np.column_stack([matrix, shift]), (size, size), flags=cv2.INTER_LINEAR)
 
 
 def estimated_focal(photograph: np.ndarray, camera: str = "", device: Any = "cpu") -> float:

@@ -10,18 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from fitting import SKEL
+from pipelines.draw.overlay import draw_overlay
 from train.data.batch import Batch, Targets
-from train.network.camera import NEAREST as _NEAREST
 from train.network.camera import Framing, bbox_cue, cam_to_translation, translation_to_cam
 from train.network.decoder import Estimate
 from train.network.inputs import assumed_framing, normalised
 from train.run.body import PELVIS_KEYPOINT, KeypointLayer
-
-SKIN, BONE = np.array([250.0, 165.0, 110.0])[::-1], np.array([235.0, 238.0, 215.0])
-_LIGHT = np.array([-0.35, -0.65, -0.68])
-_SKIN_OPACITY = 0.55
-_FINE = 8
-"""Sub-pixel steps of drawn triangles, as a power of two."""
 
 
 def draw_body(
@@ -32,9 +26,9 @@ def draw_body(
     One person: poses (46,), betas (10,), trans (3,) m. Focal length and principal point (2,) are in px of this image.
     """
     out = skel(poses[None], betas[None], trans[None], skeleton_mesh=True)
-    canvas = _shaded(image, out.skeleton_vertices[0], skel.skeleton_faces, focal, principal, BONE)
-    skin = _shaded(canvas, out.vertices[0], skel.faces, focal, principal, SKIN)
-    return cv2.addWeighted(canvas, 1 - _SKIN_OPACITY, skin, _SKIN_OPACITY, 0)
+    skin, bones = (mesh[0].double().cpu().numpy() for mesh in (out.vertices, out.skeleton_vertices))
+    camera = np.array([[focal, 0, principal[0]], [0, focal, principal[1]], [0, 0, 1]], np.float64)
+    return draw_overlay(image, skin, skel.faces, camera, np.eye(3)[:2], bones, skel.skeleton_faces)
 
 
 def draw_in_crop(image: np.ndarray, skel: SKEL, poses: Tensor, betas: Tensor, cam: Tensor, framing: Framing):
@@ -43,26 +37,6 @@ def draw_in_crop(image: np.ndarray, skel: SKEL, poses: Tensor, betas: Tensor, ca
     principal = zoom * (framing.principal - framing.center)[0].cpu().numpy() + image.shape[0] / 2
     trans = cam_to_translation(cam[None], framing)[0]
     return draw_body(image, skel, poses, betas, trans, zoom * float(framing.focal[0]), principal)
-
-
-def _shaded(
-    image: np.ndarray, mesh: Tensor, faces: np.ndarray, focal: float, principal: np.ndarray, colour: np.ndarray
-) -> np.ndarray:
-    """The image with an opaque mesh (V, 3), triangles drawn from the farthest to the nearest."""
-    vertices = mesh.double().cpu().numpy()
-    pixels = focal * vertices[:, :2] / vertices[:, 2:].clip(_NEAREST) + principal - 0.5
-    corners = vertices[faces]
-    normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    normal /= np.linalg.norm(normal, axis=1, keepdims=True).clip(1e-12)
-    middle = corners.mean(1)
-    seen = ((normal * middle).sum(1) < 0) & (corners[..., 2] > _NEAREST).all(1)
-    order = np.flatnonzero(seen)[np.argsort(-middle[seen, 2])]
-    light = 0.35 + 0.65 * (normal[order] @ (_LIGHT / np.linalg.norm(_LIGHT))).clip(0)
-    canvas = np.ascontiguousarray(image).copy()
-    triangles = np.rint(pixels[faces[order]].clip(-16384, 16384) * (1 << _FINE)).astype(np.int32)
-    for triangle, shade in zip(triangles, light[:, None] * colour, strict=True):
-        cv2.fillConvexPoly(canvas, triangle, shade.tolist(), shift=_FINE)
-    return canvas
 
 
 @torch.inference_mode()

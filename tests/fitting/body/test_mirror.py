@@ -18,9 +18,9 @@ from fitting.body.keypoints import skel_keypoints
 from fitting.body.mirror import COUNTERPART, MIRROR_SIGN, mirror_poses, mirror_trans
 from fitting.demo_body import mirror_vertices
 from pipelines.convert.conversion import convert_shard
-from pipelines.convert.crops import warp
 from pipelines.convert.settings import ConversionSettings, CropSettings, FitSettings
 from pipelines.convert.sharing import bodies_of_process
+from pipelines.draw.warp import warp
 from pipelines.plan.planning import find_label_files, plan_shards
 from pipelines.read.images import open_images
 from schemas import HMR_SKEL, check_schema, columns_to_table, table_to_columns

@@ -11,8 +11,10 @@ import pytest
 import written_shards
 
 from pipelines.command.hmr_skel import guarded
-from pipelines.draw import overlay
-from pipelines.draw.overlay import Tile, contact_sheet, draw_overlay, neutral_background
+from pipelines.draw import sheet as sheets
+from pipelines.draw.overlay import draw_overlay, neutral_background
+from pipelines.draw.rays import project
+from pipelines.draw.sheet import Tile, body_of, contact_sheet, tiles_of
 from pipelines.files.body_models import BodyModels
 from pipelines.files.shards import find_shards, read_rows
 from pipelines.look import inspection
@@ -116,7 +118,7 @@ def test_sheet_has_crop_and_overlay_side_by_side_with_a_caption():
     crop = np.array([[0.5, 0, -30.0], [0, 0.5, -10.0]])
     image = cv2.resize(picture(), (100, 100), interpolation=cv2.INTER_AREA)
     sheet = contact_sheet([tile(image, crop)] * 5, FACES, FACES, tile_size=100)
-    gap, caption = overlay._GAP, overlay._CAPTION_HEIGHT
+    gap, caption = sheets._GAP, sheets._CAPTION_HEIGHT
     left = sheet[gap : gap + 100, gap : gap + 100]
     np.testing.assert_array_equal(left, image)
     right = sheet[gap : gap + 100, gap + 102 : gap + 202]
@@ -129,15 +131,15 @@ def test_of_a_whole_frame_the_surroundings_of_the_person_are_shown():
     image = np.zeros((2400, 3200, 3), np.uint8)
     image[700:800, 2400:2500] = 255  # the person's box, 100 px
     shown = tile(image, box_center=np.array([2450.0, 750.0]))
-    affine = overlay._view(shown, 130)
-    mask = overlay._show(shown, affine, 130)[:, :, 0] > 127
+    affine = sheets._view(shown, 130)
+    mask = sheets._show(shown, affine, 130)[:, :, 0] > 127
     rows, columns = np.nonzero(mask)
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (15, 114, 15, 114)
 
 
 def test_long_captions_keep_both_ends():
     sheet = np.full((30, 200, 3), 255, np.uint8)
-    overlay._write(sheet, "a" * 200 + "-end 5.0 mm", 5, 20, 190, False)
+    sheets._write(sheet, "a" * 200 + "-end 5.0 mm", 5, 20, 190, False)
     assert (sheet[:, 195:] == 255).all()
 
 
@@ -148,7 +150,7 @@ def folder(tmp_path_factory):
 
 def test_tiles_show_the_body_where_its_box_is(folder, demo_skel):
     """The written people stand 4 m off, and their boxes surround the principal point."""
-    tiles = overlay.tiles_of(read_rows(find_shards([folder]), [0, 9]), demo_skel)
+    tiles = tiles_of(read_rows(find_shards([folder]), [0, 9]), demo_skel)
     for found in tiles:
         assert found.image.shape == (64, 64, 3)
         drawn = draw_overlay(
@@ -161,7 +163,7 @@ def test_tiles_show_the_body_where_its_box_is(folder, demo_skel):
             demo_skel.skeleton_faces,
         )
         rows, columns = np.nonzero(changed(found.image, drawn))
-        points = overlay.project(found.vertices, found.cam_int) @ found.crop_affine[:, :2].T + found.crop_affine[:, 2]
+        points = project(found.vertices, found.cam_int) @ found.crop_affine[:, :2].T + found.crop_affine[:, 2]
         low, high = np.clip(points.min(0), 0, 64), np.clip(points.max(0), 0, 64)
         assert [columns.min(), rows.min()] == pytest.approx(low, abs=2)
         assert [columns.max(), rows.max()] == pytest.approx(high, abs=2)
@@ -178,11 +180,11 @@ def test_tiles_show_the_body_where_its_box_is(folder, demo_skel):
 def test_people_whose_place_is_unknown_are_shown_in_the_middle(folder, demo_skel, unknown, remark):
     (shard, sample), *_ = read_rows(find_shards([folder]), [0])
     sample |= {"crop_size": np.zeros(2, np.int32), "crop_affine": WHOLE.astype(np.float32), **unknown}
-    (found,) = overlay.tiles_of([(shard, sample)], demo_skel)
+    (found,) = tiles_of([(shard, sample)], demo_skel)
     assert remark in found.caption
     assert found.image is None
     sheet = contact_sheet([found], demo_skel.faces, demo_skel.skeleton_faces, tile_size=128)
-    gap = overlay._GAP
+    gap = sheets._GAP
     left, right = sheet[gap : gap + 128, gap : gap + 128], sheet[gap : gap + 128, gap + 130 : gap + 258]
     rows, columns = np.nonzero(changed(left, right))
     assert (rows.min() + rows.max()) / 2 == pytest.approx(64, abs=16)
@@ -216,7 +218,7 @@ def test_other_body_models_than_the_shards_are_a_warning(folder, tmp_path, caplo
     manifest = json.loads((copy / "dataset.json").read_text())
     for stated, warned in ((BodyModels("demo").sha256(), False), ("0" * 64, True)):
         (copy / "dataset.json").write_text(json.dumps(manifest | {"inputs": {"body_models": stated}}))
-        overlay.body_of(find_shards([copy]), None)
+        body_of(find_shards([copy]), None)
         assert ("made with other body models than demo" in caplog.text) == warned
 
 

@@ -10,7 +10,7 @@ import pytest
 from memory_files import file_of
 
 import fitting.body.files
-from pipelines.draw.overlay import body_of
+from pipelines.draw.sheet import body_of
 from pipelines.files.body_models import BodyModels
 from pipelines.files.shards import Shard
 from pipelines.hand_on import fit

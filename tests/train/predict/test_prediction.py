@@ -13,7 +13,7 @@ from schemas import InputError
 from train import SKELCF
 from train.config import NetworkConfig
 from train.network.checkpoints import save_checkpoint
-from train.predict.command import crop, main, predict
+from train.predict.command import main, predict
 
 
 @pytest.fixture(scope="module")
@@ -44,19 +44,6 @@ def test_people_stand_where_their_boxes_are(model, photograph):
     wider = predict(model, photograph, boxes, 600.0, margin=1.0)["trans"][:, 2]
     np.testing.assert_allclose(wider / distance, 2, rtol=0.1)
     assert found["poses"].shape == (3, 46) and found["betas"].shape == (3, 10)
-
-
-@pytest.mark.parametrize("side", [64.0, 256.0, 1500.0])
-def test_crops_show_the_square_asked_for(side):
-    """The picture's colours are its coordinates, so that each pixel of a crop tells where it comes from."""
-    y, x = np.mgrid[0:1000, 0:1000]
-    picture = np.stack([x / 4, y / 4, np.zeros_like(x)], -1).astype(np.float32)
-    shown = crop(picture, np.array([500.0, 400.0]), side)
-    at = (np.arange(256) + 0.5) / 256 * side - side / 2
-    inside = (np.abs(at) < 380) & (np.abs(at) < side / 2 - side / 100)
-    np.testing.assert_allclose(shown[128, inside, 0] * 4, at[inside] + 500 - 0.5, atol=2)
-    np.testing.assert_allclose(shown[inside, 128, 1] * 4, at[inside] + 400 - 0.5, atol=2)
-    assert (shown[128, np.abs(at) > 505] == 0).all()
 
 
 def test_the_command_writes_parameters_picture_and_meshes(checkpoint, model, photograph, tmp_path, capsys):
