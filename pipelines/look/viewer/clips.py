@@ -127,7 +127,7 @@ def _fit_arrays(path: Path) -> dict[str, np.ndarray]:
 
 def shards_clip(sources: Sequence[str], people: int, body_models: str | None) -> Clip:
     """People evenly spread over shards, with their pictures."""
-    from pipelines.draw.overlay import body_of
+    from pipelines.draw.sheet import body_of
 
     shards = find_shards(sources)
     total = read_columns(shards, ["converged"]).num_rows
