@@ -162,7 +162,9 @@ class _Owner:
     """The body models of one device, in its process."""
 
     def __init__(self, make: Callable[[FitSettings, str], Bodies], settings: FitSettings, device: str) -> None:
-        logging.disable(logging.INFO)  # this process tells where it listens
+        root = logging.getLogger()  # on which Beam has this process tell where it listens and why it ends
+        root.setLevel(logging.WARNING)
+        root.addFilter(lambda record: record.module != "multi_process_shared")
         self._bodies = make(settings, device)
 
     def fit(self, *source: Any) -> tuple[dict[str, np.ndarray], float]:
