@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipelines.command.devices import one_device
+from pipelines.files.body_models import BodyModels
 from schemas import InputError
 from train.config import BACKBONES, LossConfig, NetworkConfig
 from train.data.batch import Batch, Targets
@@ -28,7 +29,8 @@ from train.network.camera import Framing
 from train.network.model import SKELCF, forward_flops
 from train.run.body import KeypointLayer
 from train.run.processes import World
-from train.run.trainer import gradients, optimiser_of, update_average
+from train.run.state import optimiser_of, update_average
+from train.run.trainer import gradients
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +63,7 @@ def measure(
         torch.backends.cuda.matmul.allow_tf32 = True
     network = SKELCF(config).to(device).train()
     average = copy.deepcopy(network).eval().requires_grad_(False)
-    body, optimiser = KeypointLayer.load("demo").to(device), optimiser_of(network, 1e-5, 1e-4)
+    body, optimiser = KeypointLayer.of(BodyModels(device=device)), optimiser_of(network, 1e-5, 1e-4)
     model = torch.compile(network) if compiled else network
     batch, world = made_up_batch(options.batch, on_gpu), World(0, 1, device)
     times = []

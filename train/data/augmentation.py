@@ -115,7 +115,7 @@ def augment(
 
 def root_basis(skel) -> np.ndarray:
     """(3, 3) frame in which SKEL's pelvis angles turn (fitting.fit.root), of a fitting.SKEL."""
-    return (skel.per_joint_rot[0] @ skel.apose_rotations[0].T).double().numpy()
+    return (skel.per_joint_rot[0] @ skel.apose_rotations[0].T).double().cpu().numpy()
 
 
 def rotate_root(poses: np.ndarray, roll: float, basis: np.ndarray | None) -> np.ndarray:

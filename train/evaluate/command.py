@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from simple_parsing import field as positional
 
 from pipelines.command.devices import one_device
+from pipelines.files.body_models import BodyModels
 from schemas import InputError
 from train.data.config import DataConfig
 
@@ -62,24 +63,16 @@ class EvaluateOptions:
 class Bodies:
     """Meshes and joints of estimates and of labels."""
 
-    def __init__(self, body_models: str, device) -> None:
-        import torch
-
-        from fitting import SKEL, load_smpl
-        from fitting.body.files import keypoint_arrays
-
-        self.skel, self.smpl = SKEL.load(body_models).to(device), load_smpl(body_models).to(device)
-        self.source = body_models
-        regressors = keypoint_arrays(body_models, self.skel.num_vertices)
-        self.regressors = {k: torch.as_tensor(v, dtype=torch.float32, device=device) for k, v in regressors.items()}
+    def __init__(self, models: BodyModels) -> None:
+        self.models = models
 
     def skel_vertices(self, poses: Tensor, betas: Tensor) -> Tensor:
         """(B, V, 3) m, without translation."""
-        return self.skel(poses.float(), betas.float(), poses.new_zeros(len(poses), 3)).vertices
+        return self.models.skel(poses.float(), betas.float(), poses.new_zeros(len(poses), 3)).vertices
 
     def smpl_vertices(self, poses: Tensor, betas: Tensor) -> Tensor:
         """(B, V, 3) m, without translation, of SMPL axis-angle (B, 72)."""
-        return self.smpl(betas=betas, body_pose=poses[:, 3:], global_orient=poses[:, :3]).vertices
+        return self.models.smpl()(betas=betas, body_pose=poses[:, 3:], global_orient=poses[:, :3]).vertices
 
     def joints(self, vertices: Tensor, kind: str) -> Tensor:
         """`smpl` or `mix` joints (B, 24, 3) or 44 `keypoints` of a mesh."""
@@ -87,16 +80,13 @@ class Bodies:
         from train.evaluate.metrics import regressed
 
         if kind == "keypoints":
-            ids = self.smpl.vertex_joint_selector.extra_joints_idxs
+            ids = self.models.smpl().vertex_joint_selector.extra_joints_idxs
             return skel_keypoints(
-                vertices, ids, self.regressor("J_regressor_SKEL_mix_MALE"), self.regressor("SMPL_to_J19")
+                vertices, ids, self.models.regressor("J_regressor_SKEL_mix_MALE"), self.models.regressor("SMPL_to_J19")
             )[0]
-        return regressed(vertices, self.regressor(f"J_regressor_{'SMPL' if kind == 'smpl' else 'SKEL_mix'}_MALE"))
-
-    def regressor(self, name: str) -> Tensor:
-        if name not in self.regressors:
-            raise InputError("not among the body models, and this protocol needs it", file=self.source, field=name)
-        return self.regressors[name]
+        return regressed(
+            vertices, self.models.regressor(f"J_regressor_{'SMPL' if kind == 'smpl' else 'SKEL_mix'}_MALE")
+        )
 
 
 def evaluate(
@@ -215,7 +205,7 @@ def main(argv: list[str] | None = None, prog: str = "hmr-skel evaluate") -> int:
 
     device = torch.device(one_device(options.device))
     people = PeopleStream(options.data, options.batch, shuffle=False, fields=(*LABELS, *SOURCE))
-    bodies = Bodies(options.body_models, device)
+    bodies = Bodies(BodyModels(options.body_models, device=device))
     if options.checkpoint == "mean":
         estimator = mean_estimator(*mean_person(people))
     else:

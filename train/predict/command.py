@@ -133,12 +133,12 @@ def main(argv: list[str] | None = None, prog: str = "hmr-skel predict") -> int:
     photograph = read_photograph(options.image)
     import torch
 
-    from fitting import SKEL
+    from pipelines.files.body_models import BodyModels
     from train.evaluate.command import load_network
 
     device = torch.device(one_device(options.device))
     model = load_network(options.checkpoint, options.which, device)
-    skel = SKEL.load(options.body_models)
+    skel = BodyModels(options.body_models).skel
     height, width = photograph.shape[:2]
     boxes = np.array(options.boxes or [0, 0, width, height]).reshape(-1, 4)
     focal = options.focal or estimated_focal(photograph, options.camera, device)

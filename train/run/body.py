@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import copy
-from os import PathLike
 
 import torch
 from torch import Tensor, nn
 
 from fitting.body.keypoints import keypoints_44
 from fitting.body.skel import SKEL
-from schemas import InputError
+from pipelines.files.body_models import BodyModels
 
 PELVIS_KEYPOINT = 39
 """Keypoint to which 3D keypoints are relative (MPII's pelvis)."""
@@ -48,22 +47,14 @@ class KeypointLayer(nn.Module):
         self.register_buffer("vertex_joint_ids", place[vertex_joint_ids], persistent=False)
 
     @classmethod
-    def load(cls, path_or_dir: str | PathLike[str], gender: str = "male") -> KeypointLayer:
-        """From a body-model directory that holds SKEL, SMPL and the two regressors; "demo" is the embedded body.
+    def of(cls, models: BodyModels) -> KeypointLayer:
+        """From body models that hold SKEL, SMPL and the two regressors, on their device.
 
         Raises schemas.InputError for what is missing or damaged.
         """
-        from fitting import load_smpl
-        from fitting.body.files import keypoint_arrays
-
-        skel = SKEL.load(path_or_dir, gender)
-        regressors = keypoint_arrays(path_or_dir, skel.num_vertices)
-        for name in ("J_regressor_SKEL_mix_MALE", "SMPL_to_J19"):
-            if name not in regressors:
-                raise InputError("not among the body models, and training needs it", file=path_or_dir, field=name)
-        ids = load_smpl(path_or_dir, "neutral").vertex_joint_selector.extra_joints_idxs
-        joints, j19 = (torch.from_numpy(regressors[n]) for n in ("J_regressor_SKEL_mix_MALE", "SMPL_to_J19"))
-        return cls(skel, joints, j19, torch.as_tensor(ids, dtype=torch.long))
+        regressors = (models.regressor(name) for name in ("J_regressor_SKEL_mix_MALE", "SMPL_to_J19"))
+        ids = models.smpl().vertex_joint_selector.extra_joints_idxs
+        return cls(models.skel, *regressors, torch.as_tensor(ids, dtype=torch.long, device=models.device))
 
     def forward(self, poses: Tensor, betas: Tensor) -> Tensor:
         """(B, 44, 3) keypoints, m, before any translation, of poses (B, 46) and betas (B, 10); float32 in autocast."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -11,11 +14,19 @@ from torch import Tensor, nn
 
 from fitting import SKEL
 from pipelines.draw.overlay import draw_overlay
-from train.data.batch import Batch, Targets
+from pipelines.files.body_models import BodyModels
+from train.data.batch import Batch, Targets, as_batch
+from train.data.loader import PeopleStream
 from train.network.camera import Framing, bbox_cue, cam_to_translation, translation_to_cam
 from train.network.decoder import Estimate
 from train.network.inputs import assumed_framing, normalised
+from train.network.model import SKELCF
+from train.options import TrainOptions
 from train.run.body import PELVIS_KEYPOINT, KeypointLayer
+from train.run.held_out import held_out_people
+
+PEOPLE = 16
+"""How many a run's pictures show."""
 
 
 def draw_body(
@@ -72,6 +83,50 @@ def draw_labels(batch: Batch, skel: SKEL, body: KeypointLayer) -> list[np.ndarra
         cam = translation_to_cam(pelvis[n : n + 1] - offset, framing)[0]
         drawn.append(draw_in_crop(image, skel, poses[0], betas[0], cam, framing))
     return drawn
+
+
+class Panels:
+    """Some of a run's people, held-out ones if there are any, drawn as networks see them and as they are labelled."""
+
+    def __init__(self, options: TrainOptions, models: BodyModels, device: torch.device) -> None:
+        self.options, self.models, self.device = options, models, device
+
+    def draw(self, network: SKELCF, step: int) -> np.ndarray:
+        """Writes OUTPUT/panels/NNNNNNNN.png, and returns the picture."""
+        columns = {"image": self._images, f"step {step}": self._seen_by(network), "label": self._labels}
+        return _write(self.options.output / "panels" / f"{step:08d}.png", sheet(columns))
+
+    def draw_before_after(self, before: SKELCF, after: SKELCF) -> np.ndarray:
+        """Writes OUTPUT/before_after.png, and returns the picture."""
+        seen = {"before": self._seen_by(before), "after": self._seen_by(after)}
+        return _write(
+            self.options.output / "before_after.png", sheet({"image": self._images, **seen, "label": self._labels})
+        )
+
+    @cached_property
+    def _people(self) -> Batch:
+        options = self.options
+        people = held_out_people(options.data, 0, PEOPLE) if options.data.part == "training" else None
+        if people is None:
+            people = PeopleStream(replace(options.data, weights=[]), PEOPLE)
+        return as_batch(people[0, 0, 0]).to(self.device)
+
+    @cached_property
+    def _images(self) -> list[np.ndarray]:
+        return list(self._people.image.cpu().numpy())
+
+    @cached_property
+    def _labels(self) -> list[np.ndarray]:
+        return draw_labels(self._people, self.models.skel, KeypointLayer.of(self.models))
+
+    def _seen_by(self, network: SKELCF) -> list[np.ndarray]:
+        return draw_estimates(self._people, self.models.skel, *estimates(network, self._people))
+
+
+def _write(path: Path, picture: np.ndarray) -> np.ndarray:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), picture[:, :, ::-1])
+    return picture
 
 
 def sheet(columns: dict[str, Sequence[np.ndarray]], per_row: int = 2) -> np.ndarray:

@@ -1,16 +1,21 @@
-"""The processes that train together: one, or those that torchrun started."""
+"""The processes that train together, one or those that torchrun started, and the signals that end them."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, distributed
 
 from pipelines.command.devices import one_device
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -48,3 +53,23 @@ def join_world(device: str = "auto") -> Iterator[World]:
     finally:
         if ranks > 1:
             distributed.destroy_process_group()
+
+
+@contextlib.contextmanager
+def asked_to_stop() -> Iterator[list[int]]:
+    """A list that gets SIGTERM and SIGINT as they come: the step under way is finished. A second SIGINT interrupts."""
+    asked: list[int] = []
+
+    def ask(number: int, _frame: Any) -> None:
+        if number == signal.SIGINT:
+            if number in asked:
+                raise KeyboardInterrupt
+            log.warning("stopping after this step, with a checkpoint; Ctrl-C again to stop at once")
+        asked.append(number)
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -2,209 +2,220 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import sys
 import time
-from dataclasses import replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
-from schemas import InputError
-from train.data.batch import Batch
 from train.network.checkpoints import run_checkpoints
 from train.run.curves import write_curves
+from train.run.held_out import HeldOut
+from train.run.panels import Panels
+from train.run.state import first_network
 
 if TYPE_CHECKING:
-    import numpy as np
     from torch import Tensor
 
-    from fitting import SKEL
-    from train.data.loader import PeopleStream
+    from pipelines.files.body_models import BodyModels
     from train.data.order import Cut
-    from train.network.model import SKELCF
     from train.options import TrainOptions
     from train.run.processes import World
-    from train.run.trainer import Run
+    from train.run.state import Run
 
 log = logging.getLogger(__name__)
 
-PANEL_PEOPLE = 16
+_BAR = "{n_fmt}/{total_fmt} {bar} {elapsed}<{remaining}{postfix}"
+"""Steps, time taken and left; within 80 columns with what follows."""
 
 
-class Records:
-    """Of one run; ranks other than the first keep none."""
+@dataclass
+class Clock:
+    """Where the time goes, since it was last told."""
 
-    def __init__(self, options: TrainOptions, run: Run, cut: Cut, done: int, last: int, world: World) -> None:
-        self.options, self.run, self.world, self.done, self.last = options, run, world, done, last
-        self.writer = self.bar = None
-        self.data_time = self.step_time = 0.0
-        self._losses: list[float] = []
-        self._terms: dict[str, Tensor] = {}
-        """Of the steps since the last scalars, added up where they are: to fetch them every step would take time."""
-        self.people, self.steps, self.began = 0, 0, time.perf_counter()
-        self._mark, self._held_out, self._panel = self.began, None, None
-        self._flops: int | None = None
-        self._mean_is_known = done >= cut.steps
-        if world.rank == 0:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self.writer = SummaryWriter(str(options.output), purge_step=done + 1 if done else None)
-            self.bar = tqdm(total=last, initial=done, desc="train", unit="step", disable=None, smoothing=0.05)
-            if options.panel_steps and done == 0:
-                self._draw()
+    data_time: float = 0.0
+    step_time: float = 0.0
+    people: int = 0
+    steps: int = 0
+    mark: float = field(default_factory=time.perf_counter)
 
     def data_arrived(self) -> None:
         """The step's batches are here: what passed since the last step was waiting."""
         now = time.perf_counter()
-        self.data_time, self._mark = self.data_time + now - self._mark, now
+        self.data_time, self.mark = self.data_time + now - self.mark, now
 
-    def step_done(self, loss: float, terms: dict[str, Tensor], norm: float, parts: list[Batch]) -> None:
+    def step_done(self, people: int) -> None:
         now = time.perf_counter()
-        self.step_time, self._mark = self.step_time + now - self._mark, now
-        self.done, self.steps, self.people = self.done + 1, self.steps + 1, self.people + parts[0].people
-        if self.writer is None:
-            return
-        if math.isfinite(loss):
-            self._losses.append(loss)
-            self._terms = {name: value + self._terms.get(name, 0) for name, value in terms.items()}
-        self.bar.update()
-        steps, panels = self.options.log_steps, self.options.panel_steps or self.options.log_steps
-        if self.done % steps and self.done % panels and self.done != self.last:
-            return
-        elapsed = max(self.data_time + self.step_time, 1e-9)
-        rate, waiting = self.people / elapsed, self.data_time / elapsed
-        counted = max(len(self._losses), 1)
-        mean_loss = sum(self._losses) / counted
-        self.bar.set_postfix_str(f"loss {mean_loss:.4f}, {rate:,.0f} people/s, {waiting:.0%} waiting")
-        scalars = {f"loss/{name}": float(value) / counted for name, value in self._terms.items()} | {
-            "loss/total": mean_loss,
-            "optimiser/learning_rate": self.run.optimiser.param_groups[0]["lr"],
-            "optimiser/gradient_norm": norm,
-            "optimiser/skipped_steps": self.run.skipped,
-            "time/people_per_second": rate,
-            "time/seconds_per_step": self.step_time / self.steps,
-            "time/share_waiting_for_data": waiting,
+        self.step_time, self.mark = self.step_time + now - self.mark, now
+        self.steps, self.people = self.steps + 1, self.people + people
+
+    def resume(self) -> None:
+        """What passed since the last step was neither: pictures and measures."""
+        self.mark = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        return max(self.data_time + self.step_time, 1e-9)
+
+    def scalars(self) -> dict[str, float]:
+        return {
+            "time/people_per_second": self.people / self.seconds,
+            "time/seconds_per_step": self.step_time / max(self.steps, 1),
+            "time/share_waiting_for_data": self.data_time / self.seconds,
         }
-        if self.options.peak_tflops:
-            # Three forward passes' worth per step: the backward pass takes two. What is computed twice counts once.
-            useful = 3 * self._forward_flops() * rate / self.world.ranks
-            scalars["time/model_flop_utilisation"] = useful / (1e12 * self.options.peak_tflops)
-        for name, value in scalars.items():
-            self.writer.add_scalar(name, value, self.done)
-        left = (self.last - self.done) * elapsed / self.steps
-        log.info("step %d/%d: loss %.4f, %.0f people/s, %.0f s left", self.done, self.last, mean_loss, rate, left)
-        if self.options.panel_steps and (self.done % self.options.panel_steps == 0 or self.done == self.last):
+
+
+@dataclass
+class Losses:
+    """Losses of the finite steps since they were last told."""
+
+    total: float = 0.0
+    terms: dict[str, Tensor] = field(default_factory=dict)
+    """Added up where they are: to fetch them every step would take time."""
+    count: int = 0
+
+    def add(self, total: float, terms: dict[str, Tensor]) -> None:
+        if math.isfinite(total):
+            self.total, self.count = self.total + total, self.count + 1
+            self.terms = {name: value + self.terms.get(name, 0) for name, value in terms.items()}
+
+    def scalars(self) -> dict[str, float]:
+        count = max(self.count, 1)
+        means = {f"loss/{name}": float(value) / count for name, value in self.terms.items()}
+        return means | {"loss/total": self.total / count}
+
+
+class Records:
+    """Of one run, by its first rank."""
+
+    def __init__(self, options: TrainOptions, run: Run, models: BodyModels, cut: Cut, last: int, world: World) -> None:
+        self.options, self.run, self.world, self.cut, self.last = options, run, world, cut, last
+        self.clock, self.losses = Clock(), Losses()
+        self.panels = Panels(options, models, world.device) if options.panel_steps else None
+        measured = bool(options.evaluate_people)
+        self.held_out = HeldOut(options, models, world.device, self.done >= cut.steps) if measured else None
+        self._flops = 0
+        self._open = contextlib.ExitStack()
+
+    @property
+    def done(self) -> int:
+        """Steps since the beginning of the run."""
+        return self.run.epoch * self.cut.steps + self.run.step
+
+    def __enter__(self) -> Records:
+        from torch.utils.tensorboard import SummaryWriter
+
+        purge = self.done + 1 if self.done else None
+        self.writer = SummaryWriter(str(self.options.output), purge_step=purge)
+        self._open.callback(self.writer.close)
+        self.bar = tqdm(total=self.last, initial=self.done, bar_format=_BAR, disable=None, smoothing=0.05)
+        self._open.callback(self.bar.close)
+        if not self.bar.disable:
+            self._open.enter_context(logging_redirect_tqdm())
+        if self.panels and self.done == 0:
             self._draw()
-        self.data_time = self.step_time = 0.0
-        self.people = self.steps = 0
-        self._losses.clear()
-        self._terms.clear()
-        self._mark = time.perf_counter()
+        self.clock.resume()
+        return self
 
-    def _forward_flops(self) -> int:
-        from train.network.model import forward_flops
+    def __exit__(self, *_error: object) -> None:
+        self._open.close()
 
-        if self._flops is None:
-            self._flops = forward_flops(self.run.ema.config)
-        return self._flops
+    def data_arrived(self) -> None:
+        self.clock.data_arrived()
+
+    def step_done(self, loss: float, terms: dict[str, Tensor], norm: float, people: int) -> None:
+        """After the step of so many people on all ranks, with its loss, its terms and the norm of its gradient."""
+        self.clock.step_done(people)
+        self.losses.add(loss, terms)
+        self.bar.update()
+        if self._due(self.options.log_steps) or self._due(self.options.panel_steps):
+            self._tell(norm)
+        if self.panels and self._due(self.options.panel_steps):
+            self._draw()
+            self.clock.resume()
 
     def epoch_done(self) -> None:
-        """Measures the moving average on held-out people, on the first rank; the others wait at the next step."""
-        if self.writer is not None:
-            if self.options.evaluate_people:
-                self._measure()
-            self.writer.flush()
-            write_curves(self.options.output)
-        self._mark = time.perf_counter()
+        """Measures the moving average on held-out people; the other ranks wait at the next step."""
+        if self.held_out:
+            for name, value in self.held_out.measure(self.run.ema, self.run.epoch).items():
+                self.writer.add_scalar(name, value, self.done)
+        self.writer.flush()
+        write_curves(self.options.output)
+        self.clock.resume()
 
-    def _measure(self) -> None:
-        from train.evaluate.command import Bodies, evaluate, mean_estimator, mean_person, network_estimator, summary
-
-        options, device = self.options, self.world.device
-        if self._held_out is None:
-            people = self._held_out_people(options.evaluate_people, options.batch)
-            if people is None:
-                options.evaluate_people = 0
-                return
-            self._held_out = people, Bodies(options.body_models, device)
-        people, bodies = self._held_out
-        protocol = "3dpw" if "J_regressor_SMPL_MALE" in bodies.regressors else "h36m"
-        measured = {"held_out": network_estimator(self.run.ema)}
-        if not self._mean_is_known:
-            measured["mean_person"], self._mean_is_known = mean_estimator(*mean_person(people)), True
-        for kind, estimator in measured.items():
-            numbers = summary(evaluate(estimator, people, bodies, device, protocol))
-            for name, value in numbers.items():
-                self.writer.add_scalar(f"{kind}/{name}", value, self.done)
-            told = ", ".join(f"{name} {value:.3g}" for name, value in numbers.items())
-            log.info("epoch %d, %s: %s", self.run.epoch, kind.replace("_", " "), told)
-
-    def _held_out_people(self, limit: int, batch: int) -> PeopleStream | None:
-        """The first `limit` (0 = all) of those who are not trained on, if there are any; always in the same order."""
-        from train.data.loader import PeopleStream
-
-        try:
-            data = replace(self.options.data, part="held-out", limit=limit, weights=[])
-            return PeopleStream(data, batch)
-        except InputError as error:
-            log.warning("no held-out people: %s", error)
-            return None
-
-    def _draw(self) -> None:
-        """Writes OUTPUT/panels/NNNNNNNN.png: some people as the moving average sees them now.
-
-        At the end also OUTPUT/before_after.png, the same people as seen before and after the training.
-        """
-        import cv2
-
-        from train.run.panels import sheet
-        from train.run.trainer import first_network
-
-        folder = self.options.output / "panels"
-        folder.mkdir(parents=True, exist_ok=True)
-        images, labels = self._shown()[2:]
-        now = self._seen_by(self.run.ema)
-        picture = sheet({"image": images, f"step {self.done}": now, "label": labels})
-        cv2.imwrite(str(folder / f"{self.done:08d}.png"), picture[:, :, ::-1])
-        self.writer.add_image("people", picture, self.done, dataformats="HWC")
-        if self.done == self.last:
-            before = self._seen_by(first_network(self.options, self.world.device))
-            columns = {"image": images, "before": before, "after": now, "label": labels}
-            cv2.imwrite(str(self.options.output / "before_after.png"), sheet(columns)[:, :, ::-1])
-
-    def _seen_by(self, network: SKELCF) -> list[np.ndarray]:
-        from train.run.panels import draw_estimates, estimates
-
-        batch, skel = self._shown()[:2]
-        return draw_estimates(batch, skel, *estimates(network, batch))
-
-    def _shown(self) -> tuple[Batch, SKEL, list[np.ndarray], list[np.ndarray]]:
-        """Some people, held-out ones if there are any; SKEL; the people's crops, bare and with labels."""
-        if self._panel is None:
-            from fitting import SKEL
-            from train.data.batch import as_batch
-            from train.data.loader import PeopleStream
-            from train.run.body import KeypointLayer
-            from train.run.panels import draw_labels
-
-            options, device = self.options, self.world.device
-            people = self._held_out_people(0, PANEL_PEOPLE) if options.data.part == "training" else None
-            if people is None:
-                people = PeopleStream(replace(options.data, weights=[]), PANEL_PEOPLE)
-            batch, skel = as_batch(people[0, 0, 0]).to(device), SKEL.load(options.body_models).to(device)
-            labels = draw_labels(batch, skel, KeypointLayer.load(options.body_models).to(device))
-            self._panel = batch, skel, list(batch.image.cpu().numpy()), labels
-        return self._panel
-
-    def close(self) -> None:
-        """Ends the run's records and tells what it has written."""
-        if self.writer is None:
-            return
-        self.bar.close()
-        self.writer.close()
+    def run_done(self) -> None:
+        """Tells what the run has written."""
+        self._open.close()
         output = self.options.output
         pictures = (output / name for name in ("curves.png", "before_after.png"))
         written = [*run_checkpoints(output)[-1:], *(picture for picture in pictures if picture.exists())]
         sys.stdout.write(", ".join(map(str, written)) + "\n")
+
+    def _due(self, steps: int) -> bool:
+        return bool(steps) and (self.done % steps == 0 or self.done == self.last)
+
+    def _tell(self, norm: float) -> None:
+        """Scalars, the bar and a line of the log, over the steps since the last time."""
+        scalars = (
+            self.losses.scalars()
+            | self.clock.scalars()
+            | {
+                "optimiser/learning_rate": self.run.optimiser.param_groups[0]["lr"],
+                "optimiser/gradient_norm": norm,
+                "optimiser/skipped_steps": self.run.skipped,
+            }
+        )
+        rate, loss = scalars["time/people_per_second"], scalars["loss/total"]
+        if self.options.peak_tflops:
+            scalars["time/model_flop_utilisation"] = self._utilisation(rate)
+        for name, value in scalars.items():
+            self.writer.add_scalar(name, value, self.done)
+        waiting = scalars["time/share_waiting_for_data"]
+        self.bar.set_postfix_str(f"loss {loss:.4f}, {rate:,.0f}/s, {waiting:.0%} wait")
+        left = (self.last - self.done) * self.clock.seconds / max(self.clock.steps, 1)
+        log.info("step %d/%d: loss %.4f, %.0f people/s, %.0f s left", self.done, self.last, loss, rate, left)
+        self.clock, self.losses = Clock(), Losses()
+
+    def _utilisation(self, rate: float) -> float:
+        """Useful operations per second and device, as a share of what it could do.
+
+        Three forward passes' worth per step: the backward pass takes two. What is computed twice counts once.
+        """
+        from train.network.model import forward_flops
+
+        self._flops = self._flops or forward_flops(self.run.ema.config)
+        return 3 * self._flops * rate / self.world.ranks / (1e12 * self.options.peak_tflops)
+
+    def _draw(self) -> None:
+        """People as the moving average sees them now; at the end also as seen before and after the training."""
+        picture = self.panels.draw(self.run.ema, self.done)
+        self.writer.add_image("people", picture, self.done, dataformats="HWC")
+        if self.done == self.last:
+            self.panels.draw_before_after(first_network(self.options, self.world.device), self.run.ema)
+
+
+class NoRecords:
+    """Of the other ranks."""
+
+    def __enter__(self) -> NoRecords:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        pass
+
+    def data_arrived(self) -> None:
+        pass
+
+    def step_done(self, *_told: object) -> None:
+        pass
+
+    def epoch_done(self) -> None:
+        pass
+
+    def run_done(self) -> None:
+        pass

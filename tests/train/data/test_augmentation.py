@@ -9,6 +9,7 @@ import simplejpeg
 import torch
 
 from fitting import SKEL
+from pipelines.files.body_models import BodyModels
 from schemas import MIRRORED_KEYPOINTS, InputError
 from train.data.augmentation import INPUT, augment, root_basis
 from train.data.augmentation_config import NONE, AugmentationConfig
@@ -35,7 +36,7 @@ def config(**changes) -> AugmentationConfig:
 
 @pytest.fixture(scope="module")
 def body() -> KeypointLayer:
-    return KeypointLayer.load("demo")
+    return KeypointLayer.of(BodyModels())
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 from written_shards import label_columns, write_shard
 
+from pipelines.files.body_models import BodyModels
 from schemas import InputError
 from train.data.batch import Targets
 from train.data.config import DataConfig
@@ -111,7 +112,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def bodies():
-    return Bodies("demo", torch.device("cpu"))
+    return Bodies(BodyModels())
 
 
 def people(folder) -> PeopleStream:

@@ -8,6 +8,7 @@ import torch
 from fitting import SKEL, load_smpl
 from fitting.body.files import keypoint_arrays
 from fitting.body.keypoints import skel_keypoints
+from pipelines.files.body_models import BodyModels
 from schemas import InputError
 from train import SKELCF
 from train.config import LossConfig, NetworkConfig
@@ -35,7 +36,7 @@ pytestmark = pytest.mark.usefixtures("one_thread", "small_backbone")
 
 @pytest.fixture(scope="module")
 def body() -> KeypointLayer:
-    return KeypointLayer.load("demo")
+    return KeypointLayer.of(BodyModels())
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +153,7 @@ def test_keypoints_keep_their_precision_in_autocast(body, truth):
 
 def test_a_directory_without_regressors_is_named(model_directory):
     with pytest.raises(InputError, match=r"J_regressor_SKEL_mix_MALE|SMPL_to_J19"):
-        KeypointLayer.load(model_directory)
+        KeypointLayer.of(BodyModels(str(model_directory)))
 
 
 # ----------------------------------------------------------------------------------------------- equations (1)-(6)

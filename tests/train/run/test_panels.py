@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from fitting import SKEL
+from pipelines.files.body_models import BodyModels
 from train.network.camera import Framing, project_to_crop
 from train.network.decoder import relaxed_stance
 from train.run.body import KeypointLayer
@@ -30,7 +31,7 @@ def test_the_body_covers_its_keypoints_and_nothing_far_from_them(skel, shift):
     poses, betas, cam = relaxed_stance(), torch.zeros(10), torch.tensor([0.9, *shift])
     drawn = draw_in_crop(image, skel, poses, betas, cam, framing(200.0))
     covered = (drawn != 128).any(2)
-    points = project_to_crop(KeypointLayer.load("demo")(poses[None], betas[None]), cam[None], framing(200.0))[0]
+    points = project_to_crop(KeypointLayer.of(BodyModels())(poses[None], betas[None]), cam[None], framing(200.0))[0]
     pixels = ((points + 0.5) * 256).long()[[8, 9, 10, 12, 13, 2, 5]]  # hips, knees, shoulders
     assert all(covered[y, x] for x, y in pixels.tolist() if 0 <= x < 256 and 0 <= y < 256)
     rows, columns = np.nonzero(covered)

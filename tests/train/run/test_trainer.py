@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import multiprocessing
 import os
 import signal
@@ -14,15 +15,19 @@ from pathlib import Path
 import cv2
 import pytest
 import torch
+from tqdm import tqdm
 from written_shards import label_columns, write_shard
 
+from fitting import SKEL
 from schemas import InputError
 from train import SKELCF, load_checkpoint
 from train.config import VARIANTS, LossConfig, NetworkConfig
 from train.network.checkpoints import run_checkpoints
 from train.options import PRESETS, TrainOptions, option_values, parse_options, write_options
 from train.run import trainer
-from train.run.trainer import learning_rate, train
+from train.run.records import _BAR
+from train.run.state import learning_rate
+from train.run.trainer import train
 
 SMALL = [
     *("--backbone", "tiny", "--refinement-layers", "1", "--heads", "1", "--head-dim", "8", "--mlp-dim", "16"),
@@ -237,6 +242,24 @@ def test_curves_pictures_and_measures_on_held_out_people_are_written(shards, tmp
     assert all(0 < event.value < 1 for event in written.Scalars("time/model_flop_utilisation"))
     assert cv2.imread(str(tmp_path / "curves.png")).std() > 10
     assert parse_options(TrainOptions, ["--config", str(tmp_path / "options.yaml")], "train", "").data.limit == 4
+
+
+def test_body_models_are_loaded_once(shards, tmp_path, monkeypatch):
+    loaded, load = [], SKEL.load.__func__
+    monkeypatch.setattr(SKEL, "load", classmethod(lambda *args, **more: loaded.append(args) or load(*args, **more)))
+    more = ("--part", "training", "--held-out", "0.4", "--evaluate-people", "2", "--panel-steps", "1", "--limit", "2")
+    assert train(options(shards, tmp_path, *more)) == 0
+    assert (tmp_path / "before_after.png").exists() and len(loaded) == 1
+
+
+def test_the_bar_fits_80_columns():
+    screen = io.StringIO()
+    bar = tqdm(total=1_234_567, initial=1_234_560, bar_format=_BAR, file=screen, ncols=80, mininterval=0)
+    bar.set_postfix_str("loss 123.4567, 12,345/s, 100% wait")
+    bar.start_t -= 5e5
+    bar.refresh()
+    shown = screen.getvalue().split("\r")[-1]
+    assert len(shown) <= 80 and shown.endswith("100% wait") and "1234560/1234567" in shown
 
 
 def scalars(folder: Path, name: str) -> list[float]:

@@ -1,0 +1,117 @@
+"""The state of a training run: everything that changes in it, its beginning, its checkpoints."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from schemas import InputError
+from train.config import variant
+from train.data.loader import PeopleStream
+from train.network.checkpoints import load_checkpoint, read_training, run_checkpoints, save_checkpoint, unwrapped
+from train.network.model import SKELCF
+from train.options import TrainOptions
+
+log = logging.getLogger(__name__)
+
+_PLACE = ("epoch", "step", "updates", "skipped")
+"""Fields of a run that its checkpoints hold by name."""
+
+
+@dataclass
+class Run:
+    """All that changes while training; `epoch` and `step` are the place of the next step in the data."""
+
+    model: nn.Module
+    ema: SKELCF
+    optimiser: torch.optim.Optimizer
+    epoch: int = 0
+    step: int = 0
+    updates: int = 0
+    skipped: int = 0
+
+    def update(self, options: TrainOptions) -> None:
+        """Moves the parameters along the gradients, and the moving average after them."""
+        self.optimiser.step()
+        self.updates += 1
+        decay = options.ema * (1 - math.exp(-self.updates / options.ema_ramp))
+        update_average(self.ema, unwrapped(self.model), decay)
+
+
+def first_network(options: TrainOptions, device: torch.device) -> SKELCF:
+    """The network with which a run begins."""
+    torch.manual_seed(options.seed)
+    network = SKELCF(variant(options.variant, options.network)[0]).to(device)
+    if options.initialise:
+        load_checkpoint(options.initialise, into=network)
+    return network
+
+
+def optimiser_of(model: nn.Module, learning_rate: float, weight_decay: float) -> torch.optim.Optimizer:
+    """AdamW with one kernel per step and device."""
+    return torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=weight_decay, fused=True)
+
+
+def learning_rate(options: TrainOptions, step: int, epoch_steps: int, last: int) -> float:
+    """Linear warm-up, then constant or a half cosine down to zero."""
+    warmup = max(1, round(options.warmup_epochs * epoch_steps))
+    if step < warmup:
+        return options.learning_rate * (step + 1) / warmup
+    if options.decay == "none":
+        return options.learning_rate
+    return options.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, last - warmup)))
+
+
+@torch.no_grad()
+def update_average(ema: nn.Module, model: nn.Module, decay: float) -> None:
+    """ema <- decay ema + (1 - decay) model, for all parameters."""
+    torch._foreach_lerp_(list(ema.parameters()), [p.detach() for p in model.parameters()], 1 - decay)
+
+
+def start(model: SKELCF, options: TrainOptions, people: PeopleStream) -> Run:
+    """The run at its newest checkpoint, or at its beginning.
+
+    Raises InputError for a checkpoint that was written with another order of people or another network.
+    """
+    ema = copy.deepcopy(model).eval().requires_grad_(False)
+    run = Run(model, ema, optimiser_of(model, options.learning_rate, options.weight_decay))
+    found = run_checkpoints(options.output)
+    if not found:
+        return run
+    newest = found[-1]
+    state = read_training(newest)
+    for name, value in _identity(options, people).items():
+        if state.get(name) != value:
+            problem = f"was written with {name.replace('_', ' ')} {state.get(name)}"
+            raise InputError(problem, file=newest, expected=f"{value}, or another --output for a new run")
+    load_checkpoint(newest, into=model)
+    load_checkpoint(newest, "ema", into=ema)
+    run.optimiser.load_state_dict(state["optimiser"])
+    for name in _PLACE:
+        setattr(run, name, state[name])
+    log.info("going on from %s: epoch %d, step %d", newest, run.epoch, run.step)
+    return run
+
+
+def write_checkpoint(run: Run, options: TrainOptions, people: PeopleStream) -> Path:
+    """Writes OUTPUT/checkpoint-NNNNNNNN.pt, whole or not at all, and removes all but the newest few."""
+    place = {name: getattr(run, name) for name in _PLACE}
+    state = place | _identity(options, people) | {"optimiser": run.optimiser.state_dict()}
+    path = options.output / f"checkpoint-{run.epoch * people.cut.steps + run.step:08d}.pt"
+    save_checkpoint(path, run.model, run.ema.state_dict(), state)
+    for old in run_checkpoints(options.output)[: -max(options.keep, 1)]:
+        old.unlink()
+    return path
+
+
+def _identity(options: TrainOptions, people: PeopleStream) -> dict[str, Any]:
+    """What must not change within a run, for its order to go on."""
+    cut = people.cut
+    return {"global_batch": cut.global_batch, "seed": options.seed, "shards": people.people.fingerprint()}
