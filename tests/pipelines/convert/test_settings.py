@@ -15,7 +15,7 @@ from pipelines.files.body_models import BodyModels
 HARMLESS = {
     "output": "where the same bytes go",
     "quiet": "what is shown",
-    "threads": "who does the work",
+    "threads": "last digits of a fit: batches are spread over them",
     "device": "last digits of a fit",
     "batch_size": "last digits of a fit",
 }
