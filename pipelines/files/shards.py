@@ -8,7 +8,6 @@ from __future__ import annotations
 import glob
 import json
 import os
-import tarfile
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ import numpy as np
 
 from pipelines.command.devices import cores
 from pipelines.files.storage import UrlPath, find, is_url, place, readable
+from pipelines.files.tar import TarMember, TarScan
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -39,6 +39,8 @@ class Shard:
     """The files of one shard; `base` is their path, or URL, without ending."""
 
     base: Path | UrlPath
+    copied_from: str = ""
+    """URL of the tar, if these are copies; the tar's may not have been made yet."""
 
     @property
     def name(self) -> str:
@@ -75,7 +77,7 @@ def find_shards(paths: Sequence[str | Path]) -> list[Shard]:
             found = find(text) if glob.has_magic(text) else [text]
         else:
             found = sorted(glob.glob(text)) if glob.has_magic(text) and not os.path.exists(text) else [text]
-        here = [base for path in found for base in _bases(place(path))]
+        here = [base for path in found for base in _bases(place(path), (".parquet", ".tar"))]
         if not here:
             missing = not found or not all(place(path).exists() for path in found)
             problem = "nothing has this name" if missing else "no shard is here"
@@ -88,10 +90,11 @@ def find_shards(paths: Sequence[str | Path]) -> list[Shard]:
     return shards
 
 
-def _bases(path: Path | UrlPath) -> list[Path | UrlPath]:
+def _bases(path: Path | UrlPath, endings: Sequence[str] = (".parquet",)) -> list[Path | UrlPath]:
+    """Shards that a file belongs to, or of which a folder has files with these endings."""
     if path.is_dir():
-        parquet = (p for p in path.glob("*.parquet") if p.name != REJECTS_FILE and not p.name.startswith("."))
-        return sorted(p.with_suffix("") for p in parquet)
+        files = (p for p in path.iterdir() if p.suffix in endings and not p.name.startswith("."))
+        return sorted({p.with_suffix("") for p in files if p.name != REJECTS_FILE})
     if path.suffix in SHARD_ENDINGS and path.name not in (REJECTS_FILE, DATASET_FILE) and path.exists():
         return [path.with_suffix("")]
     return []
@@ -253,27 +256,33 @@ def read_members(shard: Shard, keys: Iterable[str]) -> dict[str, dict[str, bytes
 
 
 def tar_samples(tar: Path | UrlPath, keys: set[str] | None = None) -> Iterator[tuple[str, str, bytes]]:
-    """(key, ending, bytes) of a tar's members in order, for all or for some keys; names split as webdataset does."""
+    """(key, ending, bytes) of a tar's members in order, for all or for some keys; as `sample_members`."""
+    scan = TarScan(str(tar))
+    for key, ending, member in sample_members(scan):
+        if keys is None or key in keys:
+            yield key, ending, scan.read(member)
+
+
+def sample_members(scan: TarScan) -> Iterator[tuple[str, str, TarMember]]:
+    """(key, ending, member) of a tar's members in order; names are split as webdataset does.
+
+    Raises InputError for a tar that is absent or damaged, and for members larger than any sample's.
+    """
     from schemas import InputError
 
     try:
-        with tar.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as archive:
-            for member in archive:
-                folder, _, name = member.name.rpartition("/")
-                stem, _, ending = name.partition(".")
-                key = f"{folder}/{stem}" if folder else stem
-                if not member.isfile() or (keys is not None and key not in keys):
-                    continue
-                if member.issparse() or member.size > LARGEST_MEMBER:
-                    raise InputError(f"{name} has {member.size} bytes", file=tar, expected="members of a sample")
-                content = archive.extractfile(member).read()
-                if len(content) != member.size:
-                    raise InputError(f"ends inside {member.name}", file=tar)
-                yield key, ending, content
-    except InputError:
-        raise
-    except (tarfile.TarError, OSError, EOFError, ValueError, OverflowError, IndexError) as error:
-        raise InputError(f"cannot be read: {error}", file=tar, expected="a tar of samples") from error
+        for member in scan:
+            if member.size > LARGEST_MEMBER:
+                problem = f"{member.name} has {member.size} bytes"
+                raise InputError(problem, file=scan.path, expected="members of a sample")
+            folder, slash, name = member.name.rpartition("/")
+            stem, _, ending = name.partition(".")
+            yield f"{folder}{slash}{stem}", ending, member
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror or error}", file=scan.path) from error
+    if scan.damage:
+        problem = f"cannot be read: {scan.damage.problem}, at byte {scan.damage.offset}"
+        raise InputError(problem, file=scan.path, expected="a whole tar of samples")
 
 
 def decode_image(content: bytes) -> np.ndarray | None:

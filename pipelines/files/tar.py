@@ -1,14 +1,14 @@
 """Where the members of a tar lie, found from the headers alone: data is skipped by seeking.
 
-Only regular files are listed. Python's tarfile takes a damaged header in mid-archive for the end; here damage is
-reported with its offset, and what lies before it stays usable.
+Only regular files without holes are listed. Python's tarfile takes a damaged header in mid-archive for the end; here
+damage is reported with its offset, and what lies before it stays usable.
 """
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import BinaryIO, NamedTuple
 
 from pipelines.files.storage import is_url, place, size_of
@@ -16,6 +16,8 @@ from pipelines.files.storage import is_url, place, size_of
 _BLOCK = 512
 _END = bytes(_BLOCK)
 _LONGEST_NAME = 1 << 16
+_SPARSE = "GNU.sparse"
+"""Beginning of what an extended header says of a file with holes, whose bytes are not the file's."""
 _READ_AHEAD = 1 << 22
 """Over a URL: reading what lies between two headers costs less than asking once more."""
 
@@ -43,14 +45,20 @@ class TarScan:
     path: str
     damage: TarDamage | None = None
     links: int = 0
+    _file: BinaryIO | None = field(default=None, init=False, repr=False)
 
     def __iter__(self) -> Iterator[TarMember]:
         """Regular members in the order of the file. Raises OSError if the file cannot be opened."""
         with place(self.path).open("rb", buffering=_READ_AHEAD if is_url(self.path) else 0) as file:
+            self._file = file
             try:
                 yield from self._members(file, size_of(file))
             except _Damaged as error:
                 self.damage = TarDamage(*error.args)
+
+    def read(self, member: TarMember) -> bytes:
+        """Content of the member that the pass has come to; fewer bytes if the file was cut meanwhile."""
+        return _read_at(self._file, member.offset, member.size)
 
     def _members(self, file: BinaryIO, end: int) -> Iterator[TarMember]:
         position = 0
@@ -86,10 +94,11 @@ class TarScan:
                     shared.update(_pax_records(content, data))
                 continue
             name = overrides.get("path", shared.get("path")) or _header_name(header)
+            sparse = _SPARSE in overrides or _SPARSE in shared
             overrides = {}
             if kind in (b"1", b"2"):
                 self.links += 1
-            elif kind in (b"0", b"\0", b"7") and not name.endswith("/"):
+            elif kind in (b"0", b"\0", b"7") and not sparse and not name.endswith("/"):
                 yield TarMember(name, data, size)
 
 
@@ -137,7 +146,7 @@ def _header_name(header: bytes) -> str:
 
 
 def _pax_records(content: bytes, position: int) -> dict[str, str]:
-    """`LENGTH KEY=VALUE\\n` records; those that tell name and size."""
+    """`LENGTH KEY=VALUE\\n` records; those that tell name, size and holes."""
     records, start = {}, 0
     while start < len(content) and content[start : start + 1] != b"\0":
         digits = content[start : start + 20].split(b" ")[0]
@@ -148,5 +157,7 @@ def _pax_records(content: bytes, position: int) -> dict[str, str]:
             raise _Damaged(position, "an extended header that cannot be read")
         if key in (b"path", b"size"):
             records[key.decode()] = value[:-1].decode("utf-8", "surrogateescape")
+        elif key.startswith(_SPARSE.encode()):
+            records[_SPARSE] = ""
         start += length
     return records

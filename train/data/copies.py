@@ -35,8 +35,8 @@ _AT_ONCE = 16
 """Small files that are fetched at the same time."""
 
 
-def is_url(place: str) -> bool:
-    return "://" in place or place.startswith("pipe:")
+PIPE = "pipe:"
+"""Begins a shell command whose output is the file."""
 
 
 def beside(url: str, ending: str) -> str:
@@ -67,7 +67,7 @@ class Copies:
         return self.folder / hashlib.sha256((place + tail).encode()).hexdigest()[:12] / f"{name}{ending}"
 
     def fetch(self, url: str) -> Path:
-        """The copy of a file, made if it is not there. A tar is held to the checksum in the JSON file beside it.
+        """The copy of a file, made if it is not there. It is held to the checksum in the JSON file beside it.
 
         Raises InputError if the file cannot be had.
         """
@@ -159,7 +159,7 @@ def _download(url: str, target: Path) -> None:
                 file.write(block)
         if not hidden.stat().st_size:
             raise OSError("nothing came")
-        if target.suffix == ".tar" and digest.hexdigest() != (_checksum(url) or digest.hexdigest()):
+        if target.suffix != ".json" and digest.hexdigest() != (_checksum(url) or digest.hexdigest()):
             raise OSError("not the bytes that the JSON file beside it tells")
         hidden.replace(target)
     finally:
@@ -167,10 +167,12 @@ def _download(url: str, target: Path) -> None:
 
 
 def _checksum(url: str) -> str | None:
-    """What a shard's JSON file says of the tar; None if there is no such file, as beside shards that others wrote."""
+    """What a shard's JSON file says of the file; None if there is no such file, as beside shards that others wrote."""
+    ending = max(_ENDINGS, key=url.rfind)
+    head, _, tail = url.rpartition(ending)
     try:
-        with _opened(beside(url, "json")) as stream:
-            return str(json.loads(stream.read())["tar_sha256"])
+        with _opened(f"{head}.json{tail}") as stream:
+            return str(json.loads(stream.read())[f"{ending[1:]}_sha256"])
     except Exception as error:  # each protocol's reader has its own
         log.debug("%s: no checksum (%s)", url, error)
         return None

@@ -27,7 +27,7 @@ from train.data.config import DataConfig
 from train.data.copies import Copies
 from train.data.order import Cut, Order, Places, parse_weights
 from train.data.people import select_people
-from train.data.shards import LABELS, OpenTars, find_shards
+from train.data.shards import LABELS, OpenShards, training_shards
 
 _PATIENCE = 1.0
 """Seconds that a batch is waited for when nobody wants it any more."""
@@ -52,15 +52,15 @@ class PeopleStream(Dataset):
     ) -> None:
         self.config, self.augmentation, self.root_basis, self.fields = config, augmentation, root_basis, fields
         copies = Copies(Path(config.cache).expanduser(), config.cache_gb)
-        self.shards = find_shards(config.shards, copies)
+        self.shards = training_shards(config.shards, copies)
         self.people, totals = select_people(self.shards, config)
         self.order = Order(self.people, seed, config.window, shuffle, parse_weights(config.weights))
         self.cut = Cut(int(self.order.counts().sum()), batch, ranks, parts)
         self.seed, self.rank = seed, rank
         window = max(config.window, 1) * len(self.people.datasets)
-        self.tars = OpenTars(self.shards, totals, 2 * window + 2, copies)
+        self.open = OpenShards(self.shards, fields, 2 * window + 2, copies)
         # People of a window: while they come, the shards of the next one are copied.
-        self.ahead = window * sum(totals) // len(self.shards) if any(shard.url for shard in self.shards) else 0
+        self.ahead = window * sum(totals) // len(self.shards) if any(shard.copied_from for shard in self.shards) else 0
 
     def __getitem__(self, place: tuple[int, int, int]) -> dict[str, Any]:
         """The batch at a place, as the plain values that `as_batch` takes; or the InputError that reading it caused."""
@@ -70,7 +70,7 @@ class PeopleStream(Dataset):
         rows = []
         if self.ahead:
             coming = self.order.coming(epoch, first, self.ahead)
-            self.tars.soon(list(dict.fromkeys(self.people.shard[coming].tolist())))
+            self.open.soon(list(dict.fromkeys(self.people.shard[coming].tolist())))
         try:
             for at in range(start, stop) if stop > start else [first]:
                 rows.append(self.read(epoch, at))
@@ -85,7 +85,7 @@ class PeopleStream(Dataset):
     def read(self, epoch: int, position: int) -> dict[str, Any]:
         """The person at a position of an epoch, as network input and labels."""
         index = self.order.epoch(epoch)[position]
-        person = self.tars[int(self.people.shard[index])].person(int(self.people.place[index]), self.fields)
+        person = self.open[int(self.people.shard[index])].person(int(self.people.place[index]))
         rng = np.random.default_rng([self.seed, epoch, position])
         found = augment(person, self.augmentation, rng, self.root_basis, self.config.margin)
         extra = {name: person.arrays[name] for name in self.fields if name not in LABELS}

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pipelines.files.shards import Shard
 from schemas import InputError
 from train.data.config import DataConfig
-from train.data.shards import Shard, read_columns
+from train.data.shards import read_columns
 
 log = logging.getLogger(__name__)
 

@@ -518,6 +518,6 @@ def test_shards_that_unpack_without_end(tmp_path):
     sparse.pax_headers = {"GNU.sparse.major": "0", "GNU.sparse.minor": "1", "GNU.sparse.map": "0,1"}
     sparse.pax_headers |= {"GNU.sparse.size": str(1 << 40), "GNU.sparse.numblocks": "1"}
     (tmp_path / "sparse.tar").write_bytes(tar_of((sparse, b"x")))
-    with Memory() as memory, pytest.raises(InputError):
-        list(tar_samples(tmp_path / "sparse.tar"))
+    with Memory() as memory:
+        assert list(tar_samples(tmp_path / "sparse.tar")) == []
     assert memory.mb < 8

@@ -292,7 +292,7 @@ def test_a_truncated_tar_is_found(fresh):
     (fresh / "000000.tar").write_bytes(content[: len(content) // 2])
     found = failures(fresh)
     assert "000000.tar has another checksum" in found
-    assert f"{fresh}/000000.tar: cannot be read: unexpected end of data" in found
+    assert f"{fresh}/000000.tar: cannot be read: the file ends within a member" in found
 
 
 def test_changed_labels_are_found(fresh):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import pickle
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 import written_shards
@@ -25,7 +27,7 @@ from train.data.config import DataConfig
 from train.data.loader import PeopleStream, stream
 from train.data.order import Cut, Order, parse_weights
 from train.data.people import People
-from train.data.shards import TarReader, find_shards, read_npz
+from train.data.shards import LABELS, SOURCE, OpenShard, training_shards
 
 
 @pytest.fixture(scope="module")
@@ -221,24 +223,6 @@ def test_filters(folder):
     assert not images["training"] & images["held-out"]
 
 
-def test_npz_reading_agrees_with_numpy():
-    rng = np.random.default_rng(0)
-    arrays = {
-        "a": rng.normal(size=(3, 4)),
-        "b": np.float32(2.0),
-        "c": np.arange(3, dtype=np.int16),
-        "d": np.zeros((0, 2)),
-    }
-    for write in (np.savez, np.savez_compressed):
-        packed = io.BytesIO()
-        write(packed, **arrays)
-        found = read_npz(packed.getvalue())
-        assert found.keys() == arrays.keys()
-        for name, value in arrays.items():
-            np.testing.assert_array_equal(found[name], value)
-            assert found[name].dtype == np.asarray(value).dtype
-
-
 def test_half_width_labels_and_long_names_are_read(tmp_path):
     columns = label_columns(3, bits=16)
     columns["key"] = np.array([f"{'k' * 150}-{n}" for n in range(3)], object)
@@ -247,6 +231,24 @@ def test_half_width_labels_and_long_names_are_read(tmp_path):
     people = make(tmp_path)
     assert sorted(keys(people)) == sorted(columns["key"])
     assert people.read(0, 0)["poses"].dtype == np.float32
+
+
+@pytest.mark.parametrize("bits", [16, 32, 64])
+def test_labels_are_those_of_the_samples_in_the_tar_to_the_bit(tmp_path, bits):
+    columns = label_columns(6, seed=4, bits=bits)
+    columns["converged"][:], columns["vertex_error_mm"][:] = True, 1
+    write_shard(tmp_path, "000000", columns, bits=bits)
+    [shard] = training_shards([str(tmp_path)])
+    read = OpenShard(shard, (*LABELS, *SOURCE))
+    with tarfile.open(shard.tar) as tar:
+        for place, key in enumerate(columns["key"]):
+            image, document, packed = (tar.extractfile(f"{key}.{e}").read() for e in ("jpg", "json", "npz"))
+            arrays, person = np.load(io.BytesIO(packed)), read.person(place)
+            assert (person.key, person.image) == (key, image)
+            for name in (*LABELS, *SOURCE):
+                assert person.arrays[name].tobytes() == arrays[name].astype(np.float32).tobytes()
+            for name, value in person.document.items():
+                assert np.array_equal(value, json.loads(document)[name])
 
 
 def of_version(version: str) -> pa.Schema:
@@ -290,70 +292,118 @@ def change_member(tar: Path, name: str, change) -> None:
             new.addfile(info, io.BytesIO(content))
 
 
-def npz_with(**changes):
-    def change(content: bytes) -> bytes:
-        arrays = dict(np.load(io.BytesIO(content))) | changes
-        packed = io.BytesIO()
-        np.savez(packed, **{name: value for name, value in arrays.items() if value is not None})
-        return packed.getvalue()
+def change_labels(folder: Path, change, told: bool = True) -> None:
+    """Rewrites the Parquet file of a folder's shard; its checksum is then `told` in the JSON file, or not."""
+    [path] = folder.glob("*.parquet")
+    pq.write_table(change(pq.read_table(path)), path)
+    if told:
+        stats = json.loads(path.with_suffix(".json").read_text())
+        stats["parquet_sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+        path.with_suffix(".json").write_text(json.dumps(stats))
+
+
+def column_with(name: str, row: int, value):
+    """Changes one row of a column; None makes it missing."""
+
+    def change(table: pa.Table) -> pa.Table:
+        values, index = table[name].to_pylist(), table.column_names.index(name)
+        values[row] = value
+        return table.set_column(index, table.schema.field(name).with_nullable(True), pa.array(values, table[name].type))
 
     return change
 
 
-def json_with(**changes):
-    return lambda content: json.dumps(json.loads(content) | changes).encode()
-
-
-def json_without(name):
-    return lambda content: json.dumps({k: v for k, v in json.loads(content).items() if k != name}).encode()
-
-
-DAMAGE = {
-    "older version": ("json", json_with(version="0.9"), "version 0.9; expected version 1.1"),
-    "other record": ("json", json_with(record="other"), "kind 'other'"),
-    "no JSON": ("json", lambda content: content[:20], "not JSON"),
-    "scalar missing": ("json", json_without("box_size"), "field 'box_size'.*missing"),
-    "array missing": ("npz", npz_with(poses=None), "field 'poses'.*missing; expected float"),
-    "misshapen": ("npz", npz_with(betas=np.zeros(9, np.float32)), r"field 'betas'.*\(9,\).*\(10,\)"),
-    "not finite": ("npz", npz_with(keypoints_3d=np.full((44, 4), np.nan)), "field 'keypoints_3d'.*finite"),
-    "npz cut": ("npz", lambda content: content[:900], "npz cannot be read"),
-    "objects": ("npz", npz_with(poses=np.array([None] * 46)), "npz cannot be read"),
-    "jpeg cut": ("jpg", lambda content: content[:50], "jpg cannot be decoded"),
-    "no jpeg": ("jpg", lambda _: None, r"no \.jpg"),
+LABEL_DAMAGE = {
+    "column missing": (lambda table: table.drop_columns("poses"), "field 'poses'.*missing; expected float"),
+    "misshapen": (
+        lambda table: table.set_column(
+            table.column_names.index("betas"),
+            pa.field("betas", pa.list_(pa.float32(), 9), metadata=table.schema.field("betas").metadata),
+            pa.array([[0.0] * 9] * len(table), pa.list_(pa.float32(), 9)),
+        ),
+        "field 'betas'.*9 values",
+    ),
+    "not finite": (column_with("keypoints_3d", 3, [np.nan] * 176), "sample aic-000001-1.*finite"),
+    "box not finite": (column_with("box_center", 3, [np.inf, 0.0]), "sample aic-000001-1.*finite"),
+    "nothing there": (column_with("cam_int", 3, None), "missing|lists to be of size"),
+    "one row less": (lambda table: table.slice(1), "7 people where the Parquet file has 6"),
+    "another's": (column_with("key", 3, "somebody"), "somebody is in one|aic-000001-1 is in one"),
 }
 
 
-@pytest.mark.parametrize("damage, workers", [*((damage, 0) for damage in DAMAGE), ("array missing", 1)])
-def test_damage_is_told_with_shard_and_key(folder, tmp_path, damage, workers):
+@pytest.mark.parametrize("damage", LABEL_DAMAGE)
+def test_damaged_labels_are_told(folder, tmp_path, damage):
+    for file in folder.glob("000000.*"):
+        shutil.copy(file, tmp_path)
+    change, message = LABEL_DAMAGE[damage]
+    change_labels(tmp_path, change)
+    with pytest.raises(InputError, match=message):
+        keys(make(tmp_path))
+
+
+def test_labels_that_do_not_have_their_checksum_are_not_trained_on(folder, tmp_path):
+    for file in folder.glob("000000.*"):
+        shutil.copy(file, tmp_path)
+    whole = keys(make(tmp_path))
+    change_labels(tmp_path, column_with("betas", 3, [1.0] * 10), told=False)
+    with pytest.raises(InputError, match=r"000000\.parquet: another checksum than 000000\.json states"):
+        keys(make(tmp_path))
+    (tmp_path / "000000.json").unlink()  # shards that others wrote have none
+    assert keys(make(tmp_path)) == whole
+
+
+DAMAGE = {
+    "jpeg cut": (lambda content: content[:50], "jpg cannot be decoded"),
+    "no jpeg": (lambda _: None, r"no \.jpg"),
+}
+
+
+@pytest.mark.parametrize("damage, workers", [*((damage, 0) for damage in DAMAGE), ("no jpeg", 1)])
+def test_damaged_images_are_told_with_shard_and_key(folder, tmp_path, damage, workers):
     for file in folder.glob("000000.*"):
         shutil.copy(file, tmp_path)
     key = label_columns(7)["key"][3]
-    ending, change, message = DAMAGE[damage]
-    change_member(tmp_path / "000000.tar", f"{key}.{ending}", change)
+    change, message = DAMAGE[damage]
+    change_member(tmp_path / "000000.tar", f"{key}.jpg", change)
     with pytest.raises(InputError, match=message) as caught:
         keys(make(tmp_path), workers=workers)
-    assert caught.value.file == str(tmp_path / "000000.tar")
+    assert str(caught.value.file) == str(tmp_path / "000000.tar")
     assert key in str(caught.value)
 
 
+def long_name_without_end() -> bytes:
+    """A tar whose extended header has a record of length 0."""
+    info = tarfile.TarInfo("a.jpg")
+    content = info.create_pax_header({**info.get_info(), "path": "k" * 200}, "utf-8")
+    return content.replace(b"210 path=", b"000 path=")
+
+
 def test_damaged_tars(folder, tmp_path):
-    whole = (folder / "000000.tar").read_bytes()
-    tar = tmp_path / "cut.tar"
-    for content in (whole[:5000], whole[: len(whole) // 2], whole[:512] + b"x" * 512 + whole[1024:2048], b""):
-        tar.write_bytes(content)
-        with pytest.raises(InputError, match="cut short"):
-            TarReader(str(tar))
-    with pytest.raises(InputError, match="7 people where the Parquet file has 8"):
-        TarReader(str(folder / "000000.tar"), 8)
+    for file in folder.glob("000000.*"):
+        shutil.copy(file, tmp_path)
+    [shard], whole = training_shards([str(tmp_path)]), (tmp_path / "000000.tar").read_bytes()
+    assert len(OpenShard(shard)) == 7
+    negative = tarfile.TarInfo("a.jpg").tobuf().replace(b"00000000000\0", b"-0000001000\0", 1)
+    for content in (
+        whole[:5000],
+        whole[: len(whole) // 2],
+        whole[:512] + b"x" * 512 + whole[1024:2048],
+        b"",
+        negative,
+        long_name_without_end(),
+    ):
+        shard.tar.write_bytes(content)
+        with pytest.raises(InputError, match=r"000000\.tar: cannot be read"):
+            OpenShard(shard)
 
 
 def test_places_without_shards(tmp_path, folder):
     for place in (tmp_path, tmp_path / "absent", tmp_path / "*.tar"):
-        with pytest.raises(InputError, match="no shards here"):
-            find_shards([str(place)])
+        with pytest.raises(InputError, match=r"no shard is here|nothing has this name"):
+            training_shards([str(place)])
     shutil.copy(folder / "000000.tar", tmp_path)
-    with pytest.raises(InputError, match="no Parquet file"):
-        find_shards([str(tmp_path)])
+    with pytest.raises(InputError, match=r"000000\.parquet: the file is missing"):
+        training_shards([str(tmp_path)])
     (tmp_path / "000000.parquet").write_bytes(b"PAR1 nothing")
     with pytest.raises(InputError, match=r"000000\.parquet.*cannot be read"):
         make(tmp_path)
