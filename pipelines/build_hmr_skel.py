@@ -106,8 +106,8 @@ class WriteDataset(beam.DoFn):
             check_still_ours(directory, self.run)
             names = [stats["shard"] for stats in shards]
             write_dataset(directory, names, made_of.options, made_of.versions, made_of.inputs, made_of.planned)
-            write_report([Shard(directory / name) for name in sorted(names)], directory / REPORT_FILE)
             write_run(directory, made_of.facts, shards)
+            write_report([Shard(directory / name) for name in sorted(names)], directory / REPORT_FILE)
         except InputError as error:
             report_failure(directory, str(error))
             return

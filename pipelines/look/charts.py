@@ -14,13 +14,14 @@ _TEXT = 'font-family="sans-serif" font-size="11" fill="#333"'
 
 @dataclass(frozen=True)
 class Histogram:
-    """Counts between edges; `marks` are lines across it, (position, colour)."""
+    """Counts between edges; `marks` are lines across it, (position, colour), `note` stands under the title."""
 
     title: str
     edges: np.ndarray
     counts: np.ndarray
     unit: str = ""
     marks: Sequence[tuple[float, str]] = ()
+    note: str = ""
 
 
 def tally(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
@@ -60,6 +61,8 @@ def histogram_svg(chart: Histogram, width: int = 300, height: int = 150) -> str:
     parts.append(f'<line x1="{left}" x2="{right}" y1="{bottom}" y2="{bottom}" stroke="#555"/>')
     parts.append(f'<text x="{left}" y="13" {_TEXT} font-weight="bold">{escape(chart.title)}</text>')
     parts.append(f'<text x="{right}" y="25" text-anchor="end" {_TEXT}>highest bar: {most:,}</text>')
+    if chart.note:
+        parts.append(f'<text x="{left}" y="25" {_TEXT}>{escape(chart.note)}</text>')
     for position, anchor in ((low, "start"), ((low + high) / 2, "middle"), (high, "end")):
         label = f"{position:.4g} {chart.unit}".strip()
         parts.append(f'<text x="{x(position):.1f}" y="{height - 4}" text-anchor="{anchor}" {_TEXT}>{label}</text>')

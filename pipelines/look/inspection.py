@@ -95,7 +95,7 @@ def main(argv: list[str], prog: str = "hmr-skel inspect") -> int:
     if options.report is not None:
         from pipelines.look.report import write_report
 
-        write_report(shards, options.report, count_rejects(shards))
+        write_report(shards, options.report, count_rejects(shards), body_models=options.body_models)
         if not options.json:
             console().print(f"report: {options.report}", highlight=False, soft_wrap=True)
     if options.contact_sheet is not None:

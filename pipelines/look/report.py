@@ -1,7 +1,7 @@
-"""report.html: a data set on one page that needs nothing else: tables and histograms, drawn as SVG.
+"""report.html: a data set on one page that needs nothing else: people, tables, histograms drawn as SVG.
 
-Distances per data set and stage, joint angles against their limits, rejects. It is made from the shards' Parquet files,
-one at a time, and like them it is the same for the same data: what a run took stands in run.json.
+What it was made with, its best, median and worst people, distances per data set and stage, joint angles against their
+limits, rejects. It is made from the shards' Parquet files, one at a time; the same files give the same page.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fitting.anatomy import COORDINATE_NAMES
 from pipelines.files.storage import UrlPath, readable
+from pipelines.look.angle_counts import AngleCounts
 from pipelines.look.charts import ALARM, Histogram, bars_svg, histogram_svg, round_edges, tally
 
 if TYPE_CHECKING:
@@ -22,12 +24,12 @@ if TYPE_CHECKING:
 REPORT_FILE = "report.html"
 _FINE = 1 << 16
 _LARGEST_MM = 4096.0
-_ANGLE_BINS = 72
+_RUN_FILE = "run.json"
 
 _STYLE = """body{font-family:sans-serif;margin:2em auto;max-width:1260px;color:#222;line-height:1.4}
 table{border-collapse:collapse;margin:.6em 0}td,th{padding:.15em .8em;text-align:right;border-bottom:1px solid #ddd}
 td:first-child,th:first-child{text-align:left}h2{margin-top:1.6em}svg{margin:4px 8px 4px 0;vertical-align:top}
-.note{color:#555;max-width:60em}"""
+.note{color:#555;max-width:60em}img{max-width:100%;display:block}.facts td{text-align:left}"""
 
 
 class Distances:
@@ -65,9 +67,15 @@ class Distances:
 
 
 def write_report(
-    shards: Sequence[Shard], path: Path | UrlPath, rejects: dict[str, int] | None = None, title: str = "HMR-SKEL"
+    shards: Sequence[Shard],
+    path: Path | UrlPath,
+    rejects: dict[str, int] | None = None,
+    title: str = "HMR-SKEL",
+    body_models: str | None = None,
 ) -> None:
     """Write the page for these shards. `rejects`: reason -> rows, by default counted from the shards' files.
+
+    `body_models` is what to draw people with, by default what dataset.json names.
 
     Raises InputError if a shard cannot be read or the page not be written.
     """
@@ -75,17 +83,14 @@ def write_report(
     from schemas import QUANTILE_FIELDS, STAGES, InputError
 
     distances: dict[str, dict[str, Distances]] = {}
-    angles: np.ndarray | None = None
     people, converged, exceeded, pressed = {}, {}, 0, 0
-    edges, limits, names = _angle_axes()
+    angles = AngleCounts(COORDINATE_NAMES)
     columns = ["label_file", "converged", "limits_exceeded", "limits_pressed", "poses", "stage_vertex_error_mm"]
     for shard in shards:
         table = read_parts([shard], [*columns, *QUANTILE_FIELDS])[0]
         files = np.asarray(table["label_file"].to_pylist(), object)
         stages = _matrix(table["stage_vertex_error_mm"], len(STAGES))
-        poses = _matrix(table["poses"], len(names))
-        found = np.stack([tally(poses[:, i], edges) for i in range(len(names))])
-        angles = found if angles is None else angles + found
+        angles.add(_matrix(table["poses"], len(COORDINATE_NAMES)))
         values = {name: table[name].to_numpy() for name in QUANTILE_FIELDS}
         values |= {f"stage: {stage}": stages[:, i] for i, stage in enumerate(STAGES)}
         fine = table["converged"].to_numpy()
@@ -106,23 +111,22 @@ def write_report(
         with parquet_problems(folder / REJECTS_FILE):
             counted = pq.read_table(readable(folder / REJECTS_FILE), columns=["label_file", "reason"])
             reasons = counted.group_by(["label_file", "reason"]).aggregate([([], "count_all")]).to_pylist()
-    page = [f"<h1>{escape(title)}</h1>", *_overview(people, converged, reasons, rejects, exceeded, pressed)]
+    manifest, run = _documents(shards[0].folder)
+    page = [
+        f"<h1>{escape(title)}</h1>",
+        _made_line(manifest, run),
+        *_overview(people, converged, reasons, rejects, exceeded, pressed),
+    ]
+    page += _people_part(shards, body_models)
     page += _distance_part(distances, QUANTILE_FIELDS, STAGES)
-    page += _angle_part(angles, edges, limits, names)
+    page += _angle_part(angles)
+    page += _facts_part(manifest, run)
     text = f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
     text += f"<style>{_STYLE}</style></head><body>\n" + "\n".join(page) + "\n</body></html>\n"
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise InputError(f"cannot be written: {error.strerror or error}", file=path) from error
-
-
-def _angle_axes() -> tuple[np.ndarray, np.ndarray, Sequence[str]]:
-    """Edges of the angle histograms, limits (46, 2) and names of the joint angles; degrees from here on, but edges."""
-    from fitting.anatomy import COORDINATE_NAMES
-    from fitting.body.kinematics import JOINT_LIMITS
-
-    return np.linspace(-np.pi, np.pi, _ANGLE_BINS + 1), np.asarray(JOINT_LIMITS), COORDINATE_NAMES
 
 
 def _matrix(column, width: int) -> np.ndarray:
@@ -172,14 +176,65 @@ def _distance_part(distances, fields: Sequence[str], stages: Sequence[str]) -> I
             yield histogram_svg(found[name].chart(words[name], found[name].quantile(0.995) or 1.0))
 
 
-def _angle_part(angles, edges: np.ndarray, limits: np.ndarray, names: Sequence[str]) -> Iterable[str]:
+def _people_part(shards: Sequence[Shard], body_models: str | None) -> Iterable[str]:
+    """Pictures, or why there are none: a page without them is better than no page."""
+    from pipelines.look.people_pictures import people_html
+    from schemas import InputError
+
+    yield "<h2>People</h2>"
+    yield '<p class="note">By mean vertex distance from SMPL, mm: the picture, and skin and bones over it.</p>'
+    try:
+        yield from people_html(shards, body_models)
+    except InputError as error:
+        yield f"<p>They could not be drawn: {escape(str(error))}</p>"
+
+
+def _angle_part(angles: AngleCounts) -> Iterable[str]:
+    from fitting.body.kinematics import JOINT_LIMITS
+
     yield "<h2>Joint angles</h2>"
-    dashed = "the usual limits, whatever --limits-table said"
-    yield f'<p class="note">SKEL\'s 46 coordinates, degrees, over all people; dashed: {dashed}.</p>'
-    for i, name in enumerate(names):
-        marks = [(float(np.degrees(v)), ALARM) for v in limits[i] if np.isfinite(v)]
-        counts = angles[i] if angles is not None else np.zeros(len(edges) - 1)
-        yield histogram_svg(Histogram(name, np.degrees(edges), counts, "°", marks), 240, 110)
+    yield (
+        '<p class="note">SKEL\'s 46 coordinates, degrees, over all people; dashed: the usual limits, whatever '
+        "--limits-table said. An axis spans 99.9 % of the people; who lies beyond counts in the outer bars.</p>"
+    )
+    for chart in angles.charts(JOINT_LIMITS):
+        yield histogram_svg(chart, 240, 110)
+
+
+def _documents(folder: Path | UrlPath) -> tuple[dict, dict]:
+    """The manifest of a data set and the record of its last run; empty where there are none."""
+    from pipelines.files.shards import DATASET_FILE, read_document
+
+    manifest, run = (
+        read_document(folder / name) if (folder / name).is_file() else {} for name in (DATASET_FILE, _RUN_FILE)
+    )
+    return manifest, run
+
+
+def _made_line(manifest: dict, run: dict) -> str:
+    options, versions = (manifest.get(name) or {} for name in ("options", "versions"))
+    parts = [
+        f"made {run['started']}" if run.get("started") else "",
+        f"by hmr-skel {versions['hmr-skel']}" if versions.get("hmr-skel") else "",
+        f"on {options['body_models']} body models, SKEL {options.get('gender', 'male')}"
+        if options.get("body_models")
+        else "",
+    ]
+    known = ", ".join(part for part in parts if part)
+    return f'<p class="note">{escape(known[:1].upper() + known[1:])}</p>' if known else ""
+
+
+def _facts_part(manifest: dict, run: dict) -> Iterable[str]:
+    """What the data set was made from, with and when, as far as its manifest and the last run's record say."""
+    made = {"date": run.get("started"), "machine": run.get("system"), "device": run.get("device")}
+    parts = {"made": made} | {name: manifest.get(name) for name in ("options", "inputs", "versions")}
+    yield "<h2>Made with</h2>"
+    for name, facts in parts.items():
+        known = {k: v for k, v in facts.items() if v not in (None, "", [])} if isinstance(facts, dict) else {}
+        if known:
+            yield f"<h3>{name.capitalize()}</h3>"
+            rows = [[str(k), ", ".join(map(str, v)) if isinstance(v, list) else str(v)] for k, v in known.items()]
+            yield _table(["", ""], rows).replace("<table>", '<table class="facts">', 1)
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

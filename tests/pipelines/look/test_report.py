@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import re
 import xml.etree.ElementTree as ElementTree
 
+import cv2
 import numpy as np
 import pytest
 import written_shards
@@ -13,7 +16,9 @@ from hypothesis import strategies as st
 
 from pipelines.command.hmr_skel import main as hmr_skel
 from pipelines.files.shards import find_shards
+from pipelines.look.angle_counts import AngleCounts
 from pipelines.look.charts import Histogram, bars_svg, histogram_svg, round_edges, tally
+from pipelines.look.people_pictures import picked_people
 from pipelines.look.report import Distances, write_report
 from schemas import InputError
 
@@ -63,8 +68,82 @@ def test_nothing_is_fetched_and_the_same_data_gives_the_same_page(folder, tmp_pa
         write_report(find_shards([where]), tmp_path / name)
     page = (tmp_path / "a.html").read_bytes()
     assert page == (tmp_path / "b.html").read_bytes()
-    for word in (b"<script", b"src=", b"href", b"url(", b"@import"):
+    for word in (b"<script", b"href", b"url(", b"@import"):
         assert word not in page, word
+    assert page.count(b"src=") == page.count(b'src="data:image/jpeg;base64,') == 3
+
+
+def test_people_and_what_they_were_made_with(folder, tmp_path):
+    where, first, second = folder
+    (where / "run.json").write_text(json.dumps({"started": "2026-01-02T03:04:05Z", "system": "<Linux>"}))
+    write_report(find_shards([where]), tmp_path / "r.html")
+    page = (tmp_path / "r.html").read_text()
+    assert "Made 2026-01-02T03:04:05Z, by hmr-skel 0.1.0, on demo body models, SKEL male" in page
+    assert ["&lt;Linux&gt;"] in rows_of(page, "machine") and ["demo"] in rows_of(page, "body_models")
+    sheets = [
+        cv2.imdecode(np.frombuffer(base64.b64decode(text), np.uint8), 1)
+        for text in re.findall(r"base64,([^\"]+)", page)
+    ]
+    assert len(sheets) == 3
+    for sheet in sheets:
+        assert sheet.shape[1] > 3 * 2 * 180 and sheet.std() > 20, "three people, each as a picture and drawn over it"
+    errors = np.concatenate([first["vertex_error_mm"], second["vertex_error_mm"]])
+    picked = picked_people(errors)
+    ranks = errors.argsort().argsort()
+    assert {name: sorted(ranks[rows]) for name, rows in picked.items()} == {
+        "worst": [67, 68, 69],
+        "median": [34, 35, 36],
+        "best": [0, 1, 2],
+    }
+
+
+@pytest.mark.parametrize("count", range(1, 12))
+def test_nobody_is_picked_twice(count):
+    rows = np.concatenate(list(picked_people(np.random.default_rng(0).random(count)).values()))
+    assert len(set(rows)) == len(rows) > 0
+
+
+def test_a_page_without_the_body_models_says_so(folder, tmp_path):
+    write_report(find_shards([folder[0]]), tmp_path / "r.html", body_models=str(tmp_path / "none"))
+    page = (tmp_path / "r.html").read_text()
+    assert f"They could not be drawn: {tmp_path / 'none'}" in page and "<img" not in page
+    assert len(re.findall(r"<svg", page)) == 1 + 2 * 8 + 46
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.integers(-1600, 1600), min_size=1, max_size=200),
+    st.sampled_from([(-0.5, 0.5), (-np.inf, np.inf), (0.0, 2.0)]),
+)
+def test_an_angle_axis_holds_everybody_and_little_else(values, limits):
+    values = np.radians([*((np.array(values) + 0.5) / 4), np.nan])  # in the middles of the finest bins
+    counts = AngleCounts(["a"])
+    counts.add(values[:1, None])
+    counts.add(values[1:, None])
+    chart = counts.charts(np.array([limits]))[0]
+    assert chart.counts.sum() == len(values) - 1
+    assert len(chart.counts) == len(chart.edges) - 1 <= 41
+    degrees = np.degrees(values[:-1].astype(float))
+    lowest = chart.edges[0]
+    around = (degrees - lowest) % 360 + lowest
+    assert (around <= chart.edges[-1] + 1e-9).all()
+    own = np.histogram(around, chart.edges)[0]
+    if chart.edges[-1] - lowest <= 360:
+        np.testing.assert_array_equal(own, chart.counts)
+
+
+def test_angle_axes_go_over_the_seam_and_to_limits_that_are_near():
+    """Cameras look down at SKEL's pelvis: half the people have it at 180 degrees, half at -180."""
+    counts = AngleCounts(["tilt", "knee"])
+    tilt = np.radians([178, 179, -179, -178])
+    counts.add(np.stack([tilt, np.radians([5, 60, 90, 110])], 1))
+    over, knee = counts.charts(np.radians([[-np.inf, np.inf], [0, 135]]))
+    assert 177 <= over.edges[0] <= 178 and 182 <= over.edges[-1] <= 183
+    assert over.note == "" and knee.note == "limits 0 to 135"
+    assert knee.edges[0] <= 0 and 135 <= knee.edges[-1] <= 140
+    far = AngleCounts(["knee"])
+    far.add(np.radians([[80], [81], [83]]))
+    assert far.charts(np.radians([[0, 135]]))[0].edges[[0, -1]].tolist() == pytest.approx([80, 83], abs=1)
 
 
 def test_an_empty_data_set_has_a_page(tmp_path):
