@@ -36,7 +36,7 @@ def people_html(shards: Sequence[Shard], body_models: str | None = None) -> list
 
     Raises InputError if the body models are not here, or the shards cannot be read.
     """
-    from pipelines.draw.overlay import body_of, contact_sheet, tiles_of
+    from pipelines.draw.sheet import body_of, contact_sheet, tiles_of
 
     errors = read_columns(shards, ["vertex_error_mm"])["vertex_error_mm"].to_numpy()
     if not len(errors):

@@ -136,9 +136,13 @@ def images_of(output):
     return found
 
 
+WHEN = ("run.json", "report.html")
+"""Tell when a run was and what it took: they differ from run to run."""
+
+
 def content(output):
-    """All that must repeat; run.json tells what one run took."""
-    return {path.name: path.read_bytes() for path in sorted(output.iterdir()) if path.name != "run.json"}
+    """All that must repeat."""
+    return {path.name: path.read_bytes() for path in sorted(output.iterdir()) if path.name not in WHEN}
 
 
 def inodes(output):

@@ -52,8 +52,12 @@ def arguments_of(labels, output):
     return [*always, "--output", str(output)]
 
 
+WHEN = ("run.json", "report.html")
+"""Tell when a run was and what it took: they differ from run to run."""
+
+
 def content(output):
-    return {path.name: path.read_bytes() for path in sorted(Path(output).iterdir()) if path.name != "run.json"}
+    return {path.name: path.read_bytes() for path in sorted(Path(output).iterdir()) if path.name not in WHEN}
 
 
 @pytest.fixture(scope="module")
