@@ -7,6 +7,8 @@ if TYPE_CHECKING:
     from fitting.body.skel import SKEL
     from fitting.body.smpl import load_smpl
     from fitting.fit.fitter import FitOptions, SKELFitter
+    from fitting.fit.keypoint_fit import KeypointFit, KeypointFitOptions, SKELStart, fit_keypoints
+    from fitting.fit.keypoint_points import KeypointBody
     from fitting.fit.result import SKELFit
 
 _HOME = {
@@ -15,10 +17,27 @@ _HOME = {
     "SKELFitter": "fitting.fit.fitter",
     "SKELFit": "fitting.fit.result",
     "FitOptions": "fitting.fit.fitter",
+    "fit_keypoints": "fitting.fit.keypoint_fit",
+    "KeypointBody": "fitting.fit.keypoint_points",
+    "KeypointFit": "fitting.fit.keypoint_fit",
+    "KeypointFitOptions": "fitting.fit.keypoint_fit",
+    "SKELStart": "fitting.fit.keypoint_fit",
     "read_limits": "fitting.body.limits",
 }
 
-__all__ = ["SKEL", "FitOptions", "SKELFit", "SKELFitter", "load_smpl", "read_limits"]
+__all__ = [
+    "SKEL",
+    "FitOptions",
+    "KeypointBody",
+    "KeypointFit",
+    "KeypointFitOptions",
+    "SKELFit",
+    "SKELFitter",
+    "SKELStart",
+    "fit_keypoints",
+    "load_smpl",
+    "read_limits",
+]
 
 
 def __getattr__(name: str):
