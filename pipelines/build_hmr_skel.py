@@ -21,9 +21,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.command.build_options import parse_options
+from pipelines.command.build_options import parse_build_options
 from pipelines.command.devices import resolve_device
-from pipelines.command.hmr_skel import guarded, set_up_logging
+from pipelines.command.hmr_skel import guarded
+from pipelines.command.log import set_up_logging
 from pipelines.command.runner import Runner, WorkerLost, is_worker_lost
 from pipelines.convert.job import Job, Provenance, job_of
 from pipelines.convert.overlap import OverlappedConversion
@@ -128,7 +129,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(argv: list[str]) -> int:
     """`main` without the handling of errors: raises InputError, or SystemExit(2) for arguments unknown to all."""
-    options, rest = parse_options(argv)
+    options, rest = parse_build_options(argv)
     if not options.annotations:
         from pipelines.demo.data import with_demo_inputs
 

@@ -22,7 +22,7 @@ ROOMS = {
         *("command", "files", "read", "plan", "draw", "write", "convert", "look", "hand_on", "demo"),
         "build_hmr_skel",
     ),
-    "train": ("config", "options", "network", "data", "run", "evaluate", "benchmarks", "predict", "command"),
+    "train": ("config", "network", "data", "options", "benchmarks", "evaluate", "run", "predict", "command"),
 }
 """Folders and files of a package; each imports only those before it and itself."""
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 
-from train.options import TrainOptions, parse_options
+from pipelines.command.options import parse_options
+from train.options import PRESETS, TrainOptions
 
 
 def main(argv: list[str] | None = None, prog: str = "hmr-skel train") -> int:
     """Train SKEL-CF on HMR-SKEL shards."""
-    options = parse_options(TrainOptions, sys.argv[1:] if argv is None else argv, prog, main.__doc__)
+    arguments = sys.argv[1:] if argv is None else argv
+    options = parse_options(TrainOptions, arguments, prog, main.__doc__ or "", presets=PRESETS)
     from train.run.trainer import train
 
     return train(options)

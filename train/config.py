@@ -1,4 +1,4 @@
-"""What the network is made of and what it is trained on, as options; the paper's variants are settings of these.
+"""What the network is made of and what its loss weighs, as options; the paper's variants are settings of these.
 
 Imports nothing heavy, so that command lines can show their options at once.
 """

@@ -1,39 +1,32 @@
-"""Options of the commands train, evaluate and predict: dataclasses, presets (YAML), the command line over both."""
+"""Options of `hmr-skel train`; presets/ has values for many of them at once."""
 
 from __future__ import annotations
 
-import argparse
-import dataclasses
-import logging
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Literal
 
-from pipelines.command.option_files import as_arguments, read_option_file
-from schemas import InputError
+from pipelines.command.options import arg
 from train.config import VARIANTS, LossConfig, NetworkConfig
 from train.data.augmentation_config import AugmentationConfig
 from train.data.config import DataConfig
 
 PRESETS = Path(__file__).parent / "presets"
 
-Options = TypeVar("Options")
-
 
 @dataclass
 class TrainOptions:
     """Train SKEL-CF on HMR-SKEL shards. Run it under torchrun to use several GPUs."""
 
-    output: Path = Path("train_output")
+    output: Annotated[Path, arg(metavar="DIR")] = Path("train_output")
     """folder for checkpoints, curves and panels; a run found there is continued"""
     variant: Literal[VARIANTS] = "skel-cf"  # type: ignore[valid-type]
     """the paper's ablations and baseline, on top of the network options"""
-    initialise: str = ""
+    initialise: Annotated[str, arg(metavar="FILE")] = ""
     """checkpoint to begin from: a whole network, or a backbone alone (ViTPose)"""
-    body_models: str = "demo"
+    body_models: Annotated[str, arg(metavar="DIR")] = "demo"
     """folder with the official SMPL and SKEL files and regressors; demo is the embedded body"""
-    device: str = "auto"
+    device: Annotated[str, arg(metavar="DEVICE")] = "auto"
     """auto, cpu, cuda or cuda:N"""
     batch: int = 64
     """people per device and pass"""
@@ -85,70 +78,3 @@ class TrainOptions:
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)
     loss: LossConfig = field(default_factory=LossConfig)
-
-
-def parse_options(kind: type[Options], argv: list[str], prog: str, description: str) -> Options:
-    """The options of a command, a dataclass with a docstring under each field.
-
-    `--preset NAME` takes train/presets/NAME.yaml, `--config FILE` any such file: `option: value` lines. The command
-    line overrides both. Raises InputError for files that are absent, malformed or name unknown options.
-    """
-    from simple_parsing import ArgumentParser, DashVariant
-
-    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    early.add_argument("--preset")
-    early.add_argument("--config", type=Path)
-    chosen, rest = early.parse_known_args(argv)
-    given: list[str] = []
-    if chosen.preset is not None:
-        names = sorted(path.stem for path in PRESETS.glob("*.yaml"))
-        if chosen.preset not in names:
-            raise InputError(f"no preset {chosen.preset!r}", field="--preset", expected=", ".join(names))
-        given += as_arguments(read_option_file(PRESETS / f"{chosen.preset}.yaml", _option_names(kind)))
-    if chosen.config is not None:
-        given += as_arguments(read_option_file(chosen.config, _option_names(kind)))
-    parser = ArgumentParser(
-        prog=prog, description=description, add_option_string_dash_variants=DashVariant.DASH, allow_abbrev=False
-    )
-    parser.add_arguments(kind, dest="options")
-    parser.add_argument(
-        "--preset", metavar="NAME", help="paper, one-gpu, laptop, tiny or overfit: values for many options"
-    )
-    parser.add_argument("--config", metavar="FILE", help="YAML file of option: value; the command line overrides it")
-    parser.add_argument("-v", "--verbose", action="count", default=0, help="say more on stderr; twice: everything")
-    found = parser.parse_args(given + rest)
-    if found.verbose:
-        level = logging.INFO if found.verbose == 1 else logging.DEBUG
-        logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-        logging.getLogger("train").setLevel(level)
-    return found.options
-
-
-def option_values(options: Any) -> dict[str, Any]:
-    """All options by name, as plain values."""
-    values: dict[str, Any] = {}
-    for option in dataclasses.fields(options):
-        value = getattr(options, option.name)
-        if dataclasses.is_dataclass(value):
-            values |= option_values(value)
-        else:
-            values[option.name] = str(value) if isinstance(value, Path) else value
-    return values
-
-
-def write_options(path: Path, options: Any) -> None:
-    """Write options as a file for `--config`."""
-    import yaml
-
-    path.write_text(yaml.safe_dump(option_values(options), sort_keys=False))
-
-
-def _option_names(kind: Any) -> set[str]:
-    """Names of a dataclass type's options, those of nested ones included."""
-    import typing
-
-    hints, names = typing.get_type_hints(kind), set()
-    for option in dataclasses.fields(kind):
-        nested = hints[option.name]
-        names |= _option_names(nested) if dataclasses.is_dataclass(nested) else {option.name}
-    return names

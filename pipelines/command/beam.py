@@ -11,7 +11,8 @@ import runpy
 import sys
 from pathlib import Path
 
-from pipelines.command.hmr_skel import INPUT_ERROR, guarded, set_up_logging, version
+from pipelines.command.hmr_skel import INPUT_ERROR, guarded, version
+from pipelines.command.log import set_up_logging
 
 PROG = "beam"
 

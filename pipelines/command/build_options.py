@@ -5,31 +5,34 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pipelines.command.option_files import read_option_file
+from pipelines.command.options import arg, parse_options
 from schemas import InputError
 
 _NOT_RECORDED = ("output", "quiet", "threads")
+_DESCRIPTION = """CameraHMR labels and images to HMR-SKEL shards. Without options, demo data on the embedded body.
+Apache Beam's own options are accepted as well, such as --runner, --direct_running_mode (in_memory,
+multi_threading, multi_processing) and --direct_num_workers."""
 
 
 @dataclass
 class BuildOptions:
     """CameraHMR labels and images to HMR-SKEL shards. Without options, demo data on the embedded body."""
 
-    annotations: list[str] = field(default_factory=list)
+    annotations: Annotated[list[str], arg(metavar="FILE...")] = field(default_factory=list)
     """CameraHMR label files (.npz): paths, folders or globs. Default: demo data, made on first use in demo/input.
     These and the next three may be URLs that Beam's file systems open: gs://, s3://, hdfs://."""
-    images: str = ""
+    images: Annotated[str, arg(metavar="DIR|TAR|none")] = ""
     """Where the images are: a folder that imgname is relative to, 4DHumans image tars (a file, a glob, or a folder that
     holds some), or `none` for labels without images. Needed with --annotations."""
-    body_models: str = "demo"
+    body_models: Annotated[str, arg(metavar="DIR")] = "demo"
     """Folder with the official SMPL and SKEL files, flat or in smpl/ and skel/, or `demo` for the embedded body."""
-    output: str = ""
+    output: Annotated[str, arg(metavar="DIR")] = ""
     """Folder for the shards. A rerun keeps finished ones. Default: hmr_skel, for demo data demo/hmr_skel."""
-    subset: list[str] = field(default_factory=list)
+    subset: Annotated[list[str], arg(metavar="NAME...")] = field(default_factory=list)
     """Data sets to take, by name: aic for aic-release.npz. Default: all."""
-    rows: str = ""
+    rows: Annotated[str, arg(metavar="START:STOP")] = ""
     """Rows to take of each label file, START:STOP as in a Python slice. Default: all."""
     every: int = 1
     """Take every n-th of these rows."""
@@ -50,9 +53,9 @@ class BuildOptions:
     """Which SKEL to fit; the field uses male for everyone."""
     limits: Literal["bounds", "penalty", "none"] = "bounds"
     """Joint limits: hold exactly, cost something to exceed, or do not count."""
-    limits_table: str = ""
+    limits_table: Annotated[str, arg(metavar="FILE")] = ""
     """CSV file with limits of your own: coordinate,low,high in degrees. It is read where the job is started."""
-    device: str = "auto"
+    device: Annotated[str, arg(metavar="DEVICE")] = "auto"
     """Where to fit: cpu, cuda (every GPU of a machine, evenly), cuda:N, or auto: GPUs if there are any."""
     batch_size: int = 0
     """People fitted at a time; 0 chooses by device and memory. Another size may change the last digits of a fit."""
@@ -88,30 +91,12 @@ class BuildOptions:
         return {k: v for k, v in dataclasses.asdict(self).items() if k not in _NOT_RECORDED}
 
 
-def parse_options(argv: list[str]) -> tuple[BuildOptions, list[str]]:
-    """Our options, from a YAML file (--config) and the command line over it, and the arguments left for Beam.
-
-    Ends the program with exit code 2 for an argument that neither we nor Beam know.
-    """
+def parse_build_options(argv: list[str]) -> tuple[BuildOptions, list[str]]:
+    """Our options and the arguments left for Beam. Raises InputError for an argument that neither we nor Beam know."""
     from apache_beam.options.pipeline_options import PipelineOptions
-    from simple_parsing import ArgumentParser, DashVariant
 
-    config = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    about_config = {"metavar": "FILE", "help": "YAML file with option values; the command line wins"}
-    config.add_argument("--config", **about_config)
-    found, rest = config.parse_known_args(argv)
-    parser = ArgumentParser(
-        prog="build_hmr_skel",
-        allow_abbrev=False,
-        add_option_string_dash_variants=DashVariant.DASH,
-        epilog="Apache Beam's own options are accepted as well, such as --runner, --direct_running_mode "
-        "(in_memory, multi_threading, multi_processing) and --direct_num_workers.",
-    )
-    parser.add_argument("--config", **about_config)
-    parser.add_arguments(BuildOptions, dest="build", default=_from_file(found.config) if found.config else None)
-    parsed, rest = parser.parse_known_args(rest)
-    beam_parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False)
-    beam_parser.error = parser.error  # type: ignore[method-assign]
+    rest: list[str] = []
+    options = parse_options(BuildOptions, argv, "build_hmr_skel", _DESCRIPTION, unknown=rest)
     unknown: list[str] = []
 
     def collect(known_to_beam: argparse.ArgumentParser) -> None:
@@ -119,19 +104,9 @@ def parse_options(argv: list[str]) -> tuple[BuildOptions, list[str]]:
 
     PipelineOptions([]).get_all_options(add_extra_args_fn=collect)
     if unknown:
-        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
-    parsed.build.check()
-    return parsed.build, rest
-
-
-def _from_file(path: str) -> BuildOptions:
-    values = read_option_file(path, {option.name for option in dataclasses.fields(BuildOptions)})
-    defaults = BuildOptions()
-    for key, value in values.items():
-        wanted = type(getattr(defaults, key))
-        if not isinstance(value, wanted) and not (wanted is float and isinstance(value, int)):
-            raise InputError(f"{value!r} given", file=path, field=key, expected=wanted.__name__)
-    return BuildOptions(**values)
+        raise InputError(f"unrecognized arguments: {' '.join(unknown)}")
+    options.check()
+    return options, rest
 
 
 def option_name(name: str) -> str:

@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import argparse
 import ast
-import dataclasses
 import difflib
 import importlib.metadata
 import importlib.util
-import logging
 import os
 import sys
 from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
+
+from pipelines.command.log import set_up_logging
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,8 +27,6 @@ COMMAND_GROUP = "hmr_skel.commands"
 INPUT_ERROR = 2
 """Exit status when the user's input is at fault."""
 INTERRUPTED = 130
-
-Options = TypeVar("Options")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -69,40 +66,6 @@ def guarded(run: Callable[[], int | None], prog: str) -> int:
             raise
         sys.stderr.write(f"{prog}: error: {' '.join(str(problem).split())}\n")
         return INPUT_ERROR
-
-
-def set_up_logging(verbosity: int) -> None:
-    """Log lines on stderr: warnings, with verbosity 1 also progress, with 2 everything."""
-    level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbosity, 2)]
-    logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-    if verbosity:
-        logging.getLogger().setLevel(level)
-
-
-def parse_options(kind: type[Options], argv: list[str], prog: str, description: str) -> Options:
-    """The options of a command: a dataclass with a docstring under each field.
-
-    `--config FILE.yaml` gives presets in the fields' names; the command line overrides them. `-v` may also stand here.
-
-    Raises:
-        InputError: the preset file is absent, is not a YAML mapping or names an option that does not exist.
-    """
-    from simple_parsing import ArgumentParser, DashVariant
-
-    preset_parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    preset_parser.add_argument("--config", type=Path)
-    preset, rest = preset_parser.parse_known_args(argv)
-    presets = [] if preset.config is None else _preset_arguments(kind, preset.config)
-
-    parser = ArgumentParser(
-        prog=prog, description=description, add_option_string_dash_variants=DashVariant.DASH, allow_abbrev=False
-    )
-    parser.add_arguments(kind, dest="options")
-    parser.add_argument("--config", metavar="FILE", help="YAML file of option: value; the command line overrides it")
-    parser.add_argument("-v", "--verbose", action="count", default=0, help="say more on stderr; twice: everything")
-    found = parser.parse_args(presets + rest)
-    set_up_logging(found.verbose)
-    return found.options
 
 
 def console() -> Console:
@@ -152,15 +115,6 @@ def _cause(error: BaseException | None, kind: type[BaseException], contexts: boo
     while error is not None and not isinstance(error, kind):
         error = error.__cause__ or (error.__context__ if contexts else None)
     return error
-
-
-def _preset_arguments(kind: type, file: Path) -> list[str]:
-    """A preset file as the command-line arguments that say the same."""
-    from pipelines.command.option_files import as_arguments, read_option_file
-
-    options = [field for field in dataclasses.fields(kind) if not field.metadata.get("positional")]
-    flags = {f.name for f in options if f.metadata.get("custom_args", {}).get("action") == "store_true"}
-    return as_arguments(read_option_file(file, {field.name for field in options}), flags)
 
 
 if __name__ == "__main__":

@@ -31,14 +31,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
-from simple_parsing import field
 
 from pipelines.command.build_options import BuildOptions
 from pipelines.command.devices import cores
-from pipelines.command.hmr_skel import guarded, parse_options
+from pipelines.command.hmr_skel import guarded
+from pipelines.command.options import Positional, arg, parse_options
 from pipelines.demo.files import Aic, Coco
 from schemas import InputError
 
@@ -264,7 +264,7 @@ def _check_ours(root: Path) -> None:
 class DemoCommand(DemoOptions):
     """Options of `python -m pipelines.demo.data`."""
 
-    directory: Path = field(positional=True, metavar="DIR", default=None)  # noqa: RUF009
+    directory: Annotated[Path | None, Positional, arg(metavar="DIR")] = None
     """Where to write; an older demo there is replaced."""
     workers: int | None = None
     """Processes that render; by default one per core, at most 4."""

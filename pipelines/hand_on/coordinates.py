@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fitting.anatomy import COORDINATE_NAMES, SKEL_JOINTS
+from pipelines.command.options import parse_options
 
 UPRIGHT, STRAIGHT, T_POSE = "upright", "straight", "T-pose"
 
@@ -52,8 +53,6 @@ class CoordinatesOptions:
 
 def main(argv: list[str], prog: str = "hmr-skel coordinates") -> int:
     """List SKEL's 46 joint angles: name, joint, axis, sign, zero, unit, limits."""
-    from pipelines.command.hmr_skel import parse_options
-
     parse_options(CoordinatesOptions, argv, prog, "List SKEL's 46 joint angles.")
     sys.stdout.write(coordinate_table())
     return 0

@@ -11,11 +11,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Annotated, Literal, Protocol
 
 import numpy as np
-from simple_parsing import choice, field
 
+from pipelines.command.hmr_skel import console
+from pipelines.command.options import Positional, arg, parse_options, parse_row_range
 from pipelines.hand_on.opensim import UP_CHOICES, MotionFiles, hand_on_motion, resolve_up
 from pipelines.read.labels import POSE_AND_SHAPE, LabelFile, open_labels
 from schemas import QUANTILE_FIELDS, STAGES, Columns, InputError
@@ -36,19 +37,19 @@ _OPTIONAL = ("trans_cam", "gender", "imgname")
 class FitSequenceOptions:
     """What to fit, with which bodies, and where to put it."""
 
-    input: Path = field(positional=True, metavar="IN")  # noqa: RUF009
+    input: Annotated[Path, Positional, arg(metavar="IN")]
     """Label file (.npz, CameraHMR layout) or motion sequence (AMASS layout: poses, betas, trans, mocap_framerate)."""
-    output: Path = field(alias=["-o"], metavar="OUT")  # noqa: RUF009
+    output: Annotated[Path, arg(metavar="OUT", aliases=("-o",))]
     """The .npz to write."""
-    rows: str = ":"
-    """Rows to read, as START:STOP; either may be left out."""
-    body_models: str = "demo"
+    rows: Annotated[str, arg(metavar="START:STOP")] = ":"
+    """Rows to read, as in a Python slice."""
+    body_models: Annotated[str, arg(metavar="DIR")] = "demo"
     """Folder (or its URL) with the official SMPL and SKEL files, flat or in smpl/ and skel/; demo: embedded body."""
-    gender: str = choice("male", "female", default="male")
+    gender: Literal["male", "female"] = "male"
     """Which SKEL to fit; the field uses male for everyone."""
-    smpl_gender: str = choice("file", "neutral", "male", "female", default="file")
+    smpl_gender: Literal["file", "neutral", "male", "female"] = "file"
     """Gender of the SMPL model that the rows are for; file: what the file says, neutral if it says nothing."""
-    limits: str = choice("bounds", "penalty", "none", default="bounds")
+    limits: Literal["bounds", "penalty", "none"] = "bounds"
     """Joint limits: hold exactly, cost something to exceed, or do not count."""
     limits_table: Path | None = None
     """Joint limits of your own: a CSV file with the columns coordinate, low, high, in degrees. Others keep theirs."""
@@ -58,7 +59,7 @@ class FitSequenceOptions:
     """Fit everyone a second time with --keep-betas, to tell what moving the shape gains."""
     sequence: bool = False
     """The rows are the frames of one motion: one shape for all, and surface velocities like the source's."""
-    device: str = "auto"
+    device: Annotated[str, arg(metavar="DEVICE")] = "auto"
     """auto, cpu, cuda or cuda:N."""
     batch_size: int | None = None
     """People fitted at a time; by default what suits the device."""
@@ -72,7 +73,7 @@ class FitSequenceOptions:
     """Also write the numbers of the motion as .csv."""
     plot: Path | None = None
     """Also draw the joint angles over time (.png, .svg or .pdf)."""
-    up: str = choice(*UP_CHOICES, default="auto")
+    up: Literal[UP_CHOICES] = "auto"  # type: ignore[valid-type]
     """Which axis of the input points up: y (SMPL's own), z (AMASS) or camera (y points down); auto: as trunks tell."""
     frame_rate: float | None = None
     """Frames per second; by default what the file says, or 30."""
@@ -100,8 +101,6 @@ class Bodies(Protocol):
 
 def main(argv: list[str], prog: str = "hmr-skel fit") -> int:
     """Fit SKEL to the SMPL parameters of one label file or motion sequence."""
-    from pipelines.command.hmr_skel import console, parse_options
-
     description = "Fit SKEL to the SMPL parameters of one label file or motion sequence."
     options = parse_options(FitSequenceOptions, argv, prog, description)
     if options.output.suffix != ".npz":
@@ -137,17 +136,13 @@ def main(argv: list[str], prog: str = "hmr-skel fit") -> int:
 
 
 def row_range(text: str, labels: LabelFile) -> tuple[int, int]:
-    """`START:STOP` as two row numbers within the file. Raises InputError if they are not, or select nothing."""
-    first, colon, last = text.partition(":")
-    try:
-        start, stop = int(first or 0), int(last or labels.rows)
-    except ValueError:
-        colon = ""
-    if not colon:
-        raise InputError(f"{text!r} given", field="--rows", expected="START:STOP, such as 0:100")
-    if not 0 <= start < min(stop, labels.rows):
+    """`START:STOP` as two row numbers within the file. Raises InputError if they select nothing."""
+    start, stop, _ = parse_row_range(text).indices(labels.rows)
+    if labels.rows == 0:
+        raise InputError("the file has no rows", file=labels.path)
+    if start >= stop:
         raise InputError(f"{text} selects none of {labels.rows} rows", file=labels.path, field="--rows")
-    return start, min(stop, labels.rows)
+    return start, stop
 
 
 def smpl_genders(labels: LabelFile, start: int, stop: int) -> list[str]:

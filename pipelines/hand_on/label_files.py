@@ -9,13 +9,14 @@ from __future__ import annotations
 import time
 import zipfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import Annotated, BinaryIO
 
 import numpy as np
-from simple_parsing import field
 
+from pipelines.command.hmr_skel import console
+from pipelines.command.options import Positional, arg, parse_options
 from pipelines.files.shards import Shard, concatenated, find_shards, read_parts
 from schemas import HMR_SKEL, InputError, field_dtype, field_shape
 
@@ -48,13 +49,13 @@ _ZIP64_FROM = 1 << 31
 class ExportOptions:
     """What to export, and where to."""
 
-    output: Path = field(alias=["-o"], metavar="DIR")  # noqa: RUF009
+    output: Annotated[Path, arg(metavar="DIR", aliases=("-o",))]
     """Folder for the label files; each gets the name of the label file that its rows came from."""
-    shards: list[str] = field(positional=True, nargs="+", metavar="SHARDS", default_factory=list)  # noqa: RUF009
+    shards: Annotated[list[str], Positional, arg(metavar="SHARDS...")] = field(default_factory=list)
     """A folder of shards, a glob or single shards."""
-    converged_only: bool = field(default=False, action="store_true")
+    converged_only: bool = False
     """Leave out people whose fit did not converge."""
-    overwrite: bool = field(default=False, action="store_true")
+    overwrite: bool = False
     """Replace label files that are already in the output folder."""
 
 
@@ -73,9 +74,9 @@ def main(argv: list[str], prog: str = "hmr-skel export") -> int:
     """Turn HMR-SKEL shards back into label files (.npz) for the released trainers."""
     from rich.table import Table
 
-    from pipelines.command.hmr_skel import console, parse_options
-
     options = parse_options(ExportOptions, argv, prog, "Turn HMR-SKEL shards back into label files (.npz).")
+    if not options.shards:
+        raise InputError("no shards given", expected="a folder of shards, a glob or single shards")
     shards = find_shards(options.shards)
     groups = rows_by_label_file(shards, options.converged_only)
     if not groups:

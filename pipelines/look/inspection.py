@@ -10,14 +10,15 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
-from simple_parsing import choice, field
 
 from pipelines.command.devices import cores
+from pipelines.command.hmr_skel import console
+from pipelines.command.options import Positional, arg, parse_options
 from pipelines.files.shards import (
     REJECTS_FILE,
     Shard,
@@ -32,6 +33,7 @@ from pipelines.files.shards import (
     read_rows,
     whole_folder,
 )
+from schemas import InputError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -44,15 +46,15 @@ WORST_SHOWN = ("max_vertex_error_mm", "joint_error_mm", "converged", "limits_exc
 class InspectOptions:
     """What to show of which shards."""
 
-    paths: list[str] = field(positional=True, nargs="+", metavar="PATH", default_factory=list)  # noqa: RUF009
+    paths: Annotated[list[str], Positional, arg(metavar="SHARDS...")] = field(default_factory=list)
     """A shard (NNNNNN.tar), a folder of shards or a glob; several may be given."""
-    sample: str | None = None
+    sample: Annotated[str | None, arg(metavar="KEY")] = None
     """Show the sample of this key in full."""
     worst: int = 5
     """How many of the worst samples to list."""
-    verify: bool = field(default=False, action="store_true")
+    verify: bool = False
     """Check checksums, schema, counts and every sample; exit status 1 if anything is wrong."""
-    against: list[str] = field(default_factory=list)  # noqa: RUF009
+    against: Annotated[list[str], arg(metavar="FILE...")] = field(default_factory=list)
     """With --verify: label files that the shards were made from; each of their rows must be in one shard or among the
     rejects."""
     contact_sheet: Path | None = None
@@ -61,23 +63,23 @@ class InspectOptions:
     """Write a page with tables and histograms of distances, joint angles and rejects to this .html file."""
     people: int = 24
     """How many people the contact sheet shows."""
-    pick: str = choice("mixed", "worst", "best", "random", default="mixed")
+    pick: Literal["mixed", "worst", "best", "random"] = "mixed"
     """Whom the contact sheet shows by mean vertex distance; mixed: a third worst, a third best, the rest at random."""
     seed: int = 0
     """Seed of the random pick."""
     tile_size: int = 256
     """Side of a picture on the contact sheet, pixels."""
-    body_models: str | None = None
+    body_models: Annotated[str | None, arg(metavar="DIR")] = None
     """Folder with the SKEL model that the shards were made with, or demo; by default what dataset.json names."""
-    json: bool = field(default=False, action="store_true")
+    json: bool = False
     """Print JSON instead of tables."""
 
 
 def main(argv: list[str], prog: str = "hmr-skel inspect") -> int:
     """Show what is in HMR-SKEL shards: counts, errors, samples, pictures; verify them."""
-    from pipelines.command.hmr_skel import console, parse_options
-
     options = parse_options(InspectOptions, argv, prog, "Show what is in HMR-SKEL shards, or verify them.")
+    if not options.paths:
+        raise InputError("no shards given", expected="a shard (NNNNNN.tar), a folder of shards or a glob")
     shards = find_shards(options.paths)
     status = 0
     if options.sample is not None:
@@ -174,8 +176,6 @@ def count_rejects(shards: Sequence[Shard]) -> dict[str, int]:
     """Rejected label rows by reason: of a whole folder from its rejects file, of a lone shard from its statistics."""
     import pyarrow.parquet as pq
 
-    from schemas import InputError
-
     counts: Counter[str] = Counter()
     folders: dict[Path, list[Shard]] = {}
     for shard in shards:
@@ -214,7 +214,6 @@ def draw_contact_sheet(shards: Sequence[Shard], options: InspectOptions) -> int:
     import cv2
 
     from pipelines.draw.sheet import body_of, contact_sheet, tiles_of
-    from schemas import InputError
 
     errors = read_columns(shards, ["vertex_error_mm"])["vertex_error_mm"].to_numpy()
     if not len(errors):

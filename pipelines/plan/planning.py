@@ -16,6 +16,7 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 
+from pipelines.command.options import parse_row_range
 from pipelines.files.npz import check_sums
 from pipelines.files.storage import find, is_url, place
 from pipelines.plan.person_numbers import PersonNumbers
@@ -90,18 +91,11 @@ class RowSelection:
 
     @classmethod
     def parse(cls, text: str, every: int = 1) -> RowSelection:
-        """`a:b` with either left out, as in a Python slice; empty text means all rows."""
+        """`START:STOP` and a step. Raises InputError."""
         if every < 1:
             raise InputError(f"{every} given", field="every", expected="1 or more")
-        if not text:
-            return cls(every=every)
-        first, mark, last = text.partition(":")
-        try:
-            if not mark:
-                raise ValueError
-            return cls(int(first) if first.strip() else None, int(last) if last.strip() else None, every)
-        except ValueError:
-            raise InputError(f"{text!r} given", field="rows", expected="START:STOP, for instance 0:1000") from None
+        rows = parse_row_range(text)
+        return cls(rows.start, rows.stop, every)
 
     def of(self, rows: int) -> range:
         return range(rows)[slice(self.first, self.last, self.every)]

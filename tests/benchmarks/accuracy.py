@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import simple_parsing
 import torch
+import tyro
 from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
@@ -46,7 +46,7 @@ WORSE = 1.05
 
 
 def main() -> None:
-    options = simple_parsing.parse(Options, description=__doc__, formatter_class=simple_parsing.SimpleHelpFormatter)
+    options = tyro.cli(Options, description=__doc__)
     console = Console()
     if options.hard:
         console.print(hard_table())

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
-import simple_parsing
 import torch
+import tyro
 from rich.console import Console
 from rich.table import Table
 
@@ -65,7 +65,7 @@ def clock_of(device: str) -> Callable[[], float]:
 
 
 def main() -> None:
-    options = simple_parsing.parse(Options, add_option_string_dash_variants=simple_parsing.DashVariant.DASH)
+    options = tyro.cli(Options, description=__doc__)
     console = Console(width=140)
     cores = torch.get_num_threads()
     where = f"{platform.processor() or platform.machine()}, {cores} cores" if options.device == "cpu" else ""

@@ -8,11 +8,10 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
-
-from simple_parsing import field as positional
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pipelines.command.devices import one_device
+from pipelines.command.options import Positional, arg, parse_options
 from pipelines.files.body_models import BodyModels
 from schemas import InputError
 from train.data.config import DataConfig
@@ -39,7 +38,7 @@ Estimator = Callable[["Tensor", "Targets"], tuple["Tensor", "Tensor", "Tensor", 
 class EvaluateOptions:
     """Measure a network on HMR-SKEL shards: MPJPE, PA-MPJPE, PVE, PCK."""
 
-    checkpoint: str = positional(positional=True)
+    checkpoint: Annotated[str, Positional, arg(metavar="CHECKPOINT")]
     """this project's or a released file, or the folder of a run; mean: the mean person, whom any network must beat"""
     which: Literal["ema", "model"] = "ema"
     """weights of the checkpoint to take: the moving average, or those last trained"""
@@ -47,9 +46,9 @@ class EvaluateOptions:
     """joints and root that are compared; 3dpw also for EMDB and SPEC-SYN"""
     truth: Literal["smpl", "skel"] = "smpl"
     """compare with the SMPL source, or with the SKEL fit that the network was trained on"""
-    body_models: str = "demo"
+    body_models: Annotated[str, arg(metavar="DIR")] = "demo"
     """folder with the official SMPL and SKEL files and regressors; demo is the embedded body"""
-    device: str = "auto"
+    device: Annotated[str, arg(metavar="DEVICE")] = "auto"
     """auto, cpu, cuda or cuda:N"""
     batch: int = 64
     """people per pass"""
@@ -193,8 +192,6 @@ def mean_person(people: PeopleStream, most: int = 4096) -> tuple[Tensor, Tensor,
 
 def main(argv: list[str] | None = None, prog: str = "hmr-skel evaluate") -> int:
     """Measure a network on HMR-SKEL shards: MPJPE, PA-MPJPE, PVE and PCK."""
-    from train.options import parse_options
-
     options = parse_options(EvaluateOptions, sys.argv[1:] if argv is None else argv, prog, main.__doc__)
     import torch
     from rich.console import Console

@@ -7,12 +7,12 @@ import math
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
-from simple_parsing import field as positional
 
 from pipelines.command.devices import one_device
+from pipelines.command.options import Positional, arg, parse_options
 from schemas import InputError
 
 if TYPE_CHECKING:
@@ -27,9 +27,9 @@ log = logging.getLogger(__name__)
 class PredictOptions:
     """SKEL parameters of the people in a photograph."""
 
-    checkpoint: str = positional(positional=True)
+    checkpoint: Annotated[str, Positional, arg(metavar="CHECKPOINT")]
     """this project's or a released network, or the folder of a training run"""
-    image: Path = positional(positional=True)  # noqa: RUF009
+    image: Annotated[Path, Positional, arg(metavar="IMAGE")]
     """the photograph"""
     output: Path = Path("prediction.npz")
     """the .npz to write: poses, betas, trans, joints (camera frame, m), focal, boxes"""
@@ -47,9 +47,9 @@ class PredictOptions:
     """also draw skin and bones over the photograph (.png or .jpg)"""
     mesh: Path | None = None
     """also write the first person's skin, and bones beside it as NAME_skeleton.obj (.obj, m)"""
-    body_models: str = "demo"
+    body_models: Annotated[str, arg(metavar="DIR")] = "demo"
     """folder with the official SKEL file; demo is the embedded body"""
-    device: str = "auto"
+    device: Annotated[str, arg(metavar="DEVICE")] = "auto"
     """auto, cpu, cuda or cuda:N"""
 
 
@@ -123,8 +123,6 @@ def read_photograph(path: Path) -> np.ndarray:
 
 def main(argv: list[str] | None = None, prog: str = "hmr-skel predict") -> int:
     """Predict SKEL parameters of the people in a photograph."""
-    from train.options import parse_options
-
     options = parse_options(PredictOptions, sys.argv[1:] if argv is None else argv, prog, main.__doc__)
     if len(options.boxes) % 4:
         raise InputError(f"{len(options.boxes)} numbers given", field="--boxes", expected="four per person")

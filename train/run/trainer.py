@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pipelines.command.options import option_values, write_options
 from pipelines.files.body_models import BodyModels
 from schemas import InputError
 from train.config import LossConfig, variant
@@ -26,7 +27,7 @@ from train.data.loader import PeopleStream, stream
 from train.network.camera import bbox_cue
 from train.network.inputs import assumed_framing, normalised
 from train.network.model import Output
-from train.options import TrainOptions, write_options
+from train.options import TrainOptions
 from train.run.body import KeypointLayer
 from train.run.losses import total
 from train.run.processes import World, asked_to_stop, join_world
@@ -57,7 +58,7 @@ def train(options: TrainOptions) -> int:
         run = start(first_network(options, world.device), options, people)
         if world.rank == 0:
             options.output.mkdir(parents=True, exist_ok=True)
-            write_options(options.output / "options.yaml", options)
+            write_options(options.output / "options.yaml", option_values(options))
         if options.compile:
             run.model = torch.compile(run.model)
         if world.ranks > 1:

@@ -2,39 +2,39 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated, Literal
 
-from simple_parsing import choice, field
+from pipelines.command.options import Positional, arg, parse_options, parse_row_range
 
 MOST_FRAMES = 3000
 """A page with more takes a browser long to open."""
 
 PEOPLE = 24
-AUTO_UP = "auto"
 
 
 @dataclass
 class ViewOptions:
     """What to show, and where to write the page."""
 
-    html: Path
+    html: Annotated[Path, arg(metavar="OUT")]
     """The .html file to write."""
-    sources: list[str] = field(positional=True, nargs="+", metavar="SHARDS|FIT", default_factory=list)  # noqa: RUF009
+    sources: Annotated[list[str], Positional, arg(metavar="SHARDS|FIT")] = field(default_factory=list)
     """A folder of shards, shards or a glob of them; or one .npz that hmr-skel fit wrote."""
-    rows: str = ":"
+    rows: Annotated[str, arg(metavar="START:STOP:STEP")] = ":"
     """Of a fit: rows to show, as START:STOP or START:STOP:STEP; parts may be left out."""
     people: int = PEOPLE
     """Of shards: how many people to show, evenly spread over them."""
-    up: str = choice(AUTO_UP, "y", "z", "camera", default=AUTO_UP)
+    up: Literal["auto", "y", "z", "camera"] = "auto"
     """Of a fit: which axis of its frame points up; auto: as its trunks tell. Shards are in the camera's frame."""
-    body_models: str | None = None
+    body_models: Annotated[str | None, arg(metavar="DIR")] = None
     """Folder with the official SKEL files, or demo; by default what the shards name, of a fit the embedded body."""
 
 
 def main(argv: list[str], prog: str = "hmr-skel view") -> int:
     """Show fitted people on a page of their own: skin, bones, angles over time, the camera's view."""
-    from pipelines.command.hmr_skel import console, parse_options
+    from pipelines.command.hmr_skel import console
     from pipelines.files.storage import published
     from pipelines.look.viewer.clips import open_clip
     from pipelines.look.viewer.page import clip_page
@@ -45,7 +45,9 @@ def main(argv: list[str], prog: str = "hmr-skel view") -> int:
         raise InputError("cannot be written", file=options.html, field="--html", expected="a name that ends in .html")
     if options.people < 1:
         raise InputError(f"{options.people} given", field="--people", expected="a positive number")
-    clip = open_clip(options.sources, _rows(options.rows), options.people, options.up, options.body_models)
+    clip = open_clip(
+        options.sources, parse_row_range(options.rows, step=True), options.people, options.up, options.body_models
+    )
     if len(clip) > MOST_FRAMES:
         step = -(-len(clip) // MOST_FRAMES)
         raise InputError(
@@ -62,16 +64,3 @@ def main(argv: list[str], prog: str = "hmr-skel view") -> int:
         raise InputError(f"cannot be written: {error.strerror or error}", file=options.html) from error
     console().print(f"{options.html}: {len(clip):,} frames, {len(text) / 1e6:.1f} MB", highlight=False, soft_wrap=True)
     return 0
-
-
-def _rows(text: str) -> slice:
-    from schemas import InputError
-
-    parts = text.split(":")
-    try:
-        numbers = [int(part) if part else None for part in parts]
-    except ValueError:
-        numbers = []
-    if len(numbers) not in (2, 3) or any(number is not None and number < 0 for number in numbers) or numbers[2:] == [0]:
-        raise InputError(f"{text!r} given", field="--rows", expected="START:STOP or START:STOP:STEP, such as 0:100")
-    return slice(*numbers)

@@ -19,11 +19,12 @@ from tqdm import tqdm
 from written_shards import label_columns, write_shard
 
 from fitting import SKEL
+from pipelines.command.options import option_values, parse_options, write_options
 from schemas import InputError
 from train import SKELCF, load_checkpoint
 from train.config import VARIANTS, LossConfig, NetworkConfig
 from train.network.checkpoints import run_checkpoints
-from train.options import PRESETS, TrainOptions, option_values, parse_options, write_options
+from train.options import PRESETS, TrainOptions
 from train.run import trainer
 from train.run.records import _BAR
 from train.run.state import learning_rate
@@ -64,7 +65,11 @@ def shards(tmp_path_factory) -> Path:
 
 
 def options(shards, output, *more: str) -> TrainOptions:
-    return parse_options(TrainOptions, arguments(shards, output, *more), "train", "")
+    return parse_train(arguments(shards, output, *more))
+
+
+def parse_train(given: list[str]) -> TrainOptions:
+    return parse_options(TrainOptions, given, "train", "", presets=PRESETS)
 
 
 def arguments(shards, output, *more: str) -> list[str]:
@@ -241,7 +246,7 @@ def test_curves_pictures_and_measures_on_held_out_people_are_written(shards, tmp
     assert len(written.Scalars("mean_person/mpjpe_mm")) == 1
     assert all(0 < event.value < 1 for event in written.Scalars("time/model_flop_utilisation"))
     assert cv2.imread(str(tmp_path / "curves.png")).std() > 10
-    assert parse_options(TrainOptions, ["--config", str(tmp_path / "options.yaml")], "train", "").data.limit == 4
+    assert parse_train(["--config", str(tmp_path / "options.yaml")]).data.limit == 4
 
 
 def test_body_models_are_loaded_once(shards, tmp_path, monkeypatch):
@@ -314,34 +319,34 @@ def test_learning_rate_warms_up_and_decays():
 
 @pytest.mark.parametrize("preset", sorted(path.stem for path in PRESETS.glob("*.yaml")))
 def test_presets_and_files_can_be_overridden(preset, tmp_path):
-    found = parse_options(TrainOptions, ["--preset", preset, "--epochs", "7", "--shards", "a", "b"], "train", "")
+    found = parse_train(["--preset", preset, "--epochs", "7", "--shards", "a", "b"])
     assert (found.epochs, found.data.shards, found.data.part) == (
         7,
         ["a", "b"],
         "all" if preset == "overfit" else "training",
     )
-    write_options(tmp_path / "options.yaml", found)
-    assert parse_options(TrainOptions, ["--config", str(tmp_path / "options.yaml")], "train", "") == found
+    write_options(tmp_path / "options.yaml", option_values(found))
+    assert parse_train(["--config", str(tmp_path / "options.yaml")]) == found
 
 
 def test_the_papers_settings():
-    paper = parse_options(TrainOptions, ["--preset", "paper"], "train", "")
+    paper = parse_train(["--preset", "paper"])
     settings = option_values(paper)
     assert paper.network == NetworkConfig(checkpoint_activations=True) and paper.loss == LossConfig()
     expected = {"batch": 64, "epochs": 30, "learning_rate": 1e-5, "weight_decay": 1e-4, "ema": 0.9995, "ema_ramp": 6000}
     expected |= {"gradient_norm": 1.0, "scale_change": 0.1, "colour": 0.2, "extreme_crop": 0.1, "photometric": 0.3}
     expected |= {"rotation": 0.0, "mirror": 0.0, "warmup_epochs": 1.0, "decay": "none", "variant": "skel-cf"}
     assert {name: settings[name] for name in expected} == expected
-    assert [
-        parse_options(TrainOptions, ["--preset", p], "", "").network.backbone for p in ("one-gpu", "laptop", "tiny")
-    ] == [*("h", "s", "tiny")]
+    assert [parse_train(["--preset", p]).network.backbone for p in ("one-gpu", "laptop", "tiny")] == [
+        *("h", "s", "tiny")
+    ]
 
 
 def test_unknown_presets_and_options_are_told(tmp_path):
     with pytest.raises(InputError, match=r"no preset 'huge'.*laptop, one-gpu, overfit, paper, tiny"):
-        parse_options(TrainOptions, ["--preset", "huge"], "train", "")
+        parse_train(["--preset", "huge"])
     (tmp_path / "x.yaml").write_text("learningrate: 1\n")
     with pytest.raises(InputError, match="no such option; expected learning_rate"):
-        parse_options(TrainOptions, ["--config", str(tmp_path / "x.yaml")], "train", "")
+        parse_train(["--config", str(tmp_path / "x.yaml")])
     with pytest.raises(InputError, match="absent"):
-        parse_options(TrainOptions, ["--config", str(tmp_path / "absent.yaml")], "train", "")
+        parse_train(["--config", str(tmp_path / "absent.yaml")])
