@@ -16,6 +16,7 @@ from fitting.fit.keypoint_layouts import to_44
 from fitting.fit.keypoint_objective import BETAS, NEAREST, PLACE, POSE, KeypointProblem
 from fitting.fit.keypoint_points import KeypointBody
 from fitting.fit.keypoint_start import FLIPS, distance_of, place_before_camera, upright
+from fitting.fit.keypoint_track import solve_track, steady_place, trusted_frames
 from fitting.fit.pose_prior import PosePrior
 from fitting.fit.root import root_angles
 from fitting.fit.solver import SolverOptions
@@ -47,6 +48,10 @@ class KeypointFitOptions:
     """How many of the six directions in which somebody may face are followed to the end."""
     final_iterations: int = 40
     """Most iterations of the last descent."""
+    acceleration: float = 0.03
+    """m: usual second difference of a keypoint between frames of a track; 27 m/s^2 at 30 frames a second."""
+    track_iterations: int = 20
+    """Most iterations over all frames of a track together."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +115,7 @@ def fit_keypoints(
     body: KeypointBody | None = None,
     layout: str | None = None,
     start: SKELStart | None = None,
+    track: bool = False,
     options: KeypointFitOptions | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> KeypointFit:
@@ -117,7 +123,9 @@ def fit_keypoints(
 
     `focal` (px) and `principal` (2,) (px) of the camera, or one per person, (B,) and (B, 2). Layouts are those of
     `keypoint_layouts.LAYOUTS`; without a name the number K tells which. `body` is `KeypointBody.load(...)`, by default
-    the embedded body. With a `start` it is refined; without, several are tried. `progress` is called with the number
+    the embedded body. With a `start` it is refined; without, several are tried. With `track` the rows are frames of one
+    person, who has one shape and moves without jerks; frames with too few keypoints (not `valid`) are carried by their
+    neighbours. `progress` is called with the number
     of people after each batch. Raises InputError for shapes or cameras that cannot be.
     """
     body, options = body or KeypointBody.load(), options or KeypointFitOptions()
@@ -141,7 +149,10 @@ def fit_keypoints(
             parts.append(_fit_batch(body, observed[rows], focal[rows], principal[rows], given, options))
             if progress is not None:
                 progress(len(rows))
-    return KeypointFit.concatenate(parts)
+        alone = KeypointFit.concatenate(parts)
+        if track and bool(alone.valid.any()):
+            return _fit_track(body, alone, observed, focal, principal, options)
+    return alone
 
 
 def _nothing(like: Tensor) -> KeypointFit:
@@ -168,8 +179,7 @@ def _fit_batch(
     # People with too few are fitted to nothing, which is cheap, and blanked.
     confidence = confidence * valid[:, None]
     rays = ((observed[..., :2] - principal[:, None]) / focal[:, None, None]).transpose(1, 2)
-    limits = JOINT_LIMITS if options.joint_limits is None else options.joint_limits
-    bounds = Bounds.of(torch.as_tensor(limits).to(rays), options.betas_reach)
+    bounds = _bounds(rays, options)
     problem = _problem(body, rays, confidence, (confidence > 0).any(0), options)
     if given is None:
         used = _searched(confidence, options.least_keypoints)
@@ -180,6 +190,35 @@ def _fit_batch(
         found = _refined(problem, given, options)
     found, converged = finish(found, bounds, SolverOptions(options.final_iterations, 1e-3, 1e-4))
     return _described(body, found, converged, observed, focal, principal, valid)
+
+
+def _fit_track(
+    body: KeypointBody,
+    alone: KeypointFit,
+    observed: Tensor,
+    focal: Tensor,
+    principal: Tensor,
+    options: KeypointFitOptions,
+) -> KeypointFit:
+    """All frames together, from the fit of each alone."""
+    confidence = observed[..., 2].clamp(0, 1) * alone.valid[:, None]
+    rays = ((observed[..., :2] - principal[:, None]) / focal[:, None, None]).transpose(1, 2)
+    problem = _problem(body, rays, confidence, torch.ones_like(confidence[0], dtype=torch.bool), options)
+    near = trusted_frames(alone.keypoints_3d, alone.valid)
+    x = torch.cat([alone.poses[near], alone.betas[near], torch.zeros_like(alone.trans)], 1)
+    orientation = pelvis_rotation(problem, x)
+    x[:, PLACE] = steady_place(alone.trans[near] + body.skel.rest_joints(x[:, BETAS])[:, 0])
+    x[:, :3] = 0
+    problem = problem.changed(orientation=orientation, distance=x[:, PLACE][:, 2].median().expand(len(x)))
+    found, converged = solve_track(problem, x, _bounds(rays, options), options.acceleration, options.track_iterations)
+    converged = torch.full_like(alone.valid, converged)
+    fit = _described(body, found, converged, observed, focal, principal, torch.ones_like(alone.valid))
+    return replace(fit, valid=alone.valid, iterations=alone.iterations + found.iterations.to(alone.iterations))
+
+
+def _bounds(like: Tensor, options: KeypointFitOptions) -> Bounds:
+    limits = JOINT_LIMITS if options.joint_limits is None else options.joint_limits
+    return Bounds.of(torch.as_tensor(limits).to(like), options.betas_reach)
 
 
 def _problem(

@@ -94,15 +94,23 @@ def camera_points(problem: KeypointProblem, x: Tensor) -> Tensor:
     return problem.orientation @ placed.points + x[:, PLACE, None]
 
 
-def evaluate(problem: KeypointProblem, x: Tensor) -> Quadratic:
-    """The objective's quadratic model at unknowns (B, 59)."""
+def camera_motion(problem: KeypointProblem, x: Tensor) -> Tensor:
+    """(B, 59, 3, K) derivative of `camera_points` by the unknowns."""
+    return _points_and_motion(problem, x)[1]
+
+
+def _points_and_motion(problem: KeypointProblem, x: Tensor) -> tuple[Tensor, Tensor]:
     placed = problem.body.place(x[:, POSE], x[:, BETAS], problem.corrected, slopes=True, shape=problem.shape_moves)
     points = problem.orientation @ placed.points + x[:, PLACE, None]
     motion = problem.orientation[:, None] @ torch.cat([placed.by_pose, placed.by_betas], 1)
     eye = torch.eye(3, dtype=x.dtype, device=x.device)
     shift = eye[None, :, :, None].expand(len(x), -1, -1, points.shape[2])
-    motion = torch.cat([motion, shift], 1)  # B, 59, 3, K
+    return points, torch.cat([motion, shift], 1)
 
+
+def evaluate(problem: KeypointProblem, x: Tensor) -> Quadratic:
+    """The objective's quadratic model at unknowns (B, 59)."""
+    points, motion = _points_and_motion(problem, x)
     inverse = 1 / points[:, 2].clamp_min(NEAREST)
     before = (points[:, 2] > NEAREST).to(x)
     seen = points[:, :2] * inverse[:, None]

@@ -276,6 +276,31 @@ def test_hidden_people_and_hidden_keypoints(body, crowd, found):
     np.testing.assert_allclose(other.keypoints_3d[4:], found.keypoints_3d[4:], atol=5e-3)
 
 
+def test_a_track_has_one_shape_and_no_jerks(exact, body, crowd):
+    """Somebody who moves evenly from one pose to another, seen with noise, and for some frames not at all."""
+    frames = 24
+    share = torch.linspace(0, 1, frames, dtype=torch.float64)[:, None]
+    poses = (1 - 0.3 * share) * crowd.poses[:1] + 0.3 * share * crowd.poses[1:2]
+    poses[:, :3] = crowd.poses[0, :3]
+    trans = crowd.trans[:1] + share * torch.tensor([0.6, 0.0, 0.3], dtype=torch.float64)
+    points = (exact.keypoints(poses, crowd.betas[:1].expand(frames, -1)) + trans[:, None]).numpy()
+    pixels = points[..., :2] / points[..., 2:] * FOCAL + MIDDLE
+    pixels += np.random.default_rng(3).normal(size=pixels.shape) * 0.01 * np.ptp(pixels, axis=1).max()
+    seen = np.concatenate([pixels, np.ones((frames, 44, 1))], 2)
+    seen[10:13, :, 2] = 0
+    alone, track = (fit_keypoints(seen, FOCAL, MIDDLE, body=body, track=track) for track in (False, True))
+    jerks = [np.linalg.norm(np.diff(f.keypoints_3d.numpy()[:10], 2, axis=0), axis=2).mean() for f in (alone, track)]
+    assert jerks[1] < 0.2 * jerks[0]
+    assert track.valid.tolist() == alone.valid.tolist() == [not 10 <= n < 13 for n in range(frames)]
+    assert (track.betas == track.betas[0]).all()
+    off = _aligned_mm(track.keypoints_3d, points)
+    assert off.mean() < np.nanmean(_aligned_mm(alone.keypoints_3d, points)) + 5 and off[10:13].max() < off.mean() + 40
+    # A track may be too short for differences.
+    for few in (1, 2):
+        short = fit_keypoints(seen[:few], FOCAL, MIDDLE, body=body, track=True)
+        assert short.poses.isfinite().all() and (short.error_px < 0.03 * np.ptp(pixels, axis=1).max()).all()
+
+
 def test_no_people(body):
     empty = fit_keypoints(np.zeros((0, 17, 3)), FOCAL, MIDDLE, body=body)
     assert len(empty) == 0 and empty.poses.shape == (0, 46) and empty.valid.dtype == torch.bool
