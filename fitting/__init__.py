@@ -6,9 +6,10 @@ if TYPE_CHECKING:
     from fitting.body.limits import read_limits
     from fitting.body.skel import SKEL
     from fitting.body.smpl import load_smpl
-    from fitting.fit.fitter import FitOptions, SKELFitter
+    from fitting.fit.fitter import SKELFitter
     from fitting.fit.keypoint_fit import KeypointFit, KeypointFitOptions, SKELStart, fit_keypoints
     from fitting.fit.keypoint_points import KeypointBody
+    from fitting.fit.options import FitOptions
     from fitting.fit.result import SKELFit
 
 _HOME = {
@@ -16,12 +17,12 @@ _HOME = {
     "load_smpl": "fitting.body.smpl",
     "SKELFitter": "fitting.fit.fitter",
     "SKELFit": "fitting.fit.result",
-    "FitOptions": "fitting.fit.fitter",
     "fit_keypoints": "fitting.fit.keypoint_fit",
     "KeypointBody": "fitting.fit.keypoint_points",
     "KeypointFit": "fitting.fit.keypoint_fit",
     "KeypointFitOptions": "fitting.fit.keypoint_fit",
     "SKELStart": "fitting.fit.keypoint_fit",
+    "FitOptions": "fitting.fit.options",
     "read_limits": "fitting.body.limits",
 }
 

@@ -15,7 +15,7 @@ from schemas.fields import (
     table_to_columns,
     with_float_width,
 )
-from schemas.hmr_skel import HMR_SKEL, STAGES
+from schemas.hmr_skel import HMR_SKEL, STAGES, VERDICTS
 from schemas.run import DATASET, ERROR_QUANTILES, QUANTILE_FIELDS, REJECT_REASONS, REJECTS, SHARD_STATS
 from schemas.validation import check_columns, check_schema, describe
 
@@ -32,6 +32,7 @@ __all__ = [
     "REJECT_REASONS",
     "SHARD_STATS",
     "STAGES",
+    "VERDICTS",
     "Columns",
     "Field",
     "InputError",

@@ -25,6 +25,9 @@ from schemas.fields import Field, arrow_schema
 STAGES = ("start", "lower", "upper", "full")
 """The fit before its first stage and after each of its stages."""
 
+VERDICTS = ("doubtful_source", "implausible_shape", "far", "at_limits", "good")
+"""Whether a fit can be used; of several that apply, the first is stored (`fitting.fit.verdict` has the bounds)."""
+
 IDENTITY_FIELDS = [
     Field("key", "str", "name of the sample in its tar: data set, image, person"),
     Field("dataset", "str", "name of the label file without -release.npz"),
@@ -108,11 +111,13 @@ QUALITY_FIELDS = [
     Field("worst_limit_excess", "float32", "how far the worst of them is outside", (), "rad"),
     Field("limits_pressed", "int32", "joint angles that lie on a limit"),
     Field("betas_change", "float32", "norm of betas minus transferred betas", (), "standard deviations"),
+    Field("betas_pressed", "int32", "betas at the end of their reach", optional=True),
+    Field("verdict", "str", "whether the fit can be used: " + ", ".join(VERDICTS), optional=True),
 ]
 
 HMR_SKEL_FIELDS = IDENTITY_FIELDS + GEOMETRY_FIELDS + PARAMETER_FIELDS + QUALITY_FIELDS
 
 HMR_SKEL = arrow_schema(
-    "hmr_skel", "1.1", HMR_SKEL_FIELDS, keypoint_names=KEYPOINT_NAMES, mirrored_keypoints=MIRRORED_KEYPOINTS
+    "hmr_skel", "1.2", HMR_SKEL_FIELDS, keypoint_names=KEYPOINT_NAMES, mirrored_keypoints=MIRRORED_KEYPOINTS
 )
-"""1.1 has the mirrored parameters; shards of 1.0 are read without them."""
+"""1.1 has the mirrored parameters, 1.2 verdicts; older shards are read without them."""

@@ -101,34 +101,8 @@ JOINT_OF_COORDINATE, SLOT_OF_COORDINATE = (
 )
 """(46,) joint and slot of each coordinate."""
 
-_QUARTER, _HALF = math.pi / 4, math.pi / 2
-
-
-def _limits() -> np.ndarray:
-    table = np.full((COORDINATES, 2), np.inf) * [-1, 1]
-    for side in (3, 10):
-        table[side] = (-_QUARTER, 3 * _QUARTER)
-        table[side + 1] = (-_QUARTER, math.pi / 6)
-        table[side + 2] = (-_QUARTER, _QUARTER)
-        table[side + 3] = (0, 3 * _QUARTER)
-        table[side + 4 : side + 7] = (-_QUARTER, _QUARTER)
-    table[17:26] = (-_QUARTER, _QUARTER)
-    table[17] = (-math.pi / 6, math.pi / 6)
-    for side in (26, 36):
-        table[side] = (-0.628, 0.628)
-        table[side + 1] = (-0.4, -0.1)
-        table[side + 4 : side + 6] = (-_HALF, _HALF)
-        table[side + 6] = (0, 3 * _QUARTER)
-        table[side + 8] = (-_HALF, _HALF)
-        table[side + 9] = (-_QUARTER, _QUARTER)
-    table[28], table[38] = (-0.19, 0.319), (-0.21, 0.219)
-    table[29], table[39] = (-_HALF, _HALF + 1.5), (-_HALF - 1.5, _HALF)
-    table[33], table[43] = (-1.5 * _QUARTER, 1.5 * _QUARTER), (-_HALF, _HALF)
-    return table
-
-
-JOINT_LIMITS = _limits()
-"""(46, 2) lower and upper limit, rad, of the BSM model as the field uses them; the root has none."""
+_QUARTER = math.pi / 4
+"""Elevation of the scapula at rest on the ellipsoid that it slides on (step 4)."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -14,57 +14,23 @@ from torch import Tensor
 
 from fitting import anatomy
 from fitting.anatomy import HUMERUS_L, HUMERUS_R, SCAPULA_L, SCAPULA_R
-from fitting.body.kinematics import JOINT_LIMITS, LOWER_BODY_COORDINATES, UPPER_BODY_COORDINATES
+from fitting.body.kinematics import LOWER_BODY_COORDINATES, UPPER_BODY_COORDINATES
+from fitting.body.limits import HUMAN_LIMITS, read_limits
 from fitting.body.skel import SKEL
 from fitting.fit.linearisation import subtree_matrix
 from fitting.fit.objective import BODY_COORDINATES, Problem, Region
+from fitting.fit.options import BETAS_PRIORS, FitOptions
 from fitting.fit.points import Moments, Points
 from fitting.fit.result import SKELFit, describe
 from fitting.fit.root import root_angles, root_translation
 from fitting.fit.sequence import SequenceOptions, sequence_outcome, solve_sequence
+from fitting.fit.shape_prior import shape_prior
 from fitting.fit.solver import LEAST_PEOPLE, SolverOptions
 from fitting.fit.stages import Plan, run_stages
 from fitting.fit.start import start_poses
 from fitting.fit.target import SMPLTarget, global_rotations
 from fitting.fit.transfer import shape_transfer
-
-
-@dataclass(frozen=True)
-class FitOptions:
-    """What the fit minimises and how long it tries."""
-
-    limits: Literal["bounds", "penalty", "none"] = "bounds"
-    """Joint limits: hold exactly, cost something to exceed, or do not count."""
-    joint_limits: np.ndarray | None = None
-    """(46, 2) rad, in place of `kinematics.JOINT_LIMITS`; see `fitting.read_limits`."""
-    fit_betas: bool = True
-    """Move betas in the last stage; otherwise they stay as transferred."""
-    measure_betas_gain: bool = False
-    """Fit everyone a second time with betas as transferred, to know what moving them gains."""
-    joint_weight: float = 0.1
-    """Weight of the 24 anatomical joints together, against 1 for all vertices together."""
-    shoulder_weight: float = 2.0
-    """Factor on scapulae and humeri among the joints, so that shoulders do not collapse."""
-    pose_prior: float = 5e-6
-    """Pull of each coordinate towards SMPL's own joint rotations, m^2 per rad^2. It decides what the skin does not
-    show, scapula against humerus above all; with less, float32's rounding would."""
-    betas_prior: float = 1e-6
-    """Pull of betas towards the transferred ones, m^2 per squared standard deviation."""
-    limit_penalty: float = 1e-3
-    """Cost of exceeding a limit where limits are a penalty, m^2 per rad^2."""
-    betas_reach: float = 3.0
-    """Betas may move so far from the transferred ones; only hopeless targets pull them there."""
-    second_try_above_mm: float = 20.0
-    """Mean vertex distance above which a fit is tried again from the rest pose, and the better one kept."""
-    region_iterations: int = 20
-    """Most iterations of the lower- and of the upper-body stage."""
-    full_iterations: int = 50
-    """Most iterations of the full-body stage."""
-    step_tolerance: float = 3e-4
-    """A person has converged when no unknown moved by more than this, rad or standard deviations."""
-    cost_tolerance: float = 1e-4
-    """A person has also converged when a step lowered the cost by less than this fraction."""
-
+from fitting.fit.verdict import doubtful
 
 LEGS = slice(anatomy.FEMUR_R, anatomy.LUMBAR)
 TRUNK = slice(anatomy.LUMBAR, anatomy.JOINTS)
@@ -123,10 +89,11 @@ class SKELFitter:
         weights = torch.cat([torch.ones(skel.num_vertices) / skel.num_vertices, options.joint_weight / 24 * joints])
         weights = weights.to(reference)
         moved_by = self.points.skinning.T
-        limits = JOINT_LIMITS if options.joint_limits is None else options.joint_limits
-        self.limits = torch.as_tensor(limits).to(reference)
-        free = torch.full_like(self.limits, torch.inf) * torch.tensor([-1.0, 1.0]).to(reference)
-        self.start_limits = free if options.limits == "none" else self.limits
+        limits = options.limits if isinstance(options.limits, np.ndarray) else read_limits(options.limits)
+        bounds = torch.as_tensor(limits).to(reference)
+        # Who is held to no limits is still told how far from human the result is.
+        self.limits = bounds if bounds.isfinite().any() else torch.as_tensor(HUMAN_LIMITS).to(reference)
+        self.betas_prior = shape_prior(skel, BETAS_PRIORS[options.betas if options.betas in BETAS_PRIORS else "near"])
         tolerances = {"step_tolerance": options.step_tolerance, "cost_tolerance": options.cost_tolerance}
         # A region need not be exact: the full-body stage follows.
         loose = {name: 10 * value for name, value in tolerances.items()}
@@ -136,9 +103,8 @@ class SKELFitter:
                 "upper": self._region(weights * (moved_by[:, TRUNK].sum(1) > 0), UPPER_BODY_COORDINATES),
                 "full": self._region(weights, BODY_COORDINATES),
             },
-            bounds=self.limits if options.limits == "bounds" else free,
-            fit_betas=options.fit_betas,
-            betas_reach=options.betas_reach,
+            bounds=bounds,
+            fit_betas=options.betas != "keep",
             region=SolverOptions(max_iterations=options.region_iterations, **loose),
             full=SolverOptions(max_iterations=options.full_iterations, **tolerances),
             second_try_above=options.second_try_above_mm / 1000,
@@ -269,7 +235,7 @@ class SKELFitter:
         target = self.target.mesh(betas, rotations, turned).sub_(shift[..., None])
         joints = (target.flatten(0, 1) @ skel.J_regressor.T).unflatten(0, (-1, 3))
         target = torch.cat([target, joints], 2)
-        start = start_poses(rest, skel.parents, turned, root, self.start_limits)
+        start = start_poses(rest, skel.parents, turned, root, self.plan.bounds)
         problem = Problem(
             skel=skel,
             points=self.points,
@@ -278,8 +244,9 @@ class SKELFitter:
             pose_centre=start,
             pose_prior=torch.full_like(self.limits[:, 0], options.pose_prior),
             limits=self.limits,
-            limit_penalty=options.limit_penalty if options.limits == "penalty" else 0.0,
             betas_centre=centre,
-            betas_prior=options.betas_prior,
+            betas_prior=self.betas_prior,
+            betas_reach=options.betas_reach,
+            doubtful=doubtful(poses, trans),
         )
         return problem, start, trans + shift

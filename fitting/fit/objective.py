@@ -1,10 +1,9 @@
 """What the fit minimises, per person, and its value, gradient and Gauss-Newton matrix.
 
-    sum_p w_p |S_p - T_p|^2  +  sum_k prior (q_k - q_smpl,k)^2  +  prior |betas - transferred|^2
+    sum_p w_p |S_p - T_p|^2  +  sum_k prior (q_k - q_smpl,k)^2  +  (betas - transferred)^T P (betas - transferred)
 
-over points p and coordinates k (and a penalty beyond joint limits, where these are not bounds). Vertices weigh 1/V
-each; the 24 joint centres share one weight among them. A region of the body is minimised on moments alone, the whole
-body on all points.
+over points p and coordinates k. Vertices weigh 1/V each; the 24 joint centres share one weight among them. A region of
+the body is minimised on moments alone, the whole body on all points.
 """
 
 from __future__ import annotations
@@ -51,13 +50,15 @@ class Problem:
     pose_prior: Tensor
     """(46,) weight of the pose prior, m^2 per rad^2"""
     limits: Tensor
-    """(46, 2) rad"""
-    limit_penalty: float
-    """m^2 per rad^2 beyond the limits; 0 where limits hold as bounds"""
+    """(46, 2) rad, that the result is judged by; those that it is held to are the plan's"""
     betas_centre: Tensor
     """(B, 10) transferred betas"""
-    betas_prior: float
-    """m^2 per squared standard deviation"""
+    betas_prior: Tensor
+    """(10, 10) m^2 per squared standard deviation"""
+    betas_reach: float
+    """Betas may move so far from the transferred ones"""
+    doubtful: Tensor
+    """(B,) bool: the source itself cannot be right (`fitting.fit.verdict`)"""
 
     @classmethod
     def join(cls, parts: list[Problem]) -> Problem:
@@ -70,7 +71,7 @@ class Problem:
         return dataclasses.replace(self, **{name: getattr(self, name)[index] for name in _PER_PERSON})
 
 
-_PER_PERSON = ("target", "pose_centre", "betas_centre")
+_PER_PERSON = ("target", "pose_centre", "betas_centre", "doubtful")
 
 _Record = TypeVar("_Record")
 
@@ -81,14 +82,10 @@ def take(record: _Record, index: Tensor) -> _Record:
 
 
 def pose_terms(problem: Problem, poses: Tensor, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Prior and limit penalty at poses (B, 46): cost (B,), half gradient (B, 46), half second derivative (B, 46)."""
+    """Prior at poses (B, 46): cost (B,), half gradient (B, 46), half second derivative (B, 46)."""
     away = poses - problem.pose_centre[index]
-    low, high = problem.limits.unbind(1)
-    excess = (poses - high).clamp_min(0) - (low - poses).clamp_min(0)
-    cost = (problem.pose_prior * away.square()).sum(1) + problem.limit_penalty * excess.square().sum(1)
-    gradient = problem.pose_prior * away + problem.limit_penalty * excess
-    curvature = problem.pose_prior + problem.limit_penalty * (excess != 0)
-    return cost, gradient, curvature
+    gradient = problem.pose_prior * away
+    return (gradient * away).sum(1), gradient, problem.pose_prior.expand_as(poses)
 
 
 class RegionObjective:
@@ -170,16 +167,20 @@ class FullObjective:
         motion = None
         if self.fit_betas:
             away = betas - problem.betas_centre[index]
+            pull = (away[:, None] * problem.betas_prior).sum(2)
             motion = lin.shape_motion(skel, rest, posed, poses)
             by_betas = (
                 by_betas
-                + problem.betas_prior * away
+                + pull
                 + lin.shape_gradient(motion, posed, problem.subtree, transforms, exact.wrench, by_features)
             )
             gradient = torch.cat([gradient, by_betas], 1)
-            curvature = torch.cat([curvature, torch.full_like(betas, problem.betas_prior)], 1)
-            cost = cost + problem.betas_prior * away.square().sum(1)
-        hessian = self._jtj(betas, transforms, twists, motion) + torch.diag_embed(curvature)
+            cost = cost + (pull * away).sum(1)
+        hessian = self._jtj(betas, transforms, twists, motion)
+        body = curvature.shape[1]
+        hessian[:, :body, :body] += torch.diag_embed(curvature)
+        if self.fit_betas:
+            hessian[:, body:, body:] += problem.betas_prior
         return Quadratic(cost, gradient, hessian, exact.distances)
 
     def _jtj(self, betas: Tensor, transforms: Tensor, twists: lin.Twists, motion: lin.ShapeMotion | None) -> Tensor:

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from fitting.fit.objective import Problem
 from fitting.fit.stages import Outcome
+from fitting.fit.verdict import verdicts
+from schemas import VERDICTS
 
 ON_LIMIT = 1e-4
 """A coordinate closer to its limit than this (rad) counts as lying on it."""
@@ -48,10 +50,14 @@ class SKELFit:
     """(B,) rad by which the worst of them is outside"""
     limits_pressed: Tensor
     """(B, 46) bool: coordinates that lie on a limit"""
+    betas_pressed: Tensor
+    """(B, 10) bool: betas that lie at the end of their reach"""
     betas_change: Tensor
     """(B,) norm of betas minus transferred betas"""
     betas_gain_mm: Tensor
     """(B,) by how much nearer the mesh is for it, on average over vertices; NaN where this was not measured"""
+    verdict: Tensor
+    """(B,) index in `schemas.VERDICTS`, which say whether the result can be used (`fitting.fit.verdict`)"""
     valid: Tensor
     """(B,) bool: the input was finite"""
 
@@ -59,8 +65,9 @@ class SKELFit:
         return len(self.poses)
 
     def numpy(self) -> dict[str, np.ndarray]:
-        """All fields as arrays."""
-        return {f.name: getattr(self, f.name).cpu().numpy() for f in dataclasses.fields(self)}
+        """All fields as arrays, verdicts as words."""
+        arrays = {f.name: getattr(self, f.name).cpu().numpy() for f in dataclasses.fields(self)}
+        return arrays | {"verdict": np.array(VERDICTS)[arrays["verdict"]]}
 
     def first(self, count: int) -> SKELFit:
         """The fit of the first people."""
@@ -87,6 +94,8 @@ def describe(outcome: Outcome, problem: Problem, trans: Tensor, valid: Tensor) -
     low, high = problem.limits.unbind(1)
     poses = outcome.poses
     excess = torch.maximum(poses - high, low - poses).clamp_min(0)
+    pressed = (poses > high - ON_LIMIT) | (poses < low + ON_LIMIT)
+    betas_pressed = (outcome.betas - problem.betas_centre).abs() > problem.betas_reach - ON_LIMIT
     missing = ~valid
 
     def blank(values: Tensor) -> Tensor:
@@ -106,9 +115,11 @@ def describe(outcome: Outcome, problem: Problem, trans: Tensor, valid: Tensor) -
         converged=outcome.converged & valid,
         limits_exceeded=(excess > ON_LIMIT).sum(1) * valid,
         worst_limit_excess=blank(excess.amax(1)),
-        limits_pressed=((poses > high - ON_LIMIT) | (poses < low + ON_LIMIT)) & valid[:, None],
+        limits_pressed=pressed & valid[:, None],
+        betas_pressed=betas_pressed & valid[:, None],
         betas_gain_mm=torch.full_like(outcome.cost, torch.nan),
         betas_change=blank((outcome.betas - problem.betas_centre).norm(dim=1)),
+        verdict=verdicts(problem.doubtful | missing, outcome.betas, betas_pressed, vertex.mean(1), pressed),
         valid=valid,
     )
 

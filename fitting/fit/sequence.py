@@ -125,7 +125,7 @@ def solve_sequence(
             cut = np.where(outside, np.clip(q + step, low, high) - q, 0.0)
             step, betas_step = _solve(system.after(cut), held | outside, damping, plan.fit_betas)
             step = step + cut
-        trial_x, trial_b = x.copy(), np.clip(b + betas_step, centre - plan.betas_reach, centre + plan.betas_reach)
+        trial_x, trial_b = x.copy(), np.clip(b + betas_step, centre - problem.betas_reach, centre + problem.betas_reach)
         trial_x[:, body] = np.clip(q + step, low, high)
         trial = _assemble(problem, plan, trial_x, trial_b, options)
         drop = system.cost - trial.cost
@@ -212,11 +212,11 @@ def _assemble(problem: Problem, plan: Plan, x: np.ndarray, b: np.ndarray, option
         betas_block += jtj[own, BODY:, BODY:].double().sum(0).cpu().numpy()
 
     away = b - problem.betas_centre[0].double().cpu().numpy()
-    prior = problem.betas_prior * frames
+    prior = problem.betas_prior.double().cpu().numpy() * frames
     return _System(
-        cost=cost + prior * float(away @ away),
-        betas_gradient=betas_gradient + prior * away,
-        betas_block=betas_block + prior * np.eye(NUM_BETAS),
+        cost=cost + float(away @ prior @ away),
+        betas_gradient=betas_gradient + prior @ away,
+        betas_block=betas_block + prior,
         **{name: np.concatenate(chunks) for name, chunks in parts.items()},
     )
 

@@ -28,8 +28,6 @@ class Plan:
     bounds: Tensor
     """(46, 2) rad, infinite where there are none"""
     fit_betas: bool
-    betas_reach: float
-    """Betas may move so far from the transferred ones"""
     region: SolverOptions
     full: SolverOptions
     second_try_above: float
@@ -126,8 +124,8 @@ def fit_whole(problem: Problem, poses: Tensor, plan: Plan) -> tuple[Tensor, Tens
     objective = FullObjective(problem, plan.regions["full"], poses, betas, plan.fit_betas)
     lower, upper = (side.expand(len(poses), -1) for side in plan.bounds[BODY_COORDINATES].unbind(1))
     if plan.fit_betas:
-        lower = torch.cat([lower, betas - plan.betas_reach], 1)
-        upper = torch.cat([upper, betas + plan.betas_reach], 1)
+        lower = torch.cat([lower, betas - problem.betas_reach], 1)
+        upper = torch.cat([upper, betas + problem.betas_reach], 1)
     solution = levenberg_marquardt(objective, objective.start(), lower, upper, plan.full)
     poses, betas = objective.unpack(solution.x, torch.arange(len(poses), device=poses.device))
     return poses, betas, objective.first_distances, solution

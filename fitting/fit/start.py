@@ -7,6 +7,8 @@ after it.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -58,7 +60,7 @@ def start_poses(rest: RestFrames, parents: list[int], target: Tensor, root: Tens
         difference = before.transpose(2, 3) @ wanted
         low, high = limits[coordinates].unbind(-1)
         if len(sides[0][0]) == 1 and joint.shape[1] == 3:
-            angles = torch.maximum(torch.minimum(_euler_angles(axes, difference), high), low)
+            angles = _nearest_within(_euler_angles(axes, difference), low, high)
         else:
             angles = _align(axes, difference, low, high)
         poses[:, coordinates] = angles
@@ -78,6 +80,22 @@ def _euler_angles(axes: Tensor, rotation: Tensor) -> Tensor:
     middle = torch.asin((-r[..., 2, 0]).clamp(-1, 1))
     outer = _angle(r[..., 1, 0], r[..., 0, 0])
     return torch.stack([outer, middle, inner], -1) * hand[..., None]
+
+
+def _nearest_within(angles: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """(..., 3) Euler angles inside limits (..., 3) that turn as given ones (..., 3) do, or as nearly as may be.
+
+    A turn about three perpendicular axes is written in two ways, each up to whole turns. The one that limits cut less
+    is taken; where neither is cut, the one given.
+    """
+    half_turn = angles.new_tensor(math.pi)
+    other = torch.stack([angles[..., 0] + half_turn, half_turn - angles[..., 1], angles[..., 2] + half_turn], -1)
+    middle = ((low + high) / 2).nan_to_num(0)
+    both = torch.stack([angles, other])
+    both = both - 2 * half_turn * ((both - middle) / (2 * half_turn)).round()
+    inside = torch.maximum(torch.minimum(both, high), low)
+    same, flipped = (inside - both).abs().sum(-1)[..., None]
+    return torch.where(flipped < same, inside[1], inside[0])
 
 
 def _angle(y: Tensor, x: Tensor) -> Tensor:
