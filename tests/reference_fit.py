@@ -33,6 +33,7 @@ def reference_fit(fitter: SKELFitter, poses, betas, starts: int = 3, iterations:
     skel, options = fitter.skel, fitter.options
     vertices = skel.num_vertices
     weights = fitter.plan.regions["full"].weights.sqrt()
+    shape_root = torch.linalg.cholesky(problem.betas_prior)
     bounds = fitter.plan.bounds[3:].numpy()
     centre = problem.betas_centre[0].numpy()
     low = np.concatenate([bounds[:, 0], centre - options.betas_reach])
@@ -44,7 +45,7 @@ def reference_fit(fitter: SKELFitter, poses, betas, starts: int = 3, iterations:
         points = torch.cat([out.vertices, out.joints], 1)[0].T
         data = (points - problem.target[0]) * weights
         away = (q - problem.pose_centre)[0] * options.pose_prior**0.5
-        shape = (x[43:] - problem.betas_centre[0]) * options.betas_prior**0.5
+        shape = (x[43:] - problem.betas_centre[0]) @ shape_root
         return torch.cat([data.flatten(), away, shape])
 
     jacobian = torch.func.jacfwd(residuals)

@@ -1,14 +1,13 @@
 """Joint limits: what people can take, the BSM model's, none, or a table of one's own.
 
-`HUMAN_LIMITS` is the passive range of flexible people (children, dancers, gymnasts, yoga), so that a fit ends at a limit
-where no human would go and nowhere else. Degrees of the right side; the left one has the same by symmetry, zero
-is inside, and the BSM model's range is as well. Zero is the T-pose with palms down, hence shoulder, forearm and scapula
-count from there. The skin does not follow the bones exactly and goniometers err by 5 degrees, so published ends
-are exceeded by 5 to 15 degrees.
+`HUMAN_LIMITS` is the passive range of flexible people (children, dancers, gymnasts, yoga), so that a fit ends at a
+limit where no human would go and nowhere else. Degrees of the right side; the left one has the same by symmetry, zero
+is inside, and the BSM model's range is as well. Zero is the T-pose with palms down, hence shoulder, forearm and
+scapula count from there. The skin does not follow the bones exactly and goniometers err by 5 degrees, so published
+ends are exceeded by 5 to 15 degrees.
 
-    hip flexion -90, 165       flexion 140.8 in girls (Soucie et al. 2011), 165 with the thigh on the trunk (Mulholland
-                               and Wyss 2001: squat and floor sitting need 130); the hind leg of a front split lies
-                               along the floor: 90 of extension, of pelvis and hip together
+    hip flexion -90, 165       flexion 140.8 in girls (Soucie et al. 2011), more with the thigh beside the trunk (a foot
+                               behind the head); the hind leg of a front split lies along the floor: 90 of extension
     hip adduction -120, 90     abduction 90 is a side split (Charbonnier et al. 2011: dancers' hips in splits), gymnasts
                                go beyond the line of both legs; with the thigh flexed by 90 this angle turns the
                                thigh about itself: rotation outward 90 (lotus), inward 60
@@ -17,8 +16,8 @@ are exceeded by 5 to 15 degrees.
     knee -15, 170              hyperextension beyond 10 is hypermobility (Beighton et al. 1973); flexion 152.6 in girls
                                (Soucie et al. 2011), 157 in a squat (Hemmerich et al. 2006), 165 with the heel at the
                                buttock (Mulholland and Wyss 2001)
-    ankle -90, 55              plantar flexion 67 (Soucie et al. 2011), with the foot's own joints 90 in dancers (Russell
-                               et al. 2011); dorsiflexion 38 in a squat (Hemmerich et al. 2006)
+    ankle -90, 55              plantar flexion 67 in girls (Soucie et al. 2011), with the foot's own joints about 90 in
+                               dancers (Russell et al. 2011); dorsiflexion 38 in a squat (Hemmerich et al. 2006)
     subtalar +-60              inversion 37, eversion 21 (Boone and Azen 1979); its oblique axis also takes the shank's
                                rotation against the foot
     mtp -100, 60               extension 70, flexion 45 (AAOS, Greene and Heckman 1994); 90 of extension in demi-pointe
@@ -27,9 +26,11 @@ are exceeded by 5 to 15 degrees.
                                back bends of gymnasts are some 150 together: flexion 80 and 100, extension 60 and 90,
                                bending 50 and 60, twist 60 and 60
     head bending +-70          50 each way (Dvorak et al. 1992, passive), and the upper thorax
-    head extension -95, 105    153 in all (Dvorak et al. 1992), extension alone 86 in adolescents (Youdas et al. 1992)
+    head extension -95, 90     153 in all (Dvorak et al. 1992), extension alone 86 in adolescents (Youdas et al. 1992);
+                               SKEL bends the neck in one place, by more forward and by less backward
     head twist +-105           92 each way, standard deviation 6 (Dvorak et al. 1992, passive)
-    scapula abduction +-50     protraction and retraction of the clavicle 30 each (Inman et al. 1944; Ludewig et al. 2009)
+    scapula abduction +-50     protraction and retraction of the clavicle, 30 each (Inman et al. 1944, Ludewig et al.
+                               2009)
     scapula elevation -55, 30  clavicle: up 45, down 10 (Inman et al. 1944); up is negative on the right
     scapula upward rot -40, 70 upward by 50 to 60 (Inman et al. 1944, McClure et al. 2001, Ludewig et al. 2009), counted
                                from the T-pose, so that hanging arms take back some 30
@@ -37,8 +38,9 @@ are exceeded by 5 to 15 degrees.
       +-135                    extension, rotation 69 inward, 104 outward) is human with some rotation about itself, and
                                in these angles the ways there go round the pole where an arm hangs, so no box but the
                                whole turn holds them; the margin lets the fit pass the ends
-    elbow -20, 165             hyperextension beyond 10 (Beighton et al. 1973); flexion 152.9 in girls (Soucie et al. 2011)
-    pro_sup +-115              84.6 and 93.7 (Soucie et al. 2011), and 20 in the wrist (SMPL has it all there)
+    elbow -20, 165             hyperextension beyond 10 is hypermobility (Beighton et al. 1973); flexion 152.9 in girls
+                               (Soucie et al. 2011)
+    pro_sup +-115              84.6 and 93.7 in girls (Soucie et al. 2011), and 20 in the wrist (SMPL turns all there)
     wrist flexion +-100        76 and 75 (Boone and Azen 1979), 90 in hypermobile hands (Beighton et al. 1973)
     wrist deviation +-60       ulnar 36, radial 21 (Boone and Azen 1979); SMPL's zero lies between
 
@@ -46,8 +48,8 @@ AAOS: American Academy of Orthopaedic Surgeons, in Greene and Heckman, The Clini
 Beighton, Solomon and Soskolne, Ann Rheum Dis 32, 1973. Boone and Azen, J Bone Joint Surg Am 61, 1979. Charbonnier et
 al., Am J Sports Med 39, 2011. Dvorak et al., Spine 17, 1992. Hamilton et al., Am J Sports Med 20, 1992. Hemmerich et
 al., J Orthop Res 24, 2006. Inman, Saunders and Abbott, J Bone Joint Surg 26, 1944. Ludewig et al., J Bone Joint Surg Am
-91, 2009. McClure et al., J Shoulder Elbow Surg 10, 2001. Mulholland and Wyss, Int J Rehabil Res 24, 2001. Russell et al.,
-Foot Ankle Int 32, 2011. Soucie et al., Haemophilia 17, 2011. Youdas et al., Phys Ther 72, 1992.
+91, 2009. McClure et al., J Shoulder Elbow Surg 10, 2001. Mulholland and Wyss, Int J Rehabil Res 24, 2001. Russell et
+al., Foot Ankle Int 32, 2011. Soucie et al., Haemophilia 17, 2011. Youdas et al., Phys Ther 72, 1992.
 """
 
 from __future__ import annotations
@@ -79,7 +81,7 @@ _HUMAN_DEGREES = {
     "thorax_extension": (-100, 90),
     "thorax_twist": (-60, 60),
     "head_bending": (-70, 70),
-    "head_extension": (-95, 105),
+    "head_extension": (-95, 90),
     "head_twist": (-105, 105),
     "scapula_abduction_r": (-50, 50),
     "scapula_elevation_r": (-55, 30),

@@ -93,7 +93,7 @@ class SKELFitter:
         bounds = torch.as_tensor(limits).to(reference)
         # Who is held to no limits is still told how far from human the result is.
         self.limits = bounds if bounds.isfinite().any() else torch.as_tensor(HUMAN_LIMITS).to(reference)
-        self.betas_prior = shape_prior(skel, BETAS_PRIORS[options.betas if options.betas in BETAS_PRIORS else "near"])
+        self.betas_prior = shape_prior(skel, BETAS_PRIORS[options.betas])
         tolerances = {"step_tolerance": options.step_tolerance, "cost_tolerance": options.cost_tolerance}
         # A region need not be exact: the full-body stage follows.
         loose = {name: 10 * value for name, value in tolerances.items()}

@@ -8,6 +8,8 @@ from typing import Literal
 
 import numpy as np
 
+from schemas import InputError
+
 
 @dataclass(frozen=True)
 class BetasPrior:
@@ -19,9 +21,9 @@ class BetasPrior:
     """per bone: on its squared change of length, m^2 per m^2"""
 
 
-BETAS_PRIORS = {"near": BetasPrior(5e-6, 10.0), "free": BetasPrior(1e-6, 0.0)}
-"""`near` lets the outline follow the mesh, while bones keep the length that the source's shape gives them; `free` takes
-whatever brings the mesh nearer, errors of pose included (measured in fitting/README.md)."""
+BETAS_PRIORS = {"keep": BetasPrior(0.0, 0.0), "near": BetasPrior(5e-6, 10.0), "free": BetasPrior(1e-6, 0.0)}
+"""`keep` does not move betas; `near` lets the outline follow the mesh, while bones keep the length that the source's
+shape gives them; `free` takes whatever brings the mesh nearer, errors of pose included (fitting/README.md)."""
 
 
 @dataclass(frozen=True)
@@ -53,3 +55,7 @@ class FitOptions:
     """A person has converged when no unknown moved by more than this, rad or standard deviations."""
     cost_tolerance: float = 1e-4
     """A person has also converged when a step lowered the cost by less than this fraction."""
+
+    def __post_init__(self) -> None:
+        if self.betas not in BETAS_PRIORS:
+            raise InputError(f"{self.betas!r} given", field="betas", expected="keep, near or free")

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fitting import anatomy
 from fitting.body import kinematics as kin
+from fitting.body.limits import BSM_LIMITS
 from fitting.body.skel import SKEL
 from pipelines.demo.key_poses import ARMS, EVERYDAY, KEY_POSES, KeyPose
 
@@ -62,8 +63,8 @@ def draw_poses(count: int, skel: SKEL, rng: np.random.Generator) -> DrawnPoses:
 
 
 def limits() -> tuple[np.ndarray, np.ndarray]:
-    """Lower and upper (46,) bounds of drawn angles: SKEL's limits less LIMIT_MARGIN, none for the pelvis."""
-    table = np.asarray(kin.JOINT_LIMITS)
+    """Lower and upper (46,) bounds of drawn angles: the BSM model's less LIMIT_MARGIN, none for the pelvis."""
+    table = BSM_LIMITS
     return table[:, 0] + LIMIT_MARGIN, table[:, 1] - LIMIT_MARGIN
 
 

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from fitting import SKEL
-from fitting.body.kinematics import JOINT_LIMITS
+from fitting.body.limits import BSM_LIMITS
 
 STAGES = (slice(3, 17), slice(17, 46), slice(3, 46))
 
 
 def lbfgs_fit(skel: SKEL, target: Tensor, root: Tensor, betas: Tensor, trans: Tensor, steps: int = 30) -> Tensor:
     """(B, 46) poses for target vertices (B, V, 3); `root` (B, 3) pelvis angles, betas (B, 10), trans (B, 3)."""
-    low, high = torch.as_tensor(JOINT_LIMITS, dtype=target.dtype).unbind(1)
+    low, high = torch.as_tensor(BSM_LIMITS, dtype=target.dtype).unbind(1)
     poses = torch.zeros(len(target), 46, dtype=target.dtype)
     poses[:, :3] = root
     for coordinates in STAGES:

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from fitting import SKEL, FitOptions, SKELFitter
-from fitting.body.kinematics import JOINT_LIMITS
+from fitting.body.limits import BSM_LIMITS, HUMAN_LIMITS
 from fitting.fit.root import root_angles, root_translation
 from fitting.fit.transfer import shape_transfer
+from schemas import InputError
 
 
 def smpl_people(count: int, seed: int = 0, scale: float = 0.25) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -59,21 +60,19 @@ def test_distance_falls_from_stage_to_stage(fit):
 
 
 def test_limits_hold(fit):
-    low, high = torch.as_tensor(JOINT_LIMITS, dtype=torch.float32).unbind(1)
+    low, high = torch.as_tensor(HUMAN_LIMITS, dtype=torch.float32).unbind(1)
     assert (fit.poses >= low).all() and (fit.poses <= high).all()
     assert (fit.limits_exceeded == 0).all()
-    pressed = (fit.poses - low < 1e-5) | (high - fit.poses < 1e-5)
-    assert pressed.any() and (fit.limits_pressed | ~pressed).all()
 
 
-def test_limits_can_be_a_penalty_or_absent(demo_smpl, demo_skel, people, fit):
-    errors = {"bounds": fit.vertex_error_mm.mean()}
-    for limits in ("penalty", "none"):
-        other = SKELFitter(demo_smpl, demo_skel, FitOptions(limits=limits)).fit(*people)
-        errors[limits] = other.vertex_error_mm.mean()
-        assert (other.limits_exceeded > 0).any()
-        assert (other.worst_limit_excess[other.limits_exceeded > 0] > 0).all()
-    assert errors["none"] < errors["penalty"] < errors["bounds"]
+def test_narrower_limits_hold_and_are_told(demo_smpl, demo_skel, people, fit):
+    low, high = torch.as_tensor(BSM_LIMITS, dtype=torch.float32).unbind(1)
+    narrow = SKELFitter(demo_smpl, demo_skel, FitOptions(limits="bsm")).fit(*people)
+    assert (narrow.poses >= low).all() and (narrow.poses <= high).all()
+    pressed = (narrow.poses - low < 1e-5) | (high - narrow.poses < 1e-5)
+    assert pressed.any() and (narrow.limits_pressed | ~pressed).all()
+    assert (narrow.limits_exceeded == 0).all()
+    assert narrow.vertex_error_mm.mean() > fit.vertex_error_mm.mean() + 0.5
 
 
 @pytest.mark.parametrize("lists", [(0.3, 0.4), (np.pi / 2, 0.0), (-np.pi / 2, 1.0)])
@@ -130,17 +129,27 @@ def test_translation_only_moves_the_body(fitter, people, fit):
 
 
 def test_betas_can_stay_as_given(demo_smpl, demo_skel, people, fit):
-    kept = SKELFitter(demo_smpl, demo_skel, FitOptions(fit_betas=False)).fit(*people)
-    torch.testing.assert_close(kept.betas, people[1], atol=1e-3, rtol=0)
-    assert (kept.betas_change == 0).all() and (fit.betas_change > 0).all()
-    assert fit.vertex_error_mm.mean() < kept.vertex_error_mm.mean()
+    fits = {"near": fit}
+    for betas in ("keep", "free"):
+        fits[betas] = SKELFitter(demo_smpl, demo_skel, FitOptions(betas=betas)).fit(*people)
+    torch.testing.assert_close(fits["keep"].betas, people[1], atol=1e-3, rtol=0)
+    keep, near, free = (fits[name] for name in ("keep", "near", "free"))
+    assert (keep.betas_change == 0).all() and (near.betas_change > 0).all()
+    assert (near.betas_change < 0.5 * free.betas_change).all()
+    assert keep.vertex_error_mm.mean() > near.vertex_error_mm.mean() > free.vertex_error_mm.mean()
 
 
-def test_a_skel_body_is_found_again(demo_skel, fitter):
-    """Targets that SKEL itself can reach: SMPL at rest in the T-pose, scapulae free of limits."""
-    free = SKELFitter(fitter.smpl, demo_skel, FitOptions(limits="none"))
+def test_unknown_choices_are_named(demo_smpl, demo_skel):
+    with pytest.raises(InputError, match=r"'bounds'.*human, bsm, none or a CSV file"):
+        SKELFitter(demo_smpl, demo_skel, FitOptions(limits="bounds"))
+    with pytest.raises(InputError, match=r"'loose'.*keep, near or free"):
+        SKELFitter(demo_smpl, demo_skel, FitOptions(betas="loose"))
+
+
+def test_a_skel_body_is_found_again(fitter):
+    """Targets that SKEL itself can reach: SMPL at rest in the T-pose."""
     betas = torch.randn(3, 10, generator=torch.Generator().manual_seed(1))
-    fit = free.fit(torch.zeros(3, 72), betas, torch.zeros(3, 3))
+    fit = fitter.fit(torch.zeros(3, 72), betas, torch.zeros(3, 3))
     assert fit.vertex_error_mm.max() < 0.01
     torch.testing.assert_close(fit.betas, betas, atol=1e-2, rtol=0)
 

@@ -6,12 +6,15 @@ import pytest
 import torch
 
 from fitting import SKEL
-from fitting.body.kinematics import JOINT_LIMITS
+from fitting.body.limits import HUMAN_LIMITS
 from fitting.fit import linearisation as lin
 from fitting.fit.objective import FullObjective, Problem, Region, RegionObjective
 from fitting.fit.points import Moments, Points
 
 PEOPLE = 3
+
+_ROOT = torch.randn(10, 10, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
+BETAS_PRIOR = 0.003 * _ROOT @ _ROOT.T
 
 
 @pytest.fixture(scope="module")
@@ -37,10 +40,11 @@ def problem(skel) -> Problem:
         target=target,
         pose_centre=random(PEOPLE, 46, scale=0.3),
         pose_prior=torch.full((46,), 0.01, dtype=torch.float64),
-        limits=torch.as_tensor(JOINT_LIMITS),
-        limit_penalty=0.02,
+        limits=torch.as_tensor(HUMAN_LIMITS),
         betas_centre=centre,
-        betas_prior=0.03,
+        betas_prior=BETAS_PRIOR,
+        betas_reach=3.0,
+        doubtful=torch.zeros(PEOPLE, dtype=torch.bool),
     )
 
 
@@ -82,14 +86,12 @@ def weighted_residuals(problem, region, poses, betas, at_rest=None):
 
 
 def true_cost(problem, region, poses, betas):
-    low, high = problem.limits.unbind(1)
-    excess = (poses - high).clamp_min(0) + (low - poses).clamp_min(0)
     count = len(poses)
+    away = betas - problem.betas_centre[:count]
     return (
         weighted_residuals(problem, region, poses, betas).square().sum((1, 2))
         + 0.01 * (poses - problem.pose_centre[:count]).square().sum(1)
-        + 0.02 * excess.square().sum(1)
-        + 0.03 * (betas - problem.betas_centre[:count]).square().sum(1)
+        + torch.einsum("bi,ij,bj->b", away, BETAS_PRIOR, away)
     )
 
 
@@ -124,13 +126,14 @@ def test_pose_hessian_is_jtj_with_correctives_held(problem, region, poses, betas
 
 def test_region_objective_is_exact_with_correctives_held(problem, skel, region, poses, betas):
     still = without_correctives(problem.points)
-    held = dataclasses.replace(problem, points=still, betas_prior=0.0)
+    held = dataclasses.replace(problem, points=still)
     lower = Region(region.weights, slice(3, 17), region.moments)
     rest = skel.rest_frames(skel.rest_joints(betas))
     objective = RegionObjective(held, lower, rest, betas, poses)
     x = (objective.start() + 0.2).requires_grad_()
     moved = torch.cat([poses[:, :3], x, poses[:, 17:]], 1)
-    cost = true_cost(held, region, moved, betas) - 0.03 * (betas - held.betas_centre).square().sum(1)
+    away = betas - held.betas_centre
+    cost = true_cost(held, region, moved, betas) - torch.einsum("bi,ij,bj->b", away, BETAS_PRIOR, away)
     (gradient,) = torch.autograd.grad(cost.sum(), x)
     found = objective(x.detach(), torch.arange(PEOPLE))
     torch.testing.assert_close(found.cost, cost.detach(), rtol=1e-9, atol=0)
@@ -172,5 +175,6 @@ def test_full_hessian_is_jtj_but_for_correctives(problem, region, poses, betas):
         x = objective.start()[person]
         jacobian = torch.func.jacfwd(lambda x, person=person: residuals(x, person))(x).reshape(-1, 53)
         expected = (jacobian.T @ jacobian)[43:]
-        data_term = found[person][43:] - 0.03 * torch.eye(53, dtype=torch.float64)[43:]
+        prior = torch.nn.functional.pad(BETAS_PRIOR, (43, 0))
+        data_term = found[person][43:] - prior
         torch.testing.assert_close(data_term, expected, rtol=1e-8, atol=1e-8 * float(expected.abs().max()))

@@ -47,7 +47,7 @@ def test_hard_people_converge_to_plausible_bodies(fits):
     assert fit.converged.all(), [n for n, c in zip(names, fit.converged, strict=True) if not c]
     assert (fit.limits_exceeded == 0).all()
     human = fit.vertex_error_mm[: len(HUMAN)]
-    assert human.max() < 25, dict(zip(names, human.tolist(), strict=False))
+    assert human.max() < 9, dict(zip(names, human.tolist(), strict=False))
 
 
 def test_what_no_human_can_do_is_told_by_distance_and_limits(fits):

@@ -21,7 +21,7 @@ FRAMES = 3
 @pytest.fixture(scope="module")
 def plan(region) -> Plan:  # noqa: F811
     free = torch.full((46, 2), torch.inf, dtype=torch.float64) * torch.tensor([-1.0, 1.0])
-    return Plan({"full": region}, free, True, 3.0, SolverOptions(), SolverOptions(), 1.0)
+    return Plan({"full": region}, free, True, SolverOptions(), SolverOptions(), 1.0)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import pytest
 import torch
 import webdataset
 
-from fitting.body.kinematics import JOINT_LIMITS
+from fitting.body.limits import BSM_LIMITS
 from pipelines.demo.data import FLAWS, demo_inputs, main
 from pipelines.demo.key_poses import KEY_POSES
 from pipelines.demo.poses import draw_poses, skel_rotations, smpl_pose
@@ -215,7 +215,7 @@ def test_people_stand_on_one_ground(photo):
 
 def test_poses_respect_the_limits_and_vary(demo_skel):
     drawn = draw_poses(80, demo_skel, np.random.default_rng(0))
-    low, high = JOINT_LIMITS.T
+    low, high = BSM_LIMITS.T
     assert (drawn.q >= low).all() and (drawn.q <= high).all()
     assert len(set(drawn.kind)) >= 0.7 * len(KEY_POSES)
     assert drawn.q[:, 3:].std(axis=0).mean() > 0.1

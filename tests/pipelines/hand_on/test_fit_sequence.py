@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fitting.anatomy import COORDINATE_NAMES
-from fitting.body.kinematics import JOINT_LIMITS
+from fitting.body.limits import HUMAN_LIMITS
 from pipelines.command.hmr_skel import guarded
 from pipelines.hand_on import fit as fit_sequence
 from pipelines.read.labels import open_labels
@@ -187,7 +187,7 @@ def test_limits_are_kept_unless_they_do_not_count(tmp_path):
     poses = np.zeros((2, 72), np.float32)
     poses[:, 57] = 2.9  # an elbow turned about a wrong axis, far beyond what SKEL's arm can do
     sequence(tmp_path / "in.npz", 2, poses=poses)
-    low, high = np.asarray(JOINT_LIMITS).T
+    low, high = np.asarray(HUMAN_LIMITS).T
     outside = {}
     for limits in ("bounds", "none"):
         assert run(tmp_path / "in.npz", "-o", tmp_path / "out.npz", "--limits", limits) == 0

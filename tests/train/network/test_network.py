@@ -10,7 +10,7 @@ import pytest
 import torch
 from seeded_weights import MEAN_BETAS, MEAN_CAM, MEAN_POSES, REFERENCE, names_of, released_names, seeded_state
 
-from fitting.body.kinematics import JOINT_LIMITS
+from fitting.body.limits import BSM_LIMITS
 from schemas import InputError
 from train import SKELCF, FLNet
 from train.config import BACKBONES, VARIANTS, BackboneSize, NetworkConfig, variant
@@ -178,9 +178,9 @@ def test_unknown_settings_are_named():
 
 def test_the_stance_at_the_start_is_upright_symmetric_and_possible():
     poses = relaxed_stance().numpy()
-    limited = np.isfinite(JOINT_LIMITS).all(1)
-    assert (poses[limited] >= JOINT_LIMITS[limited, 0]).all()
-    assert (poses[limited] <= JOINT_LIMITS[limited, 1]).all()
+    limited = np.isfinite(BSM_LIMITS).all(1)
+    assert (poses[limited] >= BSM_LIMITS[limited, 0]).all()
+    assert (poses[limited] <= BSM_LIMITS[limited, 1]).all()
 
 
 def test_an_untrained_network_predicts_about_the_stance_at_the_start():

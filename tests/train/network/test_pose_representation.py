@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 from seeded_weights import REFERENCE
 
 from fitting.anatomy import COORDINATE_NAMES
-from fitting.body.kinematics import JOINT_LIMITS
+from fitting.body.limits import BSM_LIMITS
 from train.network.pose_representation import (
     BALLS,
     HANDS,
@@ -33,7 +33,7 @@ def golden() -> dict[str, torch.Tensor]:
 
 def _random_poses(count: int, dtype=torch.float64) -> torch.Tensor:
     """Within the joint limits, the root anywhere within its angles' ranges."""
-    low, high = (torch.from_numpy(np.clip(JOINT_LIMITS, -1.5, 1.5)[:, n]) for n in range(2))
+    low, high = (torch.from_numpy(np.clip(BSM_LIMITS, -1.5, 1.5)[:, n]) for n in range(2))
     draw = torch.rand(count, 46, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
     poses = low + (high - low) * draw
     poses[:, 0] = (draw[:, 0] * 2 - 1) * 3.14
