@@ -17,12 +17,12 @@ class BetasPrior:
 
     own: float
     """m^2 per squared standard deviation of each of them"""
-    bone_lengths: float
-    """per bone: on its squared change of length, m^2 per m^2"""
+    limb_lengths: float
+    """per bone of the limbs: on its squared change of length, m^2 per m^2"""
 
 
-BETAS_PRIORS = {"keep": BetasPrior(0.0, 0.0), "near": BetasPrior(5e-6, 10.0), "free": BetasPrior(1e-6, 0.0)}
-"""`keep` does not move betas; `near` lets the outline follow the mesh, while bones keep the length that the source's
+BETAS_PRIORS = {"keep": BetasPrior(0.0, 0.0), "near": BetasPrior(1e-5, 10.0), "free": BetasPrior(1e-6, 0.0)}
+"""`keep` does not move betas; `near` lets the outline follow the mesh, while limbs keep the length that the source's
 shape gives them; `free` takes whatever brings the mesh nearer, errors of pose included (fitting/README.md)."""
 
 
