@@ -106,7 +106,15 @@ class WriteDataset(beam.DoFn):
                 raise InputError(min(errors))
             check_still_ours(directory, self.run)
             names = [stats["shard"] for stats in shards]
-            write_dataset(directory, names, made_of.options, made_of.versions, made_of.inputs, made_of.planned)
+            write_dataset(
+                directory,
+                names,
+                made_of.options,
+                made_of.versions,
+                made_of.inputs,
+                made_of.joint_limits,
+                made_of.planned,
+            )
             write_run(directory, made_of.facts, shards)
             write_report([Shard(directory / name) for name in sorted(names)], directory / REPORT_FILE)
         except InputError as error:

@@ -40,6 +40,7 @@ SHARD_STATS_FIELDS = [
     Field("rows", "int64", "label rows that were planned for the shard"),
     Field("samples", "int64", "people written"),
     Field("converged", "int64", "people whose fit converged"),
+    Field("verdicts", "str", "JSON object: verdict -> people", optional=True),
     Field("rejects", "str", "JSON object: reason -> rows"),
     Field("errors", "str", "JSON object: distance -> mean and quantiles (p50, ..., max) over people, mm"),
     Field("stage_errors", "str", "JSON object: stage of the fit -> mean vertex distance over people, mm"),
@@ -54,6 +55,7 @@ DATASET_FIELDS = [
     Field("rows", "int64", "label rows read"),
     Field("samples", "int64", "people written"),
     Field("converged", "int64", "people whose fit converged"),
+    Field("verdicts", "str", "JSON object: verdict -> people", optional=True),
     Field("rejects", "str", "JSON object: reason -> rows"),
     Field("errors", "str", "JSON object: distance -> mean and quantiles (p50, ..., max) over people, mm"),
     Field("stage_errors", "str", "JSON object: stage of the fit -> mean vertex distance over people, mm"),
@@ -65,9 +67,11 @@ DATASET_FIELDS = [
     ),
     Field("inputs", "str", "JSON object: label file or body models -> sha256 of the content"),
     Field("options", "str", "JSON object: the resolved options of the run"),
+    Field("joint_limits", "str", "JSON object: coordinate -> lowest and highest angle, degrees", optional=True),
     Field("versions", "str", "JSON object: package -> version"),
 ]
 
 REJECTS = arrow_schema("rejects", "1.0", REJECTS_FIELDS)
-SHARD_STATS = arrow_schema("shard_stats", "1.0", SHARD_STATS_FIELDS)
-DATASET = arrow_schema("dataset", "1.0", DATASET_FIELDS)
+SHARD_STATS = arrow_schema("shard_stats", "1.1", SHARD_STATS_FIELDS)
+DATASET = arrow_schema("dataset", "1.1", DATASET_FIELDS)
+"""1.1 of both has verdicts, of the manifest joint limits; older ones are read without them."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -89,7 +90,7 @@ class SKELFitter:
         weights = torch.cat([torch.ones(skel.num_vertices) / skel.num_vertices, options.joint_weight / 24 * joints])
         weights = weights.to(reference)
         moved_by = self.points.skinning.T
-        limits = options.limits if isinstance(options.limits, np.ndarray) else read_limits(options.limits)
+        limits = read_limits(options.limits) if isinstance(options.limits, str | Path) else options.limits
         bounds = torch.as_tensor(limits).to(reference)
         # Who is held to no limits is still told how far from human the result is.
         self.limits = bounds if bounds.isfinite().any() else torch.as_tensor(HUMAN_LIMITS).to(reference)

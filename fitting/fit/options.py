@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
+from numpy.typing import ArrayLike
 
 from schemas import InputError
 
@@ -30,7 +30,7 @@ shape gives them; `free` takes whatever brings the mesh nearer, errors of pose i
 class FitOptions:
     """What the fit minimises and how long it tries."""
 
-    limits: str | Path | np.ndarray = "human"
+    limits: str | Path | ArrayLike = "human"
     """Joint limits, held exactly: `human`, `bsm`, `none`, a CSV file (see `fitting.read_limits`), or (46, 2) rad."""
     betas: Literal["keep", "near", "free"] = "near"
     """Whether the last stage moves betas: not at all, near the transferred ones, or freely (see BETAS_PRIORS)."""

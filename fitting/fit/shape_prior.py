@@ -13,7 +13,6 @@ from fitting import anatomy
 from fitting.body.skel import NUM_BETAS, SKEL
 from fitting.fit.options import BetasPrior
 
-
 LIMBS = (
     *(anatomy.TIBIA_R, anatomy.TALUS_R, anatomy.TIBIA_L, anatomy.TALUS_L),
     *(anatomy.ULNA_R, anatomy.RADIUS_R, anatomy.HAND_R, anatomy.ULNA_L, anatomy.RADIUS_L, anatomy.HAND_L),

@@ -2,7 +2,7 @@
 
 `converged` says that the solver stopped at an optimum. This says whether the optimum is a body that somebody had:
 
-    doubtful_source     the SMPL parameters are no body's: see `doubtful`
+    doubtful_source     the SMPL parameters are no body's: rotations that look like degrees, or a place in millimetres
     implausible_shape   the norm of betas is above IMPLAUSIBLE_BETAS, or one of them is at the end of its reach
     far                 SKEL's skin stays farther than FAR_MM from the target on average
     at_limits           a joint angle on or beyond its limit: the target's pose is not one that a human takes
@@ -34,10 +34,19 @@ _OUT_OF_SIGHT = 1000.0
 """m; a camera sees nobody there, but a metre in front of it in millimetres."""
 
 
+def in_degrees(poses: Tensor) -> Tensor:
+    """(B,) whether SMPL poses (B, 72), which are radians, look like degrees."""
+    return poses.unflatten(1, (-1, 3))[:, 1:].norm(dim=2).amax(1) > _FULL_TURN
+
+
+def in_millimetres(trans: Tensor) -> Tensor:
+    """(B,) whether translations (B, 3), which are metres, look like millimetres."""
+    return trans.norm(dim=1) > _OUT_OF_SIGHT
+
+
 def doubtful(poses: Tensor, trans: Tensor) -> Tensor:
-    """(B,) whether SMPL parameters cannot be meant: poses (B, 72) in degrees, or trans (B, 3) in millimetres."""
-    joints = poses.unflatten(1, (-1, 3))[:, 1:].norm(dim=2).amax(1)
-    return (joints > _FULL_TURN) | (trans.norm(dim=1) > _OUT_OF_SIGHT)
+    """(B,) whether SMPL poses (B, 72) and translations (B, 3) cannot be meant."""
+    return in_degrees(poses) | in_millimetres(trans)
 
 
 def verdicts(doubted: Tensor, betas: Tensor, betas_pressed: Tensor, mean_mm: Tensor, limits_pressed: Tensor) -> Tensor:

@@ -51,10 +51,11 @@ class BuildOptions:
     """Bits of stored floats. At 16, positions, pixels and cameras keep 32."""
     gender: Literal["male", "female"] = "male"
     """Which SKEL to fit; the field uses male for everyone."""
-    limits: Literal["bounds", "penalty", "none"] = "bounds"
-    """Joint limits: hold exactly, cost something to exceed, or do not count."""
-    limits_table: Annotated[str, arg(metavar="FILE")] = ""
-    """CSV file with limits of your own: coordinate,low,high in degrees. It is read where the job is started."""
+    limits: Annotated[str, arg(metavar="NAME|FILE")] = "human"
+    """Joint limits, held exactly: human (all that flexible people can do), bsm (the BSM model's), none, or a CSV file
+    of your own (coordinate,low,high in degrees; others keep the human ones), read where the job is started."""
+    betas: Literal["keep", "near", "free"] = "near"
+    """Shape: as transferred from SMPL's, near it with limbs of the same length, or whatever brings the mesh nearer."""
     device: Annotated[str, arg(metavar="DEVICE")] = "auto"
     """Where to fit: cpu, cuda (every GPU of a machine, evenly), cuda:N, or auto: GPUs if there are any."""
     batch_size: int = 0

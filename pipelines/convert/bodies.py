@@ -75,8 +75,8 @@ class LoadedBodies:
         _compute_alone()
         with self._lock:
             if gender not in self._fitters:
-                limits = {"limits": self.settings.limits, "joint_limits": self.settings.joint_limits}
-                self._fitters[gender] = self.models.fitter(gender, FitOptions(**limits, **self.fit_options))
+                options = FitOptions(limits=self.settings.limits, betas=self.settings.betas, **self.fit_options)
+                self._fitters[gender] = self.models.fitter(gender, options)
             return self._fitters[gender]
 
     def fit(self, gender, poses, betas, trans, progress, sequence=False, *, spent=lambda device, seconds: None):

@@ -33,7 +33,7 @@ from schemas import HMR_SKEL, Columns, field_dtype, field_shape
 
 _QUALITY = (
     *("converged", "iterations", "vertex_error_mm", "vertex_error_p95_mm", "max_vertex_error_mm", "joint_error_mm"),
-    *("stage_vertex_error_mm", "stage_cost", "limits_exceeded", "worst_limit_excess", "betas_change"),
+    *("stage_vertex_error_mm", "stage_cost", "limits_exceeded", "worst_limit_excess", "betas_change", "verdict"),
 )
 
 
@@ -154,7 +154,9 @@ def _fit(
         points, confidence = bodies.keypoints(gender, poses, betas)
         trans, source = _translations(rows.columns, wanted[chosen], points, confidence)
         fitted = dict(bodies.fit(gender, poses, betas, trans, progress, spent=spent))
-        fitted["limits_pressed"] = np.asarray(fitted["limits_pressed"]).reshape(len(poses), -1).sum(axis=1)
+        for name in ("limits_pressed", "betas_pressed"):
+            fitted[name] = np.asarray(fitted[name]).reshape(len(poses), -1).sum(axis=1)
+        fitted["verdict"] = fitted["verdict"].astype(object)
         fitted["smpl_trans"], fitted["trans_source"] = trans, source
         fitted["keypoints_3d"] = _keypoints_3d(rows.columns["keypoints3d"][wanted[chosen]], points, confidence, trans)
         for name, values in fitted.items():
@@ -234,6 +236,7 @@ def _sample_columns(
         "smpl_trans": fitted["smpl_trans"],
         "trans_source": fitted["trans_source"],
         "limits_pressed": fitted["limits_pressed"].astype(np.int32),
+        "betas_pressed": fitted["betas_pressed"].astype(np.int32),
     }
     columns |= {name: fitted[name] for name in _QUALITY}
     return columns

@@ -10,7 +10,14 @@ from typing import Any, TypeVar
 from pipelines.command.build_options import BuildOptions
 from pipelines.command.devices import cores
 from pipelines.command.runner import Runner
-from pipelines.convert.settings import ConversionSettings, CropSettings, FitSettings, joint_limits, package_versions
+from pipelines.convert.settings import (
+    ConversionSettings,
+    CropSettings,
+    FitSettings,
+    limits_for_workers,
+    limits_in_degrees,
+    package_versions,
+)
 from pipelines.convert.sharing import body_models_sha256
 from pipelines.files.storage import UrlPath
 from pipelines.plan.planning import RowSelection, ShardSpec, find_label_files, plan_shards
@@ -28,6 +35,8 @@ class Provenance:
     """What a data set is made of and by; plain values."""
 
     options: dict[str, Any]
+    joint_limits: dict[str, list[float | None]]
+    """Coordinate -> lowest and highest angle, degrees."""
     versions: dict[str, str]
     inputs: dict[str, str]
     """Label file, or `body_models` -> sha256."""
@@ -62,6 +71,7 @@ def job_of(options: BuildOptions, runner: Runner, directory: Path | UrlPath, run
     selection = RowSelection.parse(options.rows, options.every)
     provenance = Provenance(
         options=options.recorded(),
+        joint_limits=limits_in_degrees(fit.limits),
         versions=settings.versions,
         inputs={file.name: file.sha256 for file in labels} | {"body_models": body_models},
         planned={file.name: selection.of(file.rows) for file in labels},
@@ -81,7 +91,7 @@ def settings_of(options: BuildOptions, runner: Runner, directory: Path | UrlPath
         fit=_chosen(
             FitSettings,
             options,
-            joint_limits=joint_limits(options.limits_table),
+            limits=limits_for_workers(options.limits),
             batch_size=options.batch_size or None,
             threads=threads,
         ),

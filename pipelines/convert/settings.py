@@ -6,19 +6,22 @@ import hashlib
 import importlib.metadata
 import json
 from dataclasses import dataclass, field, fields
-from os import PathLike
 from typing import Any, Literal
+
+import numpy as np
 
 from schemas import HMR_SKEL, record_version
 
 PACKAGE = "hmr-skel"
 _PACKAGES = (PACKAGE, "numpy", "torch", "smplx", "opencv-python-headless", "simplejpeg", "pyarrow")
 
-BEHAVIOUR = 3
+BEHAVIOUR = 4
 """Version of what the code makes of rows, images and options. Raise it with every change after which a shard's bytes
 are others (how crops are cut, decoded and encoded, what the fit finds, what is rejected): reruns over an older data set
 then make its shards again instead of keeping them. 2: JPEGs are decoded at reduced size. 3: the fit solves its bounded
-steps to their optimum."""
+steps to their optimum. 4: human joint limits, betas near the source's, verdicts."""
+
+JointLimits = tuple[tuple[float, float], ...]
 
 _HARMLESS = {"harmless": True}
 """Of a setting that changes no byte of a shard, or the last digits of a fit only."""
@@ -30,9 +33,9 @@ class FitSettings:
 
     body_models: str = "demo"
     gender: str = "male"
-    limits: Literal["bounds", "penalty", "none"] = "bounds"
-    joint_limits: tuple[tuple[float, float], ...] | None = None
-    """(46, 2) rad, if they are not SKEL's own."""
+    limits: str | JointLimits = "human"
+    """Name of a table, or (46, 2) rad."""
+    betas: Literal["keep", "near", "free"] = "near"
     device: str = field(default="auto", metadata=_HARMLESS)
     batch_size: int | None = field(default=None, metadata=_HARMLESS)
     threads: int = field(default=1, metadata=_HARMLESS)
@@ -85,13 +88,21 @@ def _counted(record: FitSettings | CropSettings) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def joint_limits(table: str | PathLike[str] | None) -> tuple[tuple[float, float], ...] | None:
-    """(46, 2) rad from the user's table, if there is one. Raises InputError."""
-    if not table:
-        return None
-    from fitting import read_limits
+def limits_for_workers(source: str) -> str | JointLimits:
+    """What `--limits` says, with a file's content in its place: it may be on this machine only. Raises InputError."""
+    from fitting.body.limits import LIMITS, read_limits
 
-    return tuple((float(low), float(high)) for low, high in read_limits(table))
+    return source if source in LIMITS else tuple((float(low), float(high)) for low, high in read_limits(source))
+
+
+def limits_in_degrees(limits: str | JointLimits) -> dict[str, list[float | None]]:
+    """Coordinate -> lowest and highest angle, None where there is no limit, as a manifest tells them."""
+    from fitting import read_limits
+    from fitting.anatomy import COORDINATE_NAMES
+
+    table = np.degrees(read_limits(limits) if isinstance(limits, str) else limits)
+    ends = [[round(float(end), 4) if np.isfinite(end) else None for end in row] for row in table]
+    return dict(zip(COORDINATE_NAMES, ends, strict=True))
 
 
 def package_versions() -> dict[str, str]:

@@ -51,14 +51,14 @@ def plot_angles(times: np.ndarray, angles: np.ndarray, path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    from fitting.body.kinematics import JOINT_LIMITS
+    from fitting.body.limits import HUMAN_LIMITS
 
     shown = angle_panels()
     rows = -(-len(shown) // _COLUMNS)
     figure = Figure((_PANEL[0] * _COLUMNS, _PANEL[1] * rows), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(rows, _COLUMNS, sharex=True).ravel()
-    degrees, limits = np.degrees(angles), np.degrees(JOINT_LIMITS)
+    degrees, limits = np.degrees(angles), np.degrees(HUMAN_LIMITS)
     for axis, panel in zip(axes, shown, strict=False):
         lines = [(degrees[:, panel.right], MIDDLE if panel.left is None else RIGHT)]
         if panel.left is not None:

@@ -155,6 +155,9 @@ def tiles_of(samples: Sequence[tuple[Shard, dict]], skel: SKEL) -> list[Tile]:
         camera, center, size, shift, remark = _placed(skin, sample)
         parts = members.get(shard, {}).get(sample["key"], {})
         image = next((decode_image(parts[ending]) for ending in IMAGE_ENDINGS if ending in parts), None)
+        verdict = sample.get("verdict") or "good"
+        if verdict != "good":
+            remark += f"  {verdict}"
         if not sample["converged"]:
             remark += "  not converged"
         tiles.append(
@@ -167,7 +170,7 @@ def tiles_of(samples: Sequence[tuple[Shard, dict]], skel: SKEL) -> list[Tile]:
                 box_size=size,
                 vertices=skin + shift,
                 skeleton_vertices=bones + shift,
-                warning=not sample["converged"],
+                warning=not sample["converged"] or verdict != "good",
             )
         )
     return tiles

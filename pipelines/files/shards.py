@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 REJECTS_FILE = "rejects.parquet"
 DATASET_FILE = "dataset.json"
 SHARD_ENDINGS = (".tar", ".parquet", ".json")
-REPEATED_TEXT = ("dataset", "label_file", "trans_source")
+REPEATED_TEXT = ("dataset", "label_file", "trans_source", "verdict")
 LARGEST_MEMBER = 1 << 28
 """Bytes of a tar's member beyond which it is not read: no image is that large."""
 
@@ -175,6 +175,7 @@ def parquet_problems(file: Path | UrlPath) -> Iterator[None]:
 
 
 def _read_part(file: Path | UrlPath, schema: pa.Schema) -> pa.Table:
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     from schemas import HMR_SKEL, InputError, describe
@@ -186,7 +187,11 @@ def _read_part(file: Path | UrlPath, schema: pa.Schema) -> pa.Table:
         with pq.ParquetFile(source, pre_buffer=False, memory_map=local, read_dictionary=dictionaries) as stored:
             table = stored.read(columns=schema.names, use_threads=False)
         for name in schema.names:
-            if name not in table.column_names:
+            if name in table.column_names:
+                continue
+            if schema.field(name).nullable:  # of a later version than these shards
+                table = table.append_column(schema.field(name), pa.nulls(len(table), schema.field(name).type))
+            else:
                 problem = "the column is missing"
                 raise InputError(problem, file=file, field=name, expected=describe(HMR_SKEL.field(name)))
         table = table.select(schema.names)

@@ -64,14 +64,15 @@ def coordinate_table() -> str:
     Axes are in the joint's frame at zero: x forward, y up, z to the right, or for an arm that hangs; they include the
     sign, so that a positive angle turns about them by the right hand's rule.
     """
-    from fitting.body.kinematics import AXIS_OF_SLOT, JOINT_LIMITS, JOINT_OF_COORDINATE, SLOT_OF_COORDINATE
+    from fitting.body.kinematics import AXIS_OF_SLOT, JOINT_OF_COORDINATE, SLOT_OF_COORDINATE
+    from fitting.body.limits import HUMAN_LIMITS
 
     lines = [_FORMAT.format("coordinate", "joint", "axis", "positive", "zero", "unit", "limits")]
     for c, name in enumerate(COORDINATE_NAMES):
         joint = JOINT_OF_COORDINATE[c]
         axis = AXIS_OF_SLOT[joint, SLOT_OF_COORDINATE[c]]
         words = positive_sense(name), zero_pose(SKEL_JOINTS[joint])
-        lines.append(_FORMAT.format(name, SKEL_JOINTS[joint], _axis(axis), *words, "deg", _limits(JOINT_LIMITS[c])))
+        lines.append(_FORMAT.format(name, SKEL_JOINTS[joint], _axis(axis), *words, "deg", _limits(HUMAN_LIMITS[c])))
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,14 +50,13 @@ class FitSequenceOptions:
     """Which SKEL to fit; the field uses male for everyone."""
     smpl_gender: Literal["file", "neutral", "male", "female"] = "file"
     """Gender of the SMPL model that the rows are for; file: what the file says, neutral if it says nothing."""
-    limits: Literal["bounds", "penalty", "none"] = "bounds"
-    """Joint limits: hold exactly, cost something to exceed, or do not count."""
-    limits_table: Path | None = None
-    """Joint limits of your own: a CSV file with the columns coordinate, low, high, in degrees. Others keep theirs."""
-    keep_betas: bool = False
-    """Leave the shape as transferred from SMPL's."""
+    limits: Annotated[str, arg(metavar="NAME|FILE")] = "human"
+    """Joint limits, held exactly: human (all that flexible people can do), bsm (the BSM model's), none, or a CSV file
+    of your own (coordinate,low,high in degrees; others keep the human ones)."""
+    betas: Literal["keep", "near", "free"] = "near"
+    """Shape: as transferred from SMPL's, near it with limbs of the same length, or whatever brings the mesh nearer."""
     betas_gain: bool = False
-    """Fit everyone a second time with --keep-betas, to tell what moving the shape gains."""
+    """Fit everyone a second time with --betas keep, to tell what moving the shape gains."""
     sequence: bool = False
     """The rows are the frames of one motion: one shape for all, and surface velocities like the source's."""
     device: Annotated[str, arg(metavar="DEVICE")] = "auto"
@@ -125,6 +125,7 @@ def main(argv: list[str], prog: str = "hmr-skel fit") -> int:
     began = time.perf_counter()
     fit = fit_rows(labels, start, stop, bodies, smpl_gender, options.sequence)
     seconds = time.perf_counter() - began
+    _warn_of_units(fit, options.input)
     save_fit(options.output, fit, labels, start, frame_rate, options.gender)
     show_fit(fit, start, seconds, options.output, console())
     if up is not None:
@@ -214,6 +215,21 @@ def save_fit(
         np.savez(file, **arrays)
 
 
+def _warn_of_units(fit: Columns, path: Path) -> None:
+    """Numbers of another unit are fitted as well as they can be, and named."""
+    import torch
+
+    from fitting.fit.verdict import in_degrees, in_millimetres
+
+    for what, looks, wrong, right in (
+        ("smpl_poses", in_degrees, "degrees", "radians"),
+        ("smpl_trans", in_millimetres, "millimetres", "metres"),
+    ):
+        if count := int(looks(torch.from_numpy(np.asarray(fit[what], np.float32)))[fit["valid"]].sum()):
+            name = what.removeprefix("smpl_")
+            log.warning("%s: %s of %d rows look like %s; %s are expected", path, name, count, wrong, right)
+
+
 def show_fit(fit: Columns, start: int, seconds: float, output: Path, out: Console) -> None:
     """The closing tables: distances, stages, limits, rows that could not be fitted, rate."""
     from rich.table import Table
@@ -238,6 +254,8 @@ def show_fit(fit: Columns, start: int, seconds: float, output: Path, out: Consol
     counts.add_row("rows", f"{len(valid):,}")
     counts.add_row("fitted", f"{people:,}")
     counts.add_row("converged", f"{int(fit['converged'].sum()):,}")
+    for word, count in sorted(Counter(fit["verdict"][valid].tolist()).items()):
+        counts.add_row(f"verdict: {word}", f"{count:,}", style=None if word == "good" else "yellow")
     counts.add_row("joint angles beyond a limit", f"{int(fit['limits_exceeded'][valid].sum()):,}")
     counts.add_row("joint angles on a limit", f"{int(pressed.sum()):,}" + (f" ({', '.join(often)})" if often else ""))
     if people < len(valid):
@@ -251,17 +269,17 @@ def show_fit(fit: Columns, start: int, seconds: float, output: Path, out: Consol
 def _load_bodies(options: FitSequenceOptions) -> LoadedBodies:
     from pipelines.command.devices import cores, one_device
     from pipelines.convert.bodies import LoadedBodies
-    from pipelines.convert.settings import FitSettings, joint_limits
+    from pipelines.convert.settings import FitSettings, limits_for_workers
 
     settings = FitSettings(
         body_models=options.body_models,
         gender=options.gender,
-        limits=options.limits,
-        joint_limits=joint_limits(options.limits_table),
+        limits=limits_for_workers(options.limits),
+        betas=options.betas,
         batch_size=options.batch_size,
         threads=cores(),
     )
-    more = {"fit_betas": not options.keep_betas, "measure_betas_gain": options.betas_gain}
+    more = {"measure_betas_gain": options.betas_gain}
     return LoadedBodies(settings, one_device(options.device), more)
 
 

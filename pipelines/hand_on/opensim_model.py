@@ -218,11 +218,11 @@ def _zero(parent: Element) -> None:
 
 def _coordinate(parent: Element, name: str, kind: str) -> None:
     """Limits are the range, but do not hold the coordinate: a motion plays as it is."""
-    from fitting.body.kinematics import JOINT_LIMITS
+    from fitting.body.limits import HUMAN_LIMITS
 
     low, high = -_FREE_RANGE[kind], _FREE_RANGE[kind]
-    if name in COORDINATE_NAMES and np.isfinite(JOINT_LIMITS[COORDINATE_NAMES.index(name)]).all():
-        low, high = JOINT_LIMITS[COORDINATE_NAMES.index(name)]
+    if name in COORDINATE_NAMES and np.isfinite(HUMAN_LIMITS[COORDINATE_NAMES.index(name)]).all():
+        low, high = HUMAN_LIMITS[COORDINATE_NAMES.index(name)]
     coordinate = SubElement(parent, "Coordinate", name=name)
     _text(coordinate, "default_value", 0)
     _text(coordinate, "range", [low, high])

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 SUMMARY_SCALARS = ("converged", "iterations", "limits_exceeded", "worst_limit_excess", "limits_pressed", "betas_change")
-WORST_SHOWN = ("max_vertex_error_mm", "joint_error_mm", "converged", "limits_exceeded")
+WORST_SHOWN = ("max_vertex_error_mm", "joint_error_mm", "converged", "limits_pressed")
 
 
 @dataclass
@@ -124,7 +124,7 @@ def summarise(shards: Sequence[Shard], worst: int = 5) -> dict:
     """
     from schemas import QUANTILE_FIELDS, STAGES
 
-    parts = read_parts(shards, ["dataset", *SUMMARY_SCALARS, *QUANTILE_FIELDS, "stage_vertex_error_mm"])
+    parts = read_parts(shards, ["dataset", "verdict", *SUMMARY_SCALARS, *QUANTILE_FIELDS, "stage_vertex_error_mm"])
     table = concatenated(parts)
     scalars = {name: table[name].to_numpy() for name in (*SUMMARY_SCALARS, *QUANTILE_FIELDS)}
     stages = table["stage_vertex_error_mm"].combine_chunks().flatten().to_numpy().reshape(-1, len(STAGES))
@@ -137,6 +137,7 @@ def summarise(shards: Sequence[Shard], worst: int = 5) -> dict:
         "shards": len(shards),
         "samples": table.num_rows,
         "converged": int(scalars["converged"].sum()),
+        "verdicts": _counts(table["verdict"].drop_null()),
         "datasets": _counts(table["dataset"]),
         "rejects": count_rejects(shards),
         "errors": {name: found[name] for name in QUANTILE_FIELDS},
@@ -304,6 +305,7 @@ def _show_summary(summary: dict, out) -> None:
     counts = table("counts", "what", "number")
     samples = summary["samples"]
     rows = {"shards": summary["shards"], "samples": samples, "fits converged": summary["converged"]}
+    rows |= {f"verdict {word}": count for word, count in summary["verdicts"].items()}
     rows |= {f"data set {name}": count for name, count in summary["datasets"].items()}
     rows |= {f"rejected: {reason}": count for reason, count in summary["rejects"].items()} or {"rejected": 0}
     limits = summary["limits"]

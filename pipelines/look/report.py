@@ -6,7 +6,8 @@ limits, rejects. It is made from the shards' Parquet files, one at a time; the s
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,7 +86,9 @@ def write_report(
     distances: dict[str, dict[str, Distances]] = {}
     people, converged, exceeded, pressed = {}, {}, 0, 0
     angles = AngleCounts(COORDINATE_NAMES)
-    columns = ["label_file", "converged", "limits_exceeded", "limits_pressed", "poses", "stage_vertex_error_mm"]
+    verdicts: Counter[str] = Counter()
+    columns = ["label_file", "converged", "verdict", "limits_exceeded", "limits_pressed", "poses"]
+    columns += ["stage_vertex_error_mm"]
     for shard in shards:
         table = read_parts([shard], [*columns, *QUANTILE_FIELDS])[0]
         files = np.asarray(table["label_file"].to_pylist(), object)
@@ -96,6 +99,7 @@ def write_report(
         fine = table["converged"].to_numpy()
         exceeded += int((table["limits_exceeded"].to_numpy() > 0).sum())
         pressed += int((table["limits_pressed"].to_numpy() > 0).sum())
+        verdicts.update(table["verdict"].drop_null().to_pylist())
         for file in sorted(set(files)):
             mine = files == file
             kinds = distances.setdefault(file, {name: Distances() for name in values})
@@ -116,10 +120,11 @@ def write_report(
         f"<h1>{escape(title)}</h1>",
         _made_line(manifest, run),
         *_overview(people, converged, reasons, rejects, exceeded, pressed),
+        *_verdict_part(verdicts),
     ]
     page += _people_part(shards, body_models)
     page += _distance_part(distances, QUANTILE_FIELDS, STAGES)
-    page += _angle_part(angles)
+    page += _angle_part(angles, manifest)
     page += _facts_part(manifest, run)
     text = f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
     text += f"<style>{_STYLE}</style></head><body>\n" + "\n".join(page) + "\n</body></html>\n"
@@ -189,16 +194,32 @@ def _people_part(shards: Sequence[Shard], body_models: str | None) -> Iterable[s
         yield f"<p>They could not be drawn: {escape(str(error))}</p>"
 
 
-def _angle_part(angles: AngleCounts) -> Iterable[str]:
-    from fitting.body.kinematics import JOINT_LIMITS
+def _verdict_part(verdicts: Mapping[str, int]) -> Iterable[str]:
+    if verdicts:
+        yield "<h2>Verdicts</h2>"
+        yield bars_svg(dict(sorted(verdicts.items(), key=lambda item: (-item[1], item[0]))))
 
+
+def _angle_part(angles: AngleCounts, manifest: dict) -> Iterable[str]:
+    limits, whose = _limits_of(manifest)
     yield "<h2>Joint angles</h2>"
     yield (
-        '<p class="note">SKEL\'s 46 coordinates, degrees, over all people; dashed: the usual limits, whatever '
-        "--limits-table said. An axis spans 99.9 % of the people; who lies beyond counts in the outer bars.</p>"
+        f'<p class="note">SKEL\'s 46 coordinates, degrees, over all people; dashed: {escape(whose)}. '
+        "An axis spans 99.9 % of the people; who lies beyond counts in the outer bars.</p>"
     )
-    for chart in angles.charts(JOINT_LIMITS):
+    for chart in angles.charts(limits):
         yield histogram_svg(chart, 240, 110)
+
+
+def _limits_of(manifest: dict) -> tuple[np.ndarray, str]:
+    """(46, 2) joint limits, rad, that the fit was held to, infinite where there is none, and what they are called."""
+    from fitting.body.limits import HUMAN_LIMITS
+
+    stated, options = manifest.get("joint_limits"), manifest.get("options") or {}
+    if not isinstance(stated, dict) or stated.keys() != set(COORDINATE_NAMES):
+        return HUMAN_LIMITS, "the human limits"
+    table = np.radians(np.array([stated[name] for name in COORDINATE_NAMES], float))
+    return np.nan_to_num(table, nan=np.inf), f"the fit's limits ({options.get('limits', 'human')})"
 
 
 def _documents(folder: Path | UrlPath) -> tuple[dict, dict]:

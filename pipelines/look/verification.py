@@ -6,6 +6,7 @@ import io
 import json
 import math
 import zipfile
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,6 +157,9 @@ def _document_problems(schema: pa.Schema, document: Mapping) -> Iterator[tuple[s
 def _count_problems(shard: Shard, stats: Mapping, rows: int, columns: Mapping[str, np.ndarray]) -> Iterator[str]:
     labels = shard.parquet.name
     converged = int(np.sum(columns["converged"])) if rows else 0
+    verdicts = Counter(columns["verdict"].tolist()) if rows and "verdict" in columns else {}
+    if stats.get("verdicts", verdicts) != verdicts:
+        yield f"{shard.stats.name} states verdicts {stats['verdicts']}, {labels} has {dict(verdicts)}"
     for name, found in (("samples", rows), ("converged", converged)):
         if stats.get(name, found) != found:
             yield f"{shard.stats.name} states {stats[name]} {name}, {labels} has {found}"
@@ -282,6 +286,11 @@ def _check_manifest(folder: Path | UrlPath, shards: Sequence[Shard]) -> Iterator
     for entry in stats.values():
         for reason, count in entry["rejects"].items():
             rejects[reason] = rejects.get(reason, 0) + count
+    verdicts: Counter[str] = Counter()
+    for entry in stats.values():
+        verdicts.update(entry.get("verdicts", {}))
+    if manifest.get("verdicts", verdicts) != verdicts:
+        yield f"states verdicts {manifest['verdicts']}, its shards have {dict(verdicts)}"
     if manifest["rejects"] != rejects:
         yield f"states rejects {manifest['rejects']}, its shards have {rejects}"
     try:

@@ -127,6 +127,8 @@ def print_summary(directory: Path | UrlPath, name: str, seconds: float) -> None:
     for reason, count in manifest["rejects"].items():
         table.add_row(f"rejected: {reason}", f"{count:,}")
     table.add_row("fits that did not converge (flagged)", f"{manifest['samples'] - manifest['converged']:,}")
+    for word, count in manifest["verdicts"].items():
+        table.add_row(f"verdict: {word}", f"{count:,}")
     kept = run["shards_kept"]
     table.add_row("shards", f"{len(manifest['shards']):,}" + (f" ({kept:,} kept)" if kept else ""))
     table.add_row("rate", f"{run['rows_made'] / max(seconds, 1e-9):,.1f} people/s over {seconds:,.1f} s")

@@ -14,6 +14,7 @@ import logging
 import re
 import tarfile
 import zipfile
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import lru_cache
@@ -83,6 +84,7 @@ def write_shard(
             "rows": len(spec),
             "samples": len(images),
             "converged": int(np.sum(columns["converged"])),
+            "verdicts": dict(sorted(Counter(columns["verdict"].tolist()).items())),
             "rejects": _count_reasons(rejected),
             "errors": error_quantiles(columns),
             "stage_errors": stage_means(columns["stage_vertex_error_mm"]),
@@ -132,6 +134,7 @@ def write_dataset(
     options: dict[str, Any],
     versions: dict[str, str],
     inputs: dict[str, str],
+    joint_limits: dict[str, list[float | None]],
     planned: Mapping[str, Sequence[int]] | None = None,
 ) -> dict[str, Any]:
     """Write rejects.parquet and dataset.json from the shards' files, and return the manifest (schemas.DATASET).
@@ -144,7 +147,8 @@ def write_dataset(
 
     names = sorted(shards)
     summaries, counts = [], {"rows": 0, "samples": 0, "converged": 0}
-    reasons: dict[str, int] = {}
+    reasons: Counter[str] = Counter()
+    verdicts: Counter[str] = Counter()
     distances: dict[str, list[np.ndarray]] = {name: [] for name in QUANTILE_FIELDS}
     stages = np.zeros(len(STAGES))
     label_files: dict[str, int] = {}
@@ -167,8 +171,8 @@ def write_dataset(
             summaries.append(stats)
             for key in counts:
                 counts[key] += stats[key]
-            for reason, number in stats["rejects"].items():
-                reasons[reason] = reasons.get(reason, 0) + number
+            reasons.update(stats["rejects"])
+            verdicts.update(stats.get("verdicts", {}))
             columns = ["label_file", "label_row", *QUANTILE_FIELDS]
             table = pq.read_table(readable(directory / f"{name}.parquet"), columns=columns)
             ledger.add(table)
@@ -190,11 +194,13 @@ def write_dataset(
         "version": record_version(DATASET),
         "name": "hmr-skel",
         **counts,
+        "verdicts": dict(sorted(verdicts.items())),
         "rejects": dict(sorted(reasons.items())),
         "errors": error_quantiles(gathered),
         "stage_errors": {stage: _rounded(mean) for stage, mean in zip(STAGES, means, strict=True)},
         "dataset_errors": _by_label_file(label_files, label_file_of, gathered),
         "options": options,
+        "joint_limits": joint_limits,
         "inputs": inputs,
         "versions": versions,
         "shards": summaries,

@@ -305,7 +305,7 @@ def test_joint_limits_of_ones_own(tmp_path):
     plain = columns_of(tmp_path / "out")
     assert np.degrees(plain["poses"][:, knees[0]]).min() < 19 and plain["poses"][:, knees].min() >= 0
     # Another table makes other shards.
-    assert main([*job, "--limits-table", str(tmp_path / "limits.csv")]) == 0
+    assert main([*job, "--limits", str(tmp_path / "limits.csv")]) == 0
     right, left = np.degrees(columns_of(tmp_path / "out")["poses"][:, knees]).T
     assert right.min() >= 20 - 1e-3 and right.max() <= 25 + 1e-3 and left.min() < -1
 
@@ -331,7 +331,7 @@ def test_wrong_input_is_one_line_and_exit_code_2(inputs, tmp_path, capfd):
         "skel_male.pkl": [*inputs.arguments, "--body-models", inputs.folder],
         "knee_angle_r": [
             *inputs.arguments,
-            "--limits-table",
+            "--limits",
             write_text(tmp_path / "l.csv", "coordinate,low,high\nknee_angle_r,9,5"),
         ],
         "no such option": ["--config", write_text(tmp_path / "c.yaml", "crop_sise: 3")],

@@ -18,6 +18,8 @@ class DataConfig:
     """leave out people whose fit is further off than this on average"""
     unconverged: bool = False
     """also take people whose fit did not converge"""
+    verdicts: list[str] = field(default_factory=lambda: ["good", "at_limits"])
+    """take people whose fit is judged so: good, at_limits, far, implausible_shape, doubtful_source"""
     smallest_box: float = 20.0
     """leave out people whose box is smaller than this, px"""
     part: Literal["all", "training", "held-out"] = "all"

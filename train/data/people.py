@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import zlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,7 +18,7 @@ from train.data.shards import read_columns
 
 log = logging.getLogger(__name__)
 
-_FILTERED = ("dataset", "imgname", "converged", "vertex_error_mm", "crop_size", "box_size")
+_FILTERED = ("dataset", "imgname", "converged", "vertex_error_mm", "verdict", "crop_size", "box_size")
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +47,9 @@ def select_people(shards: Sequence[Shard], config: DataConfig) -> tuple[People, 
     Raises InputError if nobody passes, and for damaged or outdated files.
     """
     names: dict[str, int] = {}
-    parts, totals, dropped = [], [], dict.fromkeys(("no image", "not converged", "error", "small box", "other part"), 0)
+    parts: list[np.ndarray] = []
+    totals: list[int] = []
+    dropped: Counter[str] = Counter()
     for number, shard in enumerate(shards):
         columns = read_columns(shard, _FILTERED)
         totals.append(len(columns["dataset"]))
@@ -55,6 +58,7 @@ def select_people(shards: Sequence[Shard], config: DataConfig) -> tuple[People, 
             "no image": columns["crop_size"].reshape(-1, 2).min(1) > 0,
             "not converged": columns["converged"].astype(bool) | config.unconverged,
             "error": columns["vertex_error_mm"] <= config.max_vertex_error_mm,
+            "verdict": _verdict_passes(columns["verdict"], config),
             "small box": columns["box_size"] >= config.smallest_box,
             "other part": _in_part(columns["imgname"], config),
         }
@@ -71,6 +75,12 @@ def select_people(shards: Sequence[Shard], config: DataConfig) -> tuple[People, 
     if not len(people):
         raise InputError(f"none of {sum(totals)} people pass the filters ({reasons})", file=shards[0].tar)
     return people, totals
+
+
+def _verdict_passes(verdicts: np.ndarray, config: DataConfig) -> np.ndarray:
+    """Shards of before there were verdicts have none; their people pass."""
+    passing = {*config.verdicts, None, 0}
+    return np.array([verdict in passing for verdict in verdicts], bool)
 
 
 def _in_part(images: np.ndarray, config: DataConfig) -> np.ndarray:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pipelines.command.devices import one_device
 from pipelines.command.options import Positional, arg, parse_options
 from pipelines.files.body_models import BodyModels
-from schemas import InputError
+from schemas import VERDICTS, InputError
 from train.data.config import DataConfig
 
 if TYPE_CHECKING:
@@ -32,6 +32,10 @@ PCK = (0.05, 0.1)
 
 Estimator = Callable[["Tensor", "Targets"], tuple["Tensor", "Tensor", "Tensor", "Framing"]]
 """(image, targets) -> poses (B, 46), betas (B, 10), cam (B, 3) and the framing that cam is for."""
+
+
+def _everybody() -> DataConfig:
+    return DataConfig(unconverged=True, max_vertex_error_mm=1e9, verdicts=list(VERDICTS))
 
 
 @dataclass
@@ -56,7 +60,7 @@ class EvaluateOptions:
     """processes that read"""
     output: Path | None = None
     """also write the numbers, and every person's, as JSON"""
-    data: DataConfig = field(default_factory=lambda: DataConfig(unconverged=True, max_vertex_error_mm=1e9))
+    data: DataConfig = field(default_factory=_everybody)
 
 
 class Bodies:

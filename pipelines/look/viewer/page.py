@@ -68,11 +68,11 @@ def _floors(clip: Clip, posed: Posed) -> list[float]:
 
 def _panels(clip: Clip, posed: Posed) -> list[dict[str, Any]]:
     """Angles in degrees, in the ground; of separate people one after the other, too."""
-    from fitting.body.kinematics import JOINT_LIMITS
+    from fitting.body.limits import HUMAN_LIMITS
 
     rate = clip.frame_rate or 1.0
     motion = to_ground(clip.skel, clip.poses, posed.joints[:, PELVIS], np.arange(len(clip)), rate, clip.up)
-    degrees, limits = np.degrees(motion.angles), np.degrees(JOINT_LIMITS)
+    degrees, limits = np.degrees(motion.angles), np.degrees(HUMAN_LIMITS)
     found = []
     for panel in angle_panels():
         lines = {"middle" if panel.left is None else "right": degrees[:, panel.right]}

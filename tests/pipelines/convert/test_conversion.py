@@ -40,6 +40,7 @@ class FakeBodies:
         found |= {"stage_vertex_error_mm": np.ones((count, 4)), "stage_cost": np.ones((count, 4))}
         found |= {"iterations": np.full(count, 7), "converged": np.ones(count, bool), "valid": np.ones(count, bool)}
         found |= {"limits_exceeded": np.zeros(count, int), "limits_pressed": np.ones((count, 46), bool)}
+        found |= {"verdict": np.full(count, "good"), "betas_pressed": np.zeros((count, 10), bool)}
         for row in np.flatnonzero(np.isin(poses[:, 0], self.broken)):
             found["betas"][row] = np.nan
         return found

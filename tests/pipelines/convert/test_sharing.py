@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from stand_in_bodies import FIT_S, fit, stand_in
 
-from fitting.body.kinematics import JOINT_LIMITS
+from fitting.body.limits import HUMAN_LIMITS
 from pipelines.build_hmr_skel import main
 from pipelines.convert.bodies import LoadedBodies
 from pipelines.convert.settings import FitSettings
@@ -117,8 +117,8 @@ def alive(pid):
 
 
 def test_real_models_give_what_a_process_of_its_own_gives(tmp_path, model_directory):
-    limits = tuple((0.5 * low, 0.5 * high) for low, high in JOINT_LIMITS.tolist())  # the root has none: infinities
-    settings = FitSettings(str(model_directory), joint_limits=limits)
+    limits = tuple((0.5 * low, 0.5 * high) for low, high in HUMAN_LIMITS.tolist())  # the root has none: infinities
+    settings = FitSettings(str(model_directory), limits=limits)
     rng = np.random.default_rng(0)
     poses, betas = rng.normal(0, 0.2, (5, 72)).astype(np.float32), rng.normal(0, 0.5, (5, 10)).astype(np.float32)
     trans = np.zeros((5, 3), np.float32)

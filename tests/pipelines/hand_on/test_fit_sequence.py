@@ -189,11 +189,11 @@ def test_limits_are_kept_unless_they_do_not_count(tmp_path):
     sequence(tmp_path / "in.npz", 2, poses=poses)
     low, high = np.asarray(HUMAN_LIMITS).T
     outside = {}
-    for limits in ("bounds", "none"):
+    for limits in ("human", "none"):
         assert run(tmp_path / "in.npz", "-o", tmp_path / "out.npz", "--limits", limits) == 0
         angles = read(tmp_path / "out.npz")["poses"]
         outside[limits] = ((angles > high + 1e-4) | (angles < low - 1e-4)).sum()
-    assert outside["bounds"] == 0 < outside["none"]
+    assert outside["human"] == 0 < outside["none"]
 
 
 @pytest.mark.parametrize(
@@ -243,12 +243,12 @@ def test_limits_of_ones_own_and_what_betas_gain(tmp_path, capsys):
     sequence(tmp_path / "in.npz")
     table = tmp_path / "limits.csv"
     table.write_text("coordinate,low,high\nhead_twist,-1,1\n")
-    command = [tmp_path / "in.npz", "-o", tmp_path / "out.npz", "--limits-table", table, "--betas-gain"]
+    command = [tmp_path / "in.npz", "-o", tmp_path / "out.npz", "--limits", table, "--betas-gain"]
     assert run(*command) == 0
     found = read(tmp_path / "out.npz")
     assert np.degrees(np.abs(found["poses"][:, COORDINATE_NAMES.index("head_twist")])).max() <= 1 + 1e-3
     assert "betas_gain_mm" in capsys.readouterr().out
-    assert run(*command[:-1], "--keep-betas") == 0
+    assert run(*command[:-1], "--betas", "keep") == 0
     kept = read(tmp_path / "out.npz")
     assert (kept["betas_change"] == 0).all() and (found["betas_change"] > 0).all()
     farther = kept["vertex_error_mm"] - found["vertex_error_mm"]

@@ -109,9 +109,9 @@ def test_a_run_whose_rows_do_not_add_up_writes_no_manifest(copied):
     (out / "dataset.json").unlink()
     names = ["000000", "000001", "000002"]
     with pytest.raises(InputError, match="rows 0, 2, 4"):
-        write_dataset(out, names, {}, {}, {}, {"aic.npz": range(14)})
+        write_dataset(out, names, {}, {}, {}, {}, {"aic.npz": range(14)})
     with pytest.raises(InputError, match="more than once"):
-        write_dataset(out, [*names, "000001"], {}, {}, {}, {"aic.npz": range(1, 14, 2)})
+        write_dataset(out, [*names, "000001"], {}, {}, {}, {}, {"aic.npz": range(1, 14, 2)})
     assert not (out / "dataset.json").exists() and not (out / "rejects.parquet").exists()
-    manifest = write_dataset(out, names, {}, {}, {}, {"aic.npz": range(1, 14, 2)})
+    manifest = write_dataset(out, names, {}, {}, {}, {}, {"aic.npz": range(1, 14, 2)})
     assert manifest["dataset_errors"]["aic.npz"]["samples"] == manifest["samples"] == 6

@@ -25,7 +25,7 @@ def test_the_record_of_a_run_tells_busy_shares(tmp_path, capsys):
     assert run["busy_share"] == 0.6
     assert (run["worker_s"], run["device_wait_share"], run["image_wait_share"]) == (19.0, 0.1053, 0.1579)
     assert (run["rows_made"], run["rows_kept"], run["shards_kept"]) == (30, 5, 1)
-    manifest = {"rows": 35, "samples": 0, "converged": 0, "rejects": {}, "shards": shards}
+    manifest = {"rows": 35, "samples": 0, "converged": 0, "verdicts": {}, "rejects": {}, "shards": shards}
     (tmp_path / "dataset.json").write_text(json.dumps(manifest))
     print_summary(tmp_path, "out", 10.0)
     assert "60% of the time" in capsys.readouterr().out

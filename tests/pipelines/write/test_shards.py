@@ -204,13 +204,13 @@ def test_a_shard_without_samples_is_a_shard(tmp_path):
     with tarfile.open(tmp_path / "000000.tar") as tar:
         assert tar.getnames() == []
     assert pq.read_table(tmp_path / "000000.parquet").num_rows == 0
-    assert write_dataset(tmp_path, ["000000"], {}, {}, {})["samples"] == 0
+    assert write_dataset(tmp_path, ["000000"], {}, {}, {}, {})["samples"] == 0
 
 
 def test_the_manifest_adds_up_and_rejects_are_one_table(tmp_path):
     write(tmp_path, spec=spec_of("000000"))
     write(tmp_path, spec=spec_of("000001", rows=4), count=4, rejected=[])
-    manifest = write_dataset(tmp_path, ["000001", "000000"], {"crop_size": 384}, {"x": "1"}, {"a.npz": "00"})
+    manifest = write_dataset(tmp_path, ["000001", "000000"], {"crop_size": 384}, {"x": "1"}, {"a.npz": "00"}, {})
     assert manifest == json.loads((tmp_path / "dataset.json").read_text())
     assert (manifest["rows"], manifest["samples"]) == (9, 7)
     assert [shard["shard"] for shard in manifest["shards"]] == ["000000", "000001"]
@@ -226,7 +226,7 @@ def test_the_manifest_adds_up_and_rejects_are_one_table(tmp_path):
 def test_a_new_run_withdraws_the_manifest_and_removes_what_no_plan_has(tmp_path):
     for name in ("000000", "000001", "000002"):
         write(tmp_path, spec=spec_of(name))
-    write_dataset(tmp_path, ["000000", "000001", "000002"], {}, {}, {})
+    write_dataset(tmp_path, ["000000", "000001", "000002"], {}, {}, {}, {})
     (tmp_path / ".000001.tar.tmp-77").write_bytes(b"half")
     (tmp_path / "notes.json").write_text("{}")
     remove_leftovers(tmp_path)
