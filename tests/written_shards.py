@@ -65,7 +65,8 @@ def label_columns(count: int, seed: int = 0, dataset: str = "aic", first_row: in
     columns["iterations"][:] = rng.integers(5, 30, count)
     for name in (*QUANTILE_FIELDS, "stage_vertex_error_mm", "worst_limit_excess", "betas_change"):
         columns[name] = np.abs(columns[name]) * (100 if name.endswith("_mm") else 1)
-    columns["verdict"][:] = "good"
+    if "verdict" in columns:
+        columns["verdict"][:] = "good"
     columns["limits_exceeded"][:] = rng.integers(0, 3, count)
     columns["limits_pressed"][:] = rng.integers(0, 5, count)
     return columns
@@ -110,7 +111,7 @@ def write_stats(folder: Path, name: str, columns: dict, rejects: dict[str, int])
         "rows": len(columns["key"]) + sum(rejects.values()),
         "samples": len(columns["key"]),
         "converged": int(columns["converged"].sum()),
-        "verdicts": dict(Counter(columns["verdict"].tolist())),
+        "verdicts": dict(Counter(columns.get("verdict", np.zeros(0)).tolist())),
         "rejects": rejects,
         "errors": {field: {"mean": float(columns[field].sum(dtype=float)) / people} for field in QUANTILE_FIELDS},
         "stage_errors": {},

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fitting.body.kinematics import JOINT_LIMITS
+from fitting.body.limits import BSM_LIMITS
 from fitting.body.skel import NUM_BETAS
 from fitting.fit.keypoint_descent import Bounds, Found, finish, pelvis_rotation, search
 from fitting.fit.keypoint_layouts import to_44
@@ -217,7 +217,7 @@ def _fit_track(
 
 
 def _bounds(like: Tensor, options: KeypointFitOptions) -> Bounds:
-    limits = JOINT_LIMITS if options.joint_limits is None else options.joint_limits
+    limits = BSM_LIMITS if options.joint_limits is None else options.joint_limits
     return Bounds.of(torch.as_tensor(limits).to(like), options.betas_reach)
 
 

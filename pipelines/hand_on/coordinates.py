@@ -43,7 +43,7 @@ _POSITIVE = {
 }
 """What a positive angle does, seen from zero; of arms, in the T-pose. Names of both sides lack theirs."""
 
-_FORMAT = "{:<20} {:<11} {:<14} {:<10} {:<8} {:<4} {}"
+_FORMAT = "{:<20} {:<11} {:<14} {:<10} {:<8} {:<3} {}"
 
 
 @dataclass
@@ -67,7 +67,7 @@ def coordinate_table() -> str:
     from fitting.body.kinematics import AXIS_OF_SLOT, JOINT_OF_COORDINATE, SLOT_OF_COORDINATE
     from fitting.body.limits import HUMAN_LIMITS
 
-    lines = [_FORMAT.format("coordinate", "joint", "axis", "positive", "zero", "unit", "limits")]
+    lines = [_FORMAT.format("coordinate", "joint", "axis", "positive", "zero", "in", "limits")]
     for c, name in enumerate(COORDINATE_NAMES):
         joint = JOINT_OF_COORDINATE[c]
         axis = AXIS_OF_SLOT[joint, SLOT_OF_COORDINATE[c]]
@@ -101,4 +101,4 @@ def _limits(limits: np.ndarray) -> str:
     if not np.isfinite(limits).all():
         return "none"
     low, high = np.rint(np.degrees(limits)).astype(int)
-    return f"{low} {high}"
+    return f"+-{high}" if low == -high else f"{low} {high}"

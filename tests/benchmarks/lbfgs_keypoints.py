@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fitting.body.kinematics import JOINT_LIMITS
+from fitting.body.limits import BSM_LIMITS
 from train.run.body import KeypointLayer
 
 FOCAL = 5000 / 256
@@ -55,7 +55,7 @@ def plain_fit(layer: KeypointLayer, keypoints: np.ndarray, boxes: np.ndarray) ->
     side = torch.tensor((boxes[:, 2:] - boxes[:, :2]).max(1), dtype=torch.float32)
     given = torch.tensor(keypoints, dtype=torch.float32)
     label, confidence = (given[..., :2] - center[:, None]) / side[:, None, None], given[..., 2]
-    low, high = torch.tensor(np.sort(JOINT_LIMITS[3:], 1), dtype=torch.float32).unbind(1)
+    low, high = torch.tensor(np.sort(BSM_LIMITS[3:], 1), dtype=torch.float32).unbind(1)
     people = len(given)
     cam = torch.tensor([0.0, 0.0, FIRST_DISTANCE]).repeat(people, 1)
     orient, betas = torch.tensor([np.pi, 0.0, 0.0]).repeat(people, 1).float(), torch.zeros(people, 10)

@@ -303,11 +303,16 @@ def test_joint_limits_of_ones_own(tmp_path):
     job += ["--samples-per-shard", "6"]
     assert main(job) == 0
     plain = columns_of(tmp_path / "out")
-    assert np.degrees(plain["poses"][:, knees[0]]).min() < 19 and plain["poses"][:, knees].min() >= 0
+    plain_degrees = np.degrees(plain["poses"][:, knees])
+    assert -15 - 1e-3 <= plain_degrees.min() < 19
+    facts = json.loads((tmp_path / "out" / "dataset.json").read_text())
+    assert facts["joint_limits"]["knee_angle_r"] == [-15, 170] and facts["joint_limits"]["pelvis_tilt"] == [None, None]
+    assert sum(facts["verdicts"].values()) == 12 and facts["verdicts"]["at_limits"] > 0
     # Another table makes other shards.
     assert main([*job, "--limits", str(tmp_path / "limits.csv")]) == 0
     right, left = np.degrees(columns_of(tmp_path / "out")["poses"][:, knees]).T
-    assert right.min() >= 20 - 1e-3 and right.max() <= 25 + 1e-3 and left.min() < -1
+    assert right.min() >= 20 - 1e-3 and right.max() <= 25 + 1e-3 and left.min() < -15.1
+    assert json.loads((tmp_path / "out" / "dataset.json").read_text())["joint_limits"]["knee_angle_r"] == [20, 25]
 
 
 def complaint(arguments, capfd):

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipelines.files.shards import Shard
-from schemas import InputError
+from schemas import Columns, InputError
 from train.data.config import DataConfig
 from train.data.shards import read_columns
 
 log = logging.getLogger(__name__)
 
-_FILTERED = ("dataset", "imgname", "converged", "vertex_error_mm", "verdict", "crop_size", "box_size")
+_FILTERED = ("dataset", "imgname", "converged", "vertex_error_mm", "crop_size", "box_size")
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,14 +51,14 @@ def select_people(shards: Sequence[Shard], config: DataConfig) -> tuple[People, 
     totals: list[int] = []
     dropped: Counter[str] = Counter()
     for number, shard in enumerate(shards):
-        columns = read_columns(shard, _FILTERED)
+        columns = read_columns(shard, _FILTERED, later=("verdict",))
         totals.append(len(columns["dataset"]))
         kept = np.ones(totals[-1], bool)
         checks = {
             "no image": columns["crop_size"].reshape(-1, 2).min(1) > 0,
             "not converged": columns["converged"].astype(bool) | config.unconverged,
             "error": columns["vertex_error_mm"] <= config.max_vertex_error_mm,
-            "verdict": _verdict_passes(columns["verdict"], config),
+            "verdict": _verdict_passes(columns, config),
             "small box": columns["box_size"] >= config.smallest_box,
             "other part": _in_part(columns["imgname"], config),
         }
@@ -77,10 +77,11 @@ def select_people(shards: Sequence[Shard], config: DataConfig) -> tuple[People, 
     return people, totals
 
 
-def _verdict_passes(verdicts: np.ndarray, config: DataConfig) -> np.ndarray:
-    """Shards of before there were verdicts have none; their people pass."""
-    passing = {*config.verdicts, None, 0}
-    return np.array([verdict in passing for verdict in verdicts], bool)
+def _verdict_passes(columns: Columns, config: DataConfig) -> np.ndarray:
+    """Shards from before there were verdicts have none; their people pass."""
+    if "verdict" not in columns:
+        return np.ones(len(columns["dataset"]), bool)
+    return np.isin(columns["verdict"].astype(str), config.verdicts)
 
 
 def _in_part(images: np.ndarray, config: DataConfig) -> np.ndarray:

@@ -71,8 +71,12 @@ def _remote_shards(place: str, copies: Copies | None) -> list[Shard]:
     return [Shard(copies.path(url).with_suffix(""), url) for url in urls]
 
 
-def read_columns(shard: Shard, names: Sequence[str], content: bytes | None = None) -> Columns:
+def read_columns(
+    shard: Shard, names: Sequence[str], content: bytes | None = None, later: Sequence[str] = ()
+) -> Columns:
     """Columns of a shard's Parquet file, or of its `content`, a value for every person.
+
+    Of `later` fields, which older shards lack, those are read that are there.
 
     Raises InputError for other versions, for missing columns and for values that are missing.
     """
@@ -82,7 +86,8 @@ def read_columns(shard: Shard, names: Sequence[str], content: bytes | None = Non
         source = shard.parquet if content is None else io.BytesIO(content)
         with pq.ParquetFile(source, pre_buffer=False) as stored:
             check_schema(stored.schema_arrow, HMR_SKEL, shard.parquet)
-            table = stored.read(columns=list(names), use_threads=False)
+            names = [*names, *(name for name in later if name in stored.schema_arrow.names)]
+            table = stored.read(columns=names, use_threads=False)
         for name in names:
             if name not in table.column_names or table[name].null_count:
                 expected = describe(HMR_SKEL.field(name))

@@ -10,7 +10,7 @@ import torch
 
 from fitting import KeypointBody, KeypointFitOptions, SKELStart, fit_keypoints, load_smpl
 from fitting.body.files import keypoint_arrays
-from fitting.body.kinematics import JOINT_LIMITS
+from fitting.body.limits import BSM_LIMITS
 from fitting.body.mirror import mirror_poses
 from fitting.body.skel import skin
 from fitting.fit.keypoint_descent import recentred
@@ -66,7 +66,7 @@ def crowd(exact) -> Crowd:
     spread = np.linalg.cholesky(np.linalg.inv(prior.precision.numpy()))
     poses = np.zeros((people, 46))
     poses[:, 3:] = np.clip(
-        prior.mean.numpy() + 0.7 * rng.normal(size=(people, 43)) @ spread.T, JOINT_LIMITS[3:, 0], JOINT_LIMITS[3:, 1]
+        prior.mean.numpy() + 0.7 * rng.normal(size=(people, 43)) @ spread.T, BSM_LIMITS[3:, 0], BSM_LIMITS[3:, 1]
     )
     poses[:, 1] = np.pi  # the model's y is up, the camera's down
     poses[:, 2] = np.linspace(0, 2 * np.pi, people, endpoint=False) + rng.normal(size=people) * 0.2
@@ -199,8 +199,8 @@ def test_known_people_are_found_again(body, crowd, found):
     pelvis = again.joints[:, 0].numpy()
     seen = pelvis[:, :2] / pelvis[:, 2:] * FOCAL + MIDDLE
     assert np.linalg.norm(seen - crowd.keypoints[:, PELVIS, :2], axis=1).max() < 0.1 * side.max()
-    assert (found.poses[:, 3:].numpy() >= JOINT_LIMITS[3:, 0] - 1e-5).all()
-    assert (found.poses[:, 3:].numpy() <= JOINT_LIMITS[3:, 1] + 1e-5).all()
+    assert (found.poses[:, 3:].numpy() >= BSM_LIMITS[3:, 0] - 1e-5).all()
+    assert (found.poses[:, 3:].numpy() <= BSM_LIMITS[3:, 1] + 1e-5).all()
 
 
 def test_nobody_depends_on_the_others(body, crowd, found):
@@ -212,9 +212,9 @@ def test_the_mirrored_picture_shows_the_mirrored_person(body, crowd):
     """With limits that are the same on both sides."""
     mirrored = crowd.keypoints[:, MIRRORED_KEYPOINTS].copy()
     mirrored[..., 0] = 2 * MIDDLE[0] - mirrored[..., 0]
-    other_side = np.sort(mirror_poses(torch.from_numpy(JOINT_LIMITS.T.copy())).numpy(), 0).T
+    other_side = np.sort(mirror_poses(torch.from_numpy(BSM_LIMITS.T.copy())).numpy(), 0).T
     limits = np.stack(
-        [np.minimum(JOINT_LIMITS[:, 0], other_side[:, 0]), np.maximum(JOINT_LIMITS[:, 1], other_side[:, 1])], 1
+        [np.minimum(BSM_LIMITS[:, 0], other_side[:, 0]), np.maximum(BSM_LIMITS[:, 1], other_side[:, 1])], 1
     )
     options = KeypointFitOptions(joint_limits=limits)
     here, there = (fit_keypoints(k, FOCAL, MIDDLE, body=body, options=options) for k in (crowd.keypoints, mirrored))
@@ -307,7 +307,7 @@ def test_no_people(body):
 
 
 def test_limits_hold_exactly(body, crowd):
-    limits = JOINT_LIMITS.copy()
+    limits = BSM_LIMITS.copy()
     limits[6] = limits[13] = (0.0, 0.2)
     stiff = fit_keypoints(crowd.keypoints, FOCAL, MIDDLE, body=body, options=KeypointFitOptions(joint_limits=limits))
     knees = stiff.poses[:, [6, 13]]
