@@ -19,7 +19,8 @@ _SETTINGS = (
     "temp_store = file",
     f"cache_size = -{_CACHE_KIB}",
 )
-_COLUMNS = "key BLOB {}, file INTEGER, offset INTEGER, size INTEGER, ext TEXT"
+_COLUMNS = "key BLOB, file INTEGER, offset INTEGER, size INTEGER, ext TEXT"
+_NAMES = "key, file, offset, size, ext"
 _AT_A_TIME = 500
 
 
@@ -34,7 +35,7 @@ class Entry(NamedTuple):
 
 
 class ImageIndex:
-    """Entries by key. Of several with one key the first that was added counts."""
+    """Entries by key, in the order in which they were added."""
 
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="hmr-skel-index-")
@@ -43,13 +44,15 @@ class ImageIndex:
             for setting in _SETTINGS:
                 self._db.execute(f"PRAGMA {setting}")
             self._db.create_function("base_name", 1, _base_name, deterministic=True)
-            self._db.execute(f"CREATE TABLE added ({_COLUMNS.format('')})")
-            self._db.execute(f"CREATE TABLE images ({_COLUMNS.format('PRIMARY KEY')}) WITHOUT ROWID")
+            self._db.execute(f"CREATE TABLE added ({_COLUMNS})")
+            self._db.execute(
+                f"CREATE TABLE images ({_COLUMNS}, number INTEGER, PRIMARY KEY (key, number)) WITHOUT ROWID"
+            )
 
     def __len__(self) -> int:
         """How many different keys there are."""
         with self._problems():
-            return self._db.execute("SELECT count(*) FROM images").fetchone()[0]
+            return self._db.execute("SELECT count(DISTINCT key) FROM images").fetchone()[0]
 
     def add(self, entries: Iterable[Entry]) -> int:
         """Returns how many there were. They are found after `arrange`."""
@@ -64,27 +67,31 @@ class ImageIndex:
     def arrange(self) -> None:
         """Put what was added in order, all at once: that is what makes it fast."""
         with self._problems():
-            self._db.execute("INSERT OR IGNORE INTO images SELECT * FROM added ORDER BY key, rowid")
+            (before,) = self._db.execute("SELECT coalesce(max(number), 0) FROM images").fetchone()
+            order = "SELECT *, rowid + ? FROM added ORDER BY key, rowid"
+            self._db.execute(f"INSERT INTO images {order}", (before,))
             self._db.execute("DELETE FROM added")
 
-    def get(self, keys: Iterable[str]) -> dict[str, Entry]:
+    def get(self, keys: Iterable[str]) -> dict[str, list[Entry]]:
         """The entries of those keys that there are."""
-        wanted = [_bytes(key) for key in keys]
-        found = {}
+        wanted = list(dict.fromkeys(_bytes(key) for key in keys))
+        found: dict[str, list[Entry]] = {}
         with self._problems():
             for first in range(0, len(wanted), _AT_A_TIME):
                 part = wanted[first : first + _AT_A_TIME]
-                question = f"SELECT * FROM images WHERE key IN ({','.join('?' * len(part))})"
+                question = f"SELECT {_NAMES} FROM images WHERE key IN ({','.join('?' * len(part))})"
                 for row in self._db.execute(question, part):
                     entry = _entry(row)
-                    found[entry.key] = entry
+                    found.setdefault(entry.key, []).append(entry)
         return found
 
     def with_base_name(self, base: str) -> Iterator[Entry]:
         """Entries whose key ends with `/base` or is it."""
         with self._problems():
             self._db.execute("CREATE INDEX IF NOT EXISTS by_base ON images (base_name(key))")
-            yield from map(_entry, self._db.execute("SELECT * FROM images WHERE base_name(key) = ?", (_bytes(base),)))
+            yield from map(
+                _entry, self._db.execute(f"SELECT {_NAMES} FROM images WHERE base_name(key) = ?", (_bytes(base),))
+            )
 
     @contextmanager
     def _problems(self) -> Iterator[None]:

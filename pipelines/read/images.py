@@ -12,6 +12,7 @@ import os
 import posixpath
 import re
 import stat
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -96,6 +97,12 @@ QUIRKS = (
 """Rules by data set (a pattern that the data set's name begins with)."""
 
 
+def normal_name(name: str) -> str:
+    """One spelling of a relative path: forward slashes, no `./`, no `//`, composed Unicode (NFC)."""
+    parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
+    return ("/" if name.startswith(("/", "\\")) else "") + unicodedata.normalize("NFC", "/".join(parts))
+
+
 def without_extension(name: str) -> str:
     """The name without .jpg, .jpeg or .png; other dots belong to it."""
     bare, dot, extension = name.rpartition(".")
@@ -119,10 +126,12 @@ def open_images(where: str) -> ImageSource | None:
         return None
     folder = place(where)
     if folder.is_dir():
+        files = UrlFolderImages(str(folder)) if is_url(where) else FolderImages(where)
         tars = _tars_below(folder)
-        if tars:
-            return TarImages.scan(tars, where)
-        return UrlFolderImages(str(folder)) if is_url(where) else FolderImages(where)
+        in_tars = TarImages.scan(tars, where) if tars else None
+        if in_tars is None or not len(in_tars.index):
+            return files
+        return TarsAndFiles(in_tars.root, in_tars, files)
     tars = find(where)
     if not tars:
         raise InputError("no such file or folder", file=where, expected="a folder, image tars, or none")
@@ -131,7 +140,10 @@ def open_images(where: str) -> ImageSource | None:
             raise InputError(
                 "not a .tar file", file=path, expected="an uncompressed .tar, so that it can be read by range"
             )
-    return TarImages.scan(tars, _common_folder(tars))
+    images = TarImages.scan(tars, _common_folder(tars))
+    if not len(images.index):
+        raise InputError("no image in the tars", file=tars[0], expected="members KEY.jpg, KEY.jpeg or KEY.png")
+    return images
 
 
 def read_image(root: str, ref: ImageRef) -> bytes:
@@ -171,47 +183,70 @@ class TarImages:
             root = os.path.abspath(root)
             images = cls(root, [os.path.relpath(os.path.abspath(path), root) for path in tars])
         members = sum(images.index.add(_members(number, path)) for number, path in enumerate(tars))
-        if not members:
-            raise InputError("no image in the tars", file=tars[0], expected="members KEY.jpg, KEY.jpeg or KEY.png")
         images.index.arrange()
-        if log.isEnabledFor(logging.INFO):
-            known = len(images.index)
-            log.info("%d images in %d tars; %d whose name came before are not used", known, len(tars), members - known)
+        log.info("%d images in %d tars", members, len(tars))
         return images
 
     def find_all(self, dataset: str, names: Iterable[str]) -> dict[str, ImageRef | str]:
-        keys = {name: without_extension(name) for name in names}
+        spelled = {name: normal_name(name) for name in names}
+        keys = {name: without_extension(normal) for name, normal in spelled.items()}
         entries = self.index.get(keys.values())
-        found = {name: entries.get(key) for name, key in keys.items()}
+        found = {name: entries.get(key, []) for name, key in keys.items()}
         quirk = quirk_of(dataset)
         if quirk is not None:
-            rewritten = {name: quirk.rewrite(keys[name]) for name, entry in found.items() if entry is None}
+            rewritten = {name: quirk.rewrite(keys[name]) for name, there in found.items() if not there}
             if quirk.by_base_name:
-                found |= {name: self._only_one(dataset, base) for name, base in rewritten.items()}
+                found |= {name: self._of_base_name(dataset, base) for name, base in rewritten.items()}
             else:
                 entries = self.index.get(rewritten.values())
-                found |= {name: entries.get(key) for name, key in rewritten.items()}
-        absent = f"not in the {len(self.tars)} image tars"
-        return {name: self._ref(entry) if entry else absent for name, entry in found.items()}
+                found |= {name: entries.get(key, []) for name, key in rewritten.items()}
+        return {name: self._choose(there, spelled[name][len(keys[name]) :]) for name, there in found.items()}
 
     def find(self, dataset: str, imgname: str) -> ImageRef | str:
         return self.find_all(dataset, [imgname])[imgname]
 
-    def _ref(self, entry: Entry) -> ImageRef:
-        return ImageRef(self.tars[entry.file], entry.offset, entry.size, entry.key + entry.extension)
+    def _choose(self, entries: list[Entry], extension: str) -> ImageRef | str:
+        """Of images whose names differ in the extension the one that the label names; equal ones count as one."""
+        exact = [entry for entry in entries if entry.extension.lower() == extension.lower()]
+        entries = exact or entries
+        if not entries:
+            return f"not in the {len(self.tars)} image tars"
+        refs = [ImageRef(self.tars[e.file], e.offset, e.size, e.key + e.extension) for e in entries]
+        if len(refs) > 1 and not self._equal(refs):
+            return f"several different images have this name: {', '.join(ref.label for ref in refs)}"
+        return refs[0]
 
-    def _only_one(self, dataset: str, base: str) -> Entry | None:
-        """The image of this base name; of several (in several data sets) the one whose tar or folder names ours."""
-        first = mine = None
-        several = False
-        for entry in self.index.with_base_name(base):
-            several = first is not None
-            first = first or entry
-            if dataset.lower() in f"{self.tars[entry.file]}/{entry.key}".lower():
-                if mine is not None:
-                    return None
-                mine = entry
-        return mine if several else first
+    def _equal(self, refs: list[ImageRef]) -> bool:
+        if len({ref.size for ref in refs}) > 1:
+            return False
+        first = read_image(self.root, refs[0])
+        return all(read_image(self.root, ref) == first for ref in refs[1:])
+
+    def _of_base_name(self, dataset: str, base: str) -> list[Entry]:
+        """The images of this base name; of several keys (in several data sets) those whose tar or folder names ours."""
+        entries = list(self.index.with_base_name(base))
+        if len({entry.key for entry in entries}) < 2:
+            return entries
+        mine = [e for e in entries if dataset.lower() in f"{self.tars[e.file]}/{e.key}".lower()]
+        return mine if len({entry.key for entry in mine}) == 1 else []
+
+
+@dataclass
+class TarsAndFiles:
+    """A folder that holds image tars and images: what is not in the tars is looked for among the files."""
+
+    root: str
+    tars: TarImages
+    files: FolderImages
+
+    def find_all(self, dataset: str, names: Iterable[str]) -> dict[str, ImageRef | str]:
+        found = self.tars.find_all(dataset, names)
+        absent = [name for name, ref in found.items() if isinstance(ref, str) and ref.startswith("not in")]
+        there = self.files.find_all(dataset, absent)
+        return found | {name: ref for name, ref in there.items() if isinstance(ref, ImageRef)}
+
+    def find(self, dataset: str, imgname: str) -> ImageRef | str:
+        return self.find_all(dataset, [imgname])[imgname]
 
 
 def _members(number: int, path: str) -> Iterator[Entry]:
@@ -224,7 +259,7 @@ def _members(number: int, path: str) -> Iterator[Entry]:
             bare = without_extension(member.name)
             if bare == member.name:
                 continue
-            key = bare.removeprefix("./")
+            key = normal_name(bare)
             if _is_safe(key):
                 images += 1
                 yield Entry(key, number, member.offset, member.size, member.name[len(bare) :])
@@ -259,13 +294,13 @@ class FolderImages:
     def find(self, dataset: str, imgname: str) -> ImageRef | str:
         if not _is_safe(imgname):
             return "the name leads out of the image folder"
+        spelled = normal_name(imgname)
+        names = [spelled]
         quirk = quirk_of(dataset)
-        names = [imgname]
-        if quirk is not None and quirk.rewrite(without_extension(imgname)) != without_extension(imgname):
-            names.append(quirk.rewrite(without_extension(imgname)))
+        if quirk is not None and quirk.rewrite(without_extension(spelled)) != without_extension(spelled):
+            names.append(quirk.rewrite(without_extension(spelled)))
         for name in names:
-            bare = without_extension(name) == name
-            for path in [name] + [name + extension for extension in EXTENSIONS if bare]:
+            for path in _spellings(name):
                 found = self._file(path)
                 if found is not None:
                     return found
@@ -312,7 +347,16 @@ class UrlFolderImages(FolderImages):
             self.index.add([Entry(listed, 0, 0, 0, ""), *(Entry(folder + slash + n, 0, 0, s, "") for n, s in files)])
             self.index.arrange()
         found = self.index.get([name]).get(name)
-        return None if found is None else ImageRef(name, 0, found.size)
+        return None if found is None else ImageRef(name, 0, found[0].size)
+
+
+def _spellings(name: str) -> Iterator[str]:
+    """File names that a label may mean, the likeliest first: other cases of the extension, decomposed Unicode."""
+    bare = without_extension(name)
+    own = name[len(bare) :]
+    extensions = [own, own.lower(), own.upper()] if own else ["", *EXTENSIONS, *(e.upper() for e in EXTENSIONS)]
+    for form in dict.fromkeys((bare, unicodedata.normalize("NFD", bare))):
+        yield from (form + extension for extension in dict.fromkeys(extensions))
 
 
 @lru_cache(maxsize=4096)
@@ -328,6 +372,9 @@ def _is_safe(name: str) -> bool:
 
 def _tars_below(folder: Path | UrlPath) -> list[str]:
     found = (path for depth in range(_TAR_DEPTH) for path in folder.glob("*/" * depth + "*.tar"))
+    packed = [path for pattern in ("*.tar.gz", "*.tgz", "*.zip") for path in folder.glob(pattern)]
+    if packed:
+        log.warning("%s: %d packed files such as %s are not read; unpack them", folder, len(packed), packed[0].name)
     return sorted(str(path) for path in found if is_url(path) or path.is_file())
 
 

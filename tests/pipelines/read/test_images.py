@@ -95,11 +95,71 @@ def test_a_base_name_in_two_data_sets_is_taken_from_the_right_one_or_not_at_all(
     assert isinstance(images.find("coco", "images/7.jpg"), str)
 
 
-def test_the_first_of_repeated_names_counts(tmp_path):
-    write_tar(tmp_path / "a.tar", [("k.jpg", b"first"), ("k.png", b"second")])
-    write_tar(tmp_path / "b.tar", [("k.jpg", b"third")])
+def test_a_name_that_several_different_images_have_is_none_of_them(tmp_path):
+    write_tar(tmp_path / "a.tar", [("k.jpg", b"first"), ("m.jpg", b"equal")])
+    write_tar(tmp_path / "b.tar", [("k.jpg", b"third"), ("m.jpg", b"equal"), ("n.jpg", b"n")])
     images = open_images(str(tmp_path))
-    assert read_image(images.root, images.find("x", "k.jpg")) == b"first"
+    problem = images.find("x", "k.jpg")
+    assert problem == "several different images have this name: a.tar:k.jpg, b.tar:k.jpg"
+    assert read_image(images.root, images.find("x", "m.jpg")) == b"equal"
+    assert read_image(images.root, images.find("x", "n.jpg")) == b"n"
+
+
+def test_the_extension_of_the_label_comes_before_another(tmp_path):
+    write_tar(tmp_path / "a.tar", [("same.jpg", b"jpg"), ("same.png", b"png"), ("other.png", b"other")])
+    images = open_images(str(tmp_path))
+    assert read_image(images.root, images.find("x", "same.png")) == b"png"
+    assert read_image(images.root, images.find("x", "same.JPG")) == b"jpg"
+    assert read_image(images.root, images.find("x", "other.jpg")) == b"other"
+    assert "several different images" in images.find("x", "same")
+
+
+SPELLINGS = ("sub/win.jpg", "sub\\win.jpg", "./sub/win.jpg", "sub//win.jpg", "sub/./win.jpg", "sub/win.JPG")
+
+
+@pytest.mark.parametrize("kind", ["tar", "folder"])
+@pytest.mark.parametrize("spelling", SPELLINGS)
+@pytest.mark.parametrize("stored", ["sub/win.jpg", "sub/win.JPG"])
+def test_one_normal_form_of_names(tmp_path, kind, spelling, stored):
+    if kind == "tar":
+        write_tar(tmp_path / "a.tar", [("./" + stored, b"yes"), ("sub/win2.jpg", b"no")])
+    else:
+        (tmp_path / "sub").mkdir()
+        (tmp_path / stored).write_bytes(b"yes")
+        (tmp_path / "sub" / "win2.jpg").write_bytes(b"no")
+    images = open_images(str(tmp_path))
+    assert read_image(images.root, images.find("x", spelling)) == b"yes"
+
+
+@pytest.mark.parametrize("kind", ["tar", "folder"])
+def test_composed_and_decomposed_letters_are_the_same(tmp_path, kind):
+    stored, asked = "cafe\u0301.jpg", "caf\u00e9.jpg"
+    for there, name in ((stored, asked), (asked, stored)):
+        place = tmp_path / f"{len(there)}"
+        place.mkdir()
+        if kind == "tar":
+            write_tar(place / "a.tar", [(there, b"yes")])
+        else:
+            (place / there).write_bytes(b"yes")
+        images = open_images(str(place))
+        assert read_image(images.root, images.find("x", name)) == b"yes"
+
+
+def test_a_tar_among_images_does_not_hide_them(tmp_path, caplog):
+    write_tar(tmp_path / "thumbs.tar", [("in_tar.jpg", b"tar")])
+    (tmp_path / "plain.jpg").write_bytes(b"plain")
+    (tmp_path / "more.tar.gz").write_bytes(b"packed")
+    images = open_images(str(tmp_path))
+    assert read_image(images.root, images.find("x", "plain.jpg")) == b"plain"
+    assert read_image(images.root, images.find("x", "in_tar.jpg")) == b"tar"
+    assert images.find("x", "none.jpg") == "not in the 1 image tars"
+    assert "1 packed files such as more.tar.gz are not read" in caplog.text
+
+
+def test_a_tar_without_images_is_no_source(tmp_path):
+    write_tar(tmp_path / "labels.tar", [("text.txt", b"")])
+    (tmp_path / "plain.jpg").write_bytes(b"plain")
+    assert isinstance(open_images(str(tmp_path)), FolderImages)
 
 
 @pytest.mark.parametrize("cut", ["header", "data", "boundary"])
@@ -135,7 +195,7 @@ def test_links_and_unsafe_names_in_tars_are_refused(tmp_path, caplog):
     extra = [link("l1.jpg", tarfile.SYMTYPE, "/etc/passwd"), link("l2.jpg", tarfile.LNKTYPE, "k.jpg")]
     write_tar(tmp_path / "a.tar", [("/abs.jpg", b"a"), ("x/../../up.jpg", b"b"), ("k.jpg", b"c")], extra=extra)
     images = open_images(str(tmp_path))
-    assert len(images.index) == 1 and images.find("x", "k.jpg").size == 1
+    assert len(images.tars.index) == 1 and images.find("x", "k.jpg").size == 1
     assert "refused 2 links and 2 names" in caplog.text
 
 
