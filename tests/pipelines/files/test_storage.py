@@ -83,7 +83,7 @@ def local_content(output):
 
 
 def repeatable(content):
-    """All that must repeat but what names the place: run.json tells what one run took, the report when it was written, options where the input was."""
+    """All that must repeat: run.json and the report tell of one run, options where the input was."""
     found = {name: data for name, data in content.items() if name not in ("run.json", "options.yaml", "report.html")}
     manifest = json.loads(found.pop("dataset.json"))
     manifest["options"] = {k: v for k, v in manifest["options"].items() if k not in ("annotations", "images")}
