@@ -6,9 +6,9 @@ compare SKEL's skin with the SMPL mesh.
 
 The mirrored person is the one that the image shows when it is flipped left-right: pixel column j of an image W px wide
 goes to W - 1 - j, a point x to W - x. In the camera's frame this is x -> -x, and in the camera matrix cx -> W - cx
-(skew, where there is some, changes its sign); focal lengths, betas and y, z of everything stay. Mirrored angles can lie
-beyond the few joint limits that differ between the sides. Of the other fields, with S the width of the stored image and
-[a, 0, b] the first row of `crop_affine`:
+(skew, where there is some, changes its sign); focal lengths, betas and y, z of everything stay. Mirrored angles keep
+the human joint limits, which are the same for both sides; other tables' need not be. Of the other fields, with S the
+width of the stored image and [a, 0, b] the first row of `crop_affine`:
 
     box_center      x -> W - x
     crop_affine     b -> S - a W - b           (the stored image is flipped like the full one)

@@ -227,7 +227,9 @@ def _warn_of_units(fit: Columns, path: Path) -> None:
     ):
         if count := int(looks(torch.from_numpy(np.asarray(fit[what], np.float32)))[fit["valid"]].sum()):
             name = what.removeprefix("smpl_")
-            log.warning("%s: %s of %d rows look like %s; %s are expected", path, name, count, wrong, right)
+            log.warning(
+                "%s: %s of %d of %d rows look like %s; %s are expected", path, name, count, len(fit[what]), wrong, right
+            )
 
 
 def show_fit(fit: Columns, start: int, seconds: float, output: Path, out: Console) -> None:

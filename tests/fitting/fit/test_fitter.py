@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from fitting import SKEL, FitOptions, SKELFitter
+from fitting.anatomy import COORDINATE_NAMES
 from fitting.body.limits import BSM_LIMITS, HUMAN_LIMITS
 from fitting.fit.root import root_angles, root_translation
 from fitting.fit.transfer import shape_transfer
@@ -183,6 +184,25 @@ def test_progress_counts_everybody(fitter, people):
 def test_empty_input_gives_an_empty_fit(fitter):
     fit = fitter.fit(torch.zeros(0, 72), torch.zeros(0, 10), torch.zeros(0, 3))
     assert all(len(getattr(fit, f.name)) == 0 for f in dataclasses.fields(fit))
+
+
+def test_the_shape_of_a_real_motion_stays_the_persons(fitter, demo_skel, shared):
+    """Frames fitted one by one: betas and limbs vary as the source's do, and no scapula is at a limit."""
+    with np.load(shared / "real" / "running_smpl.npz") as data:
+        betas = torch.as_tensor(data["betas"], dtype=torch.float32)
+        fit = fitter.fit(data["poses"], betas, data["trans"])
+
+    def varies(betas):
+        joints = demo_skel.rest_joints(betas)
+        return torch.stack([(joints[:, a] - joints[:, b]).norm(dim=1).std() for a, b in ((1, 2), (2, 3))])
+
+    transferred = fitter.transfer(betas)[0]
+    assert fit.betas.std(0).mean() <= 1.3 * betas.std(0).mean()
+    assert (varies(fit.betas) <= 1.002 * varies(transferred)).all()
+    scapulae = [c for c, name in enumerate(COORDINATE_NAMES) if "scapula" in name]
+    assert fit.limits_pressed[:, scapulae].any(1).float().mean() < 0.05
+    assert set(fit.numpy()["verdict"]) == {"good"}
+    assert fit.vertex_error_mm.mean() < 9.18 * 1.03  # what limits and shape of the BSM table's time left
 
 
 def test_real_motion_converges(fitter, shared):

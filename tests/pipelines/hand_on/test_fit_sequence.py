@@ -233,6 +233,19 @@ def test_complaints(tmp_path, capsys, changes, arguments, complaint):
     assert [path.name for path in tmp_path.iterdir()] == ["in.npz"]
 
 
+def test_degrees_are_named_and_radians_pass_without_a_word(tmp_path, caplog, capsys):
+    poses = np.random.default_rng(0).normal(0, 0.1, (3, 72))
+    sequence(tmp_path / "radians.npz", 3, poses=poses)
+    sequence(tmp_path / "degrees.npz", 3, poses=np.degrees(poses))
+    assert run(tmp_path / "radians.npz", "-o", tmp_path / "out.npz") == 0
+    assert not caplog.records and read(tmp_path / "out.npz")["verdict"].tolist() == ["good"] * 3
+    capsys.readouterr()
+    assert run(tmp_path / "degrees.npz", "-o", tmp_path / "out.npz") == 0
+    assert "poses of 3 of 3 rows look like degrees; radians are expected" in caplog.text
+    assert read(tmp_path / "out.npz")["verdict"].tolist() == ["doubtful_source"] * 3
+    assert "doubtful_source" in capsys.readouterr().out
+
+
 def test_a_failed_write_leaves_nothing_behind(tmp_path):
     with pytest.raises(RuntimeError), fit_sequence._replacing(tmp_path / "out.npz"):
         raise RuntimeError("interrupted")

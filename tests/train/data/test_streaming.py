@@ -216,6 +216,8 @@ def test_filters(folder):
     with pytest.raises(InputError, match="19 error"):
         make(folder, max_vertex_error_mm=4.0)
     assert len(make(folder, limit=6).people) == 6
+    with pytest.raises(InputError, match="19 verdict"):
+        make(folder, verdicts=["far"])
     parts = {part: set(keys(make(folder, part=part, held_out=0.4))) for part in ("training", "held-out")}
     assert not parts["training"] & parts["held-out"]
     assert parts["training"] | parts["held-out"] == set(keys(make(folder)))
