@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from fitting.fit.keypoint_points import KeypointBody
     from fitting.fit.options import FitOptions
     from fitting.fit.result import SKELFit
+    from fitting.fit.sequence import SequenceOptions
 
 _HOME = {
     "SKEL": "fitting.body.skel",
@@ -22,6 +23,7 @@ _HOME = {
     "KeypointFit": "fitting.fit.keypoint_fit",
     "KeypointFitOptions": "fitting.fit.keypoint_fit",
     "SKELStart": "fitting.fit.keypoint_fit",
+    "SequenceOptions": "fitting.fit.sequence",
     "FitOptions": "fitting.fit.options",
     "read_limits": "fitting.body.limits",
 }
@@ -35,6 +37,7 @@ __all__ = [
     "SKELFit",
     "SKELFitter",
     "SKELStart",
+    "SequenceOptions",
     "fit_keypoints",
     "load_smpl",
     "read_limits",

@@ -6,6 +6,7 @@ the four arrays `KEY_data`, `KEY_row`, `KEY_col` and `KEY_shape`.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
@@ -76,17 +77,17 @@ def keypoint_arrays(path_or_dir: str | PathLike[str], vertices: int) -> dict[str
         found = {name: (DEMO, array) for name, array in demo_body.keypoint_arrays().items()}
     else:
         given = Path(path_or_dir)
-        places = _places(given.parent if given.is_file() else given)
+        folders = _places(given.parent if given.is_file() else given)
         found = {}
         for name in KEYPOINT_REGRESSORS:
-            path = _first_file(places, [f"{name}{ending}" for ending in (".pkl", ".npz", ".npy")])
+            path = first_file(folders, [f"{name}{ending}" for ending in (".pkl", ".npz", ".npy")])
             if path is not None:
                 found[name] = (path, _read_single(path, name))
     regressors = {}
     for name, points in KEYPOINT_REGRESSORS.items():
         if name in found:
             source, value = found[name]
-            regressors[name] = _float_array(value, name, source, (points, vertices))
+            regressors[name] = float_array(value, name, source, (points, vertices))
     return regressors
 
 
@@ -106,27 +107,27 @@ def find_model_file(path_or_dir: str | PathLike[str], kind: Literal["smpl", "ske
     names = [f"{stem}.pkl", f"{stem}.npz"]
     if not given.is_dir():
         raise InputError("no such file or directory", file=given, expected=f"{names[0]} or a directory that holds it")
-    places = _places(given)
-    path = _first_file(places, names)
+    folders = _places(given)
+    path = first_file(folders, names)
     if path is None:
-        there = sorted(str(p.relative_to(given)) for place in places for p in place.iterdir() if p.is_file())
+        there = sorted(str(p.relative_to(given)) for folder in folders for p in folder.iterdir() if p.is_file())
         shown = ", ".join(there[:12]) + (", ..." if len(there) > 12 else "")
         problem = f"no {kind.upper()} body model in this directory; it holds {shown or 'no files'}"
         raise InputError(problem, file=given, expected=f"{' or '.join(names)}, there or in {kind}/")
     return path
 
 
-def read_model_file(path: str | PathLike[str]) -> dict[str, Any]:
-    """All keys of a `.pkl` or `.npz` body-model file as dense numpy arrays and plain Python values.
+def read_model_file(path: str | PathLike[str], keys: Collection[str] | None = None) -> dict[str, Any]:
+    """A `.pkl` or `.npz` body-model file as dense numpy arrays and plain Python values: all keys, or some of them.
 
     A chumpy expression whose value cannot be told from its state becomes an `Unrecoverable`. Raises InputError for a
     file that cannot be read or refers to a class other than those of the module's docstring.
     """
     path = Path(path)
-    values = _read_npz(path) if path.suffix.lower() == ".npz" else read_pickle(path)
+    values = _read_npz(path, keys) if path.suffix.lower() == ".npz" else read_pickle(path)
     if not isinstance(values, dict):
         raise InputError(f"holds a {type(values).__name__}", file=path, expected="a dictionary of a body model")
-    return {str(key): value for key, value in values.items()}
+    return {str(key): value for key, value in values.items() if keys is None or str(key) in keys}
 
 
 def check_arrays(values: dict[str, Any], kind: Literal["smpl", "skel"], file: str | PathLike[str]) -> dict[str, Any]:
@@ -136,7 +137,7 @@ def check_arrays(values: dict[str, Any], kind: Literal["smpl", "skel"], file: st
     """
     checked = dict(values)
     if kind == "skel":
-        version = _text(_required(values, "version", file))
+        version = _text(required(values, "version", file))
         if version != SKEL_VERSION:
             raise InputError(f"SKEL version {version!r}", file=file, field="version", expected=repr(SKEL_VERSION))
         checked["version"] = version
@@ -145,15 +146,15 @@ def check_arrays(values: dict[str, Any], kind: Literal["smpl", "skel"], file: st
         template, faces, table = "v_template", "f", "kintree_table"
 
     def floats(key: str, *shape: int | str) -> None:
-        checked[key] = _float_array(_required(values, key, file), key, file, shape)
+        checked[key] = float_array(required(values, key, file), key, file, shape)
 
     floats(template, "V", 3)
     count = len(checked[template])
     floats("shapedirs", count, 3, f">={BETAS}")
     floats("posedirs", count, 3, POSE_FEATURES)
     floats("J_regressor", JOINTS, count)
-    checked[faces] = _indices(_required(values, faces, file), faces, file, count, columns=3)
-    checked["parents"] = _parents(_required(values, table, file), table, file)
+    checked[faces] = _indices(required(values, faces, file), faces, file, count, columns=3)
+    checked["parents"] = _parents(required(values, table, file), table, file)
     checked[table] = np.stack([checked["parents"], np.arange(JOINTS)])
     if kind == "smpl":
         floats("weights", count, JOINTS)
@@ -167,7 +168,7 @@ def check_arrays(values: dict[str, Any], kind: Literal["smpl", "skel"], file: st
     floats("skel_template_v", "N", 3)
     bones = len(checked["skel_template_v"])
     checked["skel_template_f"] = _indices(
-        _required(values, "skel_template_f", file), "skel_template_f", file, bones, columns=3
+        required(values, "skel_template_f", file), "skel_template_f", file, bones, columns=3
     )
     floats("J_regressor_osim", JOINTS, count)
     floats("skin_weights", count, JOINTS)
@@ -194,13 +195,14 @@ def check_arrays(values: dict[str, Any], kind: Literal["smpl", "skel"], file: st
 # ---------------------------------------------------------------------------------------------------- npz, npy
 
 
-def _read_npz(path: Path) -> dict[str, Any]:
+def _read_npz(path: Path, keys: Collection[str] | None = None) -> dict[str, Any]:
     values: dict[str, Any] = {}
     key = None
     try:
         with np.load(path, allow_pickle=False) as archive:
             for key in archive.files:
-                values[key] = archive[key]
+                if keys is None or key in keys:
+                    values[key] = archive[key]
         for key in [k.removesuffix("_shape") for k in values if k.endswith("_shape") and f"{k[:-6]}_row" in values]:
             data, row, column, shape = (values.pop(f"{key}_{part}") for part in ("data", "row", "col", "shape"))
             values[key] = scatter(data, row, column, *(int(n) for n in shape))
@@ -243,16 +245,17 @@ def _places(directory: Path) -> list[Path]:
     return [directory, *inner]
 
 
-def _first_file(places: list[Path], names: list[str]) -> Path | None:
+def first_file(folders: list[Path], names: list[str]) -> Path | None:
+    """The first of some file names, in whatever case, in the first folder that has it."""
     for name in names:
-        for place in places:
-            for path in sorted(place.iterdir()):
+        for folder in folders:
+            for path in sorted(folder.iterdir()):
                 if path.name.lower() == name.lower() and path.is_file():
                     return path
     return None
 
 
-def _required(values: dict[str, Any], key: str, file: str | PathLike[str]) -> Any:
+def required(values: dict[str, Any], key: str, file: str | PathLike[str]) -> Any:
     if key not in values:
         raise InputError("the key is missing", file=file, field=key, expected=f"one of the keys {', '.join(values)}")
     return values[key]
@@ -262,7 +265,7 @@ def _text(value: Any) -> str:
     return value.decode("latin1") if isinstance(value, bytes) else str(value)
 
 
-def _float_array(value: Any, key: str, file: str | PathLike[str], shape: tuple[int | str, ...]) -> np.ndarray:
+def float_array(value: Any, key: str, file: str | PathLike[str], shape: tuple[int | str, ...]) -> np.ndarray:
     """`value` as float64; a size in `shape` is exact, ">=n" or a letter for any size but zero."""
     wanted = f"shape ({', '.join(str(size) for size in shape)})"
     if isinstance(value, Unrecoverable):
@@ -322,8 +325,11 @@ __all__ = [
     "Unrecoverable",
     "check_arrays",
     "find_model_file",
+    "first_file",
+    "float_array",
     "keypoint_arrays",
     "read_model_file",
+    "required",
     "skel_arrays",
     "smpl_arrays",
 ]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,15 +18,18 @@ from fitting.anatomy import HUMERUS_L, HUMERUS_R, SCAPULA_L, SCAPULA_R
 from fitting.body.kinematics import LOWER_BODY_COORDINATES, UPPER_BODY_COORDINATES
 from fitting.body.limits import HUMAN_LIMITS, read_limits
 from fitting.body.skel import SKEL
+from fitting.fit.batches import filled, spread
 from fitting.fit.linearisation import subtree_matrix
-from fitting.fit.objective import BODY_COORDINATES, Problem, Region
+from fitting.fit.mesh_targets import MeshTargets, check_topology
+from fitting.fit.objective import BODY_COORDINATES, Problem, Region, take
 from fitting.fit.options import BETAS_PRIORS, FitOptions
 from fitting.fit.points import Moments, Points
+from fitting.fit.registration import Registrar
 from fitting.fit.result import SKELFit, describe
 from fitting.fit.root import root_angles, root_translation
-from fitting.fit.sequence import SequenceOptions, sequence_outcome, solve_sequence
+from fitting.fit.sequence import ProblemOf, SequenceOptions, fit_together
 from fitting.fit.shape_prior import shape_prior
-from fitting.fit.solver import LEAST_PEOPLE, SolverOptions
+from fitting.fit.solver import SolverOptions
 from fitting.fit.stages import Plan, run_stages
 from fitting.fit.start import start_poses
 from fitting.fit.target import SMPLTarget, global_rotations
@@ -42,21 +45,6 @@ _PEOPLE_ON_CPU = 256
 
 _BYTES_PER_POINT = 4 * 64
 """Working memory per point and person: about 40 floats are counted for the whole body's iteration, the rest is room."""
-
-
-_Item = TypeVar("_Item")
-
-
-def _spread(
-    work: Callable[[int], _Item], items: Iterable[int], device: torch.device, threads: int | None
-) -> Iterator[_Item]:
-    """Results in order: on a CPU from threads of one core each, elsewhere one after the other."""
-    if device.type != "cpu":
-        yield from map(work, items)
-        return
-    threads = threads or torch.get_num_threads()
-    with ThreadPoolExecutor(threads, "fit", initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        yield from pool.map(work, items)
 
 
 @dataclass
@@ -111,6 +99,10 @@ class SKELFitter:
             second_try_above=options.second_try_above_mm / 1000,
         )
 
+    @cached_property
+    def _registrar(self) -> Registrar:
+        return Registrar(self.target)
+
     def _region(self, weights: Tensor, coordinates: slice) -> Region:
         return Region(weights, coordinates, Moments(self.points, weights))
 
@@ -141,19 +133,82 @@ class SKELFitter:
         poses, betas = self._tensor(poses, 72, "poses"), self._tensor(betas, 10, "betas")
         trans = poses.new_zeros(len(poses), 3) if trans is None else self._tensor(trans, 3, "trans")
         betas, trans = betas.expand(len(poses), -1), trans.expand(len(poses), -1)
-        batch_size = batch_size or self.default_batch_size(len(poses), threads)
 
-        def fit_some(first: int) -> SKELFit:
+        def fit_some(some: slice) -> SKELFit:
             # Copies start at aligned addresses, wherever the slice lies: libraries may round by alignment.
-            some = [t[first : first + batch_size].clone() for t in (poses, betas, trans)]
-            count = len(some[0])
-            if count < LEAST_PEOPLE:
-                some = [torch.cat([t, t.new_zeros(LEAST_PEOPLE - count, t.shape[1])]) for t in some]
+            given = [t[some].clone() for t in (poses, betas, trans)]
+            valid = torch.cat(given, 1).isfinite().all(1)
+            given, valid = filled(given, valid)
+            return self._fit_batch(*self._problem(*given), valid)
+
+        return self._fit_all(fit_some, len(poses), batch_size, threads, progress)
+
+    def fit_vertices(
+        self,
+        vertices: Tensor | np.ndarray,
+        betas: Tensor | np.ndarray | None = None,
+        *,
+        sequence: SequenceOptions | None = None,
+        batch_size: int | None = None,
+        threads: int | None = None,
+        progress: Callable[[int], object] | None = None,
+    ) -> SKELFit:
+        """Fit B meshes on SMPL's topology without parameters: vertices (B, V, 3) in metres, in any frame.
+
+        Registrations, clothed templates, results of methods that give vertices. Where the root is, what the fit starts
+        from and which shape it is near comes from the SMPL parameters of each mesh, which are found first
+        (`fitting.fit.registration`); `betas` (B or 1, 10), of the fitter's SMPL, are kept where they are given. What
+        is fitted, and what distances are measured against, is the mesh itself. With `sequence` the meshes are the
+        frames of one motion, as in `fit_sequence`. `vertices` may be anything with a shape that gives arrays for
+        slices, such as rows of a file; it is asked for a batch at a time.
+
+        Further arguments as in `fit`. Meshes with a number that is not finite, or not of a human's size, are not fitted
+        (`valid` is False there). Raises InputError for another number of vertices, and where most meshes are so large
+        or small that their unit is no metre.
+        """
+        check_topology(vertices.shape, self.skel.num_vertices)
+        if betas is not None:
+            betas = self._tensor(betas, 10, "betas").expand(len(vertices), -1)
+        batch_size = batch_size or self.default_batch_size(len(vertices), threads)
+        targets = MeshTargets(vertices, betas, self._registrar, self.smpl.v_template)
+        targets.measure(batch_size, threads)
+
+        def fit_some(some: slice) -> SKELFit:
+            own, mesh, valid = targets.register(some)
+            problem, start, trans = self._problem_of(own.rotations, own.betas, own.trans, mesh=mesh)
+            return self._fit_batch(problem, start, trans + own.origin, valid)
+
+        alone = self._fit_all(fit_some, len(vertices), batch_size, threads, progress)
+        kept = alone.valid.nonzero().flatten()
+        if sequence is None or len(kept) == 0:
+            return alone
+        found = targets.registered()
+
+        def problem_of(some: slice, centre: Tensor | None) -> tuple[Problem, Tensor]:
+            own = take(found, kept[some])
+            mesh = targets.meshes_at(kept[some], own.origin)
+            problem, _, trans = self._problem_of(own.rotations, own.betas, own.trans, centre, mesh)
+            return problem, trans + own.origin
+
+        return self._together(alone, kept, found.betas, problem_of, sequence, batch_size, threads, progress)
+
+    def _fit_all(
+        self,
+        fit_some: Callable[[slice], SKELFit],
+        people: int,
+        batch_size: int | None,
+        threads: int | None,
+        progress: Callable[[int], object] | None,
+    ) -> SKELFit:
+        """Fit people in batches; what `fit_some` returns beyond its slice is left out."""
+        batch_size = batch_size or self.default_batch_size(people, threads)
+
+        def fit_from(first: int) -> SKELFit:
             with torch.no_grad():
-                return self._fit_batch(*some).first(count)
+                return fit_some(slice(first, first + batch_size)).first(min(batch_size, people - first))
 
         parts = []
-        for part in _spread(fit_some, range(0, max(len(poses), 1), batch_size), self.device, threads):
+        for part in spread(fit_from, range(0, max(people, 1), batch_size), self.device, threads):
             parts.append(part)
             if progress is not None:
                 progress(len(part))
@@ -172,8 +227,9 @@ class SKELFitter:
     ) -> SKELFit:
         """Fit the T frames of one motion: one shape, and surface velocities like the target's (`fitting.fit.sequence`).
 
-        Arguments and result as in `fit`, whose result for the single frames is the start. Frames with a number that is
-        not finite are left out, as if the motion did not have them.
+        Arguments and result as in `fit`, whose result for the single frames is the start; `progress` hears of every
+        frame twice. Angles run on from frame to frame (`fitting.fit.continuity`). Frames with a number that is not
+        finite are left out, as if the motion did not have them.
         """
         alone = self.fit(poses, betas, trans, batch_size=batch_size, threads=threads, progress=progress)
         kept = alone.valid.nonzero().flatten()
@@ -181,24 +237,35 @@ class SKELFitter:
             return alone
         poses, betas = self._tensor(poses, 72, "poses"), self._tensor(betas, 10, "betas")
         trans = poses.new_zeros(1, 3) if trans is None else self._tensor(trans, 3, "trans")
-        betas, trans = (t.expand(len(poses), -1)[kept] for t in (betas, trans))
-        with torch.no_grad():
-            # One shape means one rest position of the root, which the frozen translation is made from.
-            centre = self.transfer(betas)[0].mean(0)
-            reach = self.options.betas_reach
-            start_betas = alone.betas[kept].mean(0).clamp(centre - reach, centre + reach)
-            chunks = kept.split(batch_size or self.default_batch_size(len(kept), threads))
-            made = [
-                self._problem(poses[rows], b, t, centre)
-                for rows, b, t in zip(chunks, betas.split(len(chunks[0])), trans.split(len(chunks[0])), strict=True)
-            ]
-            problem = Problem.join([problem for problem, _, _ in made])
-            skel_trans = torch.cat([t for _, _, t in made])
-            start = alone.poses[kept].clone()
-            start[:, :3] = problem.pose_centre[:, :3]
-            solution = solve_sequence(problem, self.plan, start, start_betas, options or SequenceOptions())
-            outcome = sequence_outcome(problem, self.plan, solution, alone, kept)
-            together = describe(outcome, problem, skel_trans, alone.valid[kept])
+        poses, betas, trans = (t.expand(len(alone), -1) for t in (poses, betas, trans))
+
+        def problem_of(some: slice, centre: Tensor | None) -> tuple[Problem, Tensor]:
+            problem, _, skel_trans = self._problem(*(t[kept[some]] for t in (poses, betas, trans)), centre)
+            return problem, skel_trans
+
+        options = options or SequenceOptions()
+        batch_size = batch_size or self.default_batch_size(len(kept), threads)
+        return self._together(alone, kept, betas, problem_of, options, batch_size, threads, progress)
+
+    def _together(
+        self,
+        alone: SKELFit,
+        kept: Tensor,
+        betas: Tensor,
+        problem_of: ProblemOf,
+        options: SequenceOptions,
+        batch_size: int,
+        threads: int | None,
+        progress: Callable[[int], object] | None,
+    ) -> SKELFit:
+        """Frames `kept` of a motion fitted together, of SMPL's betas (T, 10), the others as they are alone."""
+
+        def on_threads(work: Callable[[int], Any], items: Iterable[int]) -> Iterator[Any]:
+            return spread(work, items, self.device, threads)
+
+        transferred = self.transfer(betas[kept])[0]
+        frames = take(alone, kept)
+        together = fit_together(frames, transferred, problem_of, self.plan, options, on_threads, batch_size, progress)
         return alone.with_rows(kept, together)
 
     def _tensor(self, values: Tensor | np.ndarray, width: int, name: str) -> Tensor:
@@ -207,10 +274,7 @@ class SKELFitter:
             raise ValueError(f"{name} of shape {tuple(tensor.shape)}; expected (B, {width})")
         return tensor
 
-    def _fit_batch(self, poses: Tensor, betas: Tensor, trans: Tensor) -> SKELFit:
-        valid = torch.cat([poses, betas, trans], 1).isfinite().all(1)
-        poses, betas, trans = (torch.where(valid[:, None], t, torch.zeros_like(t)) for t in (poses, betas, trans))
-        problem, start, skel_trans = self._problem(poses, betas, trans)
+    def _fit_batch(self, problem: Problem, start: Tensor, skel_trans: Tensor, valid: Tensor) -> SKELFit:
         fit = describe(run_stages(problem, start, self.plan), problem, skel_trans, valid)
         if not self.options.measure_betas_gain:
             return fit
@@ -220,9 +284,20 @@ class SKELFitter:
     def _problem(
         self, poses: Tensor, betas: Tensor, trans: Tensor, centre: Tensor | None = None
     ) -> tuple[Problem, Tensor, Tensor]:
-        """Target mesh, frozen root and start of a batch; `centre` (10,) replaces the transferred betas."""
+        """Target mesh, start and SKEL's translation of SMPL parameters; `centre` (10,) replaces transferred betas."""
+        problem, start, skel_trans = self._problem_of(axis_angle_to_matrix(poses.view(-1, 24, 3)), betas, trans, centre)
+        return replace(problem, doubtful=doubtful(poses, trans)), start, skel_trans
+
+    def _problem_of(
+        self,
+        rotations: Tensor,
+        betas: Tensor,
+        trans: Tensor,
+        centre: Tensor | None = None,
+        mesh: Tensor | None = None,
+    ) -> tuple[Problem, Tensor, Tensor]:
+        """The same from joint rotations (B, 24, 3, 3), for SMPL's own mesh or another one (B, 3, V)."""
         skel, options = self.skel, self.options
-        rotations = axis_angle_to_matrix(poses.view(-1, 24, 3))
         turned = global_rotations(rotations)
         transferred, offset = self.transfer(betas)
         centre = transferred if centre is None else centre.expand(len(betas), -1)
@@ -233,7 +308,10 @@ class SKELFitter:
         shift = root_translation(
             rotations[:, 0], self.target.root(betas), rest.joints[:, 0], offset, torch.zeros_like(trans)
         )
-        target = self.target.mesh(betas, rotations, turned).sub_(shift[..., None])
+        if mesh is None:
+            target = self.target.mesh(betas, rotations, turned).sub_(shift[..., None])
+        else:
+            target = mesh - (trans + shift)[..., None]
         joints = (target.flatten(0, 1) @ skel.J_regressor.T).unflatten(0, (-1, 3))
         target = torch.cat([target, joints], 2)
         start = start_poses(rest, skel.parents, turned, root, self.plan.bounds)
@@ -248,6 +326,6 @@ class SKELFitter:
             betas_centre=centre,
             betas_prior=self.betas_prior,
             betas_reach=options.betas_reach,
-            doubtful=doubtful(poses, trans),
+            doubtful=torch.zeros_like(trans[:, 0], dtype=torch.bool),
         )
         return problem, start, trans + shift

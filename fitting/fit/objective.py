@@ -60,12 +60,6 @@ class Problem:
     doubtful: Tensor
     """(B,) bool: the source itself cannot be right (`fitting.fit.verdict`)"""
 
-    @classmethod
-    def join(cls, parts: list[Problem]) -> Problem:
-        """The people of several problems with equal settings."""
-        people = {name: torch.cat([getattr(part, name) for part in parts]) for name in _PER_PERSON}
-        return dataclasses.replace(parts[0], **people)
-
     def of(self, index: Tensor) -> Problem:
         """The problem of some of the people."""
         return dataclasses.replace(self, **{name: getattr(self, name)[index] for name in _PER_PERSON})

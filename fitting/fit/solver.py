@@ -46,10 +46,13 @@ LEAST_PEOPLE = 8
 """Matrix products with fewer rows take another path in the libraries and round otherwise. From this number on, a row's
 result does not depend on the others, which makes fits reproducible whoever shares the batch (measured on CPUs)."""
 
-_DAMPING_DOWN, _DAMPING_UP = 0.1, 8.0
+DAMPING_DOWN, DAMPING_UP = 0.1, 8.0
 _DAMPING_OF_A_FULL_STEP = 0.1
 """A step with less damping than this is nearly as long as Gauss and Newton's."""
-_DAMPING_MIN, _DAMPING_MAX = 1e-8, 1e6
+DAMPING_MIN, DAMPING_MAX = 1e-8, 1e6
+
+DIAGONAL_FLOOR = 1e-6
+"""An unknown that hardly matters is damped as if it mattered by so much of what the most important one does."""
 
 _BOUND_SWEEPS = 6
 """Most systems that are solved for one step; few people need more than two."""
@@ -111,13 +114,11 @@ def levenberg_marquardt(
         better = (drop >= 0) & trial.cost.isfinite() & ~finished
         iterations[active] += ~finished
         # A rejected step at full damping cannot be improved upon.
-        done = (better & settled & (drop <= options.cost_tolerance * model.cost)) | (
-            ~better & (damping >= _DAMPING_MAX)
-        )
+        done = (better & settled & (drop <= options.cost_tolerance * model.cost)) | (~better & (damping >= DAMPING_MAX))
         current = torch.where(better[:, None], current + step, current)
         model = _where(better, trial, model)
-        damping = torch.where(better, damping * _DAMPING_DOWN, damping * _DAMPING_UP)
-        damping = damping.clamp(_DAMPING_MIN, _DAMPING_MAX)
+        damping = torch.where(better, damping * DAMPING_DOWN, damping * DAMPING_UP)
+        damping = damping.clamp(DAMPING_MIN, DAMPING_MAX)
         finished |= done
         x[active], cost[active] = current, model.cost
         if distances is not None:
@@ -172,7 +173,7 @@ def _times(matrices: Tensor, vectors: Tensor) -> Tensor:
 def _scale(hessian: Tensor) -> Tensor:
     """(B, n) natural scale of each unknown: the diagonal, with a floor."""
     diagonal = hessian.diagonal(dim1=1, dim2=2)
-    return diagonal.clamp_min(1e-12) + 1e-6 * diagonal.amax(1, keepdim=True)
+    return diagonal.clamp_min(1e-12) + DIAGONAL_FLOOR * diagonal.amax(1, keepdim=True)
 
 
 def _damped_solve(model: Quadratic, low: Tensor, high: Tensor, down: Tensor, up: Tensor, damping: Tensor) -> Tensor:

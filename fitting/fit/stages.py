@@ -13,9 +13,7 @@ import torch
 from torch import Tensor
 
 from fitting.body.kinematics import RestFrames
-from fitting.fit.linearisation import transforms_of
 from fitting.fit.objective import BODY_COORDINATES, FullObjective, Problem, Region, RegionObjective
-from fitting.fit.points import residual
 from fitting.fit.solver import LEAST_PEOPLE, Solution, SolverOptions, levenberg_marquardt
 
 
@@ -129,12 +127,3 @@ def fit_whole(problem: Problem, poses: Tensor, plan: Plan) -> tuple[Tensor, Tens
     solution = levenberg_marquardt(objective, objective.start(), lower, upper, plan.full)
     poses, betas = objective.unpack(solution.x, torch.arange(len(poses), device=poses.device))
     return poses, betas, objective.first_distances, solution
-
-
-def point_distances(problem: Problem, weights: Tensor, poses: Tensor, betas: Tensor) -> Tensor:
-    """(B, N) distance of each point from its target at poses (B, 46) and betas (B, 10), m."""
-    skel = problem.skel
-    rest = skel.rest_frames(skel.rest_joints(betas))
-    posed = skel.pose(rest, poses)
-    at_rest = problem.points.at_rest(betas, skel.corrective_features(posed.local_rotations))
-    return residual(problem.points, weights, transforms_of(rest, posed), at_rest, problem.target).distances

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fitting.anatomy import SMPL_PARENTS
 from fitting.body.constants import constant
 from fitting.body.kinematics import levels_of
 from fitting.fit.points import Points, blend, people_at_a_time, place
-
-SMPL_PARENTS = (-1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17, 18, 19, 20, 21)
 
 _LEVELS = levels_of(list(SMPL_PARENTS))
 
@@ -44,9 +43,8 @@ class SMPLTarget:
         """(B, 3) rest position of the root joint for betas (B, 10)."""
         return self.joints[0] + betas @ self.joints_by_betas[0].T
 
-    def mesh(self, betas: Tensor, rotations: Tensor, global_rotations: Tensor) -> Tensor:
-        """(B, 3, V) posed vertices without translation, from local and global joint rotations (B, 24, 3, 3)."""
-        people = len(betas)
+    def transforms(self, betas: Tensor, global_rotations: Tensor) -> tuple[Tensor, Tensor]:
+        """What skinning applies to points at rest (B, 24, 3, 4), and the posed joints (B, 24, 3); no translation."""
         rest = self.joints + (betas @ self.joints_by_betas.flatten(0, 1).T).unflatten(1, (-1, 3))
         parents = constant(SMPL_PARENTS[1:], rest.device)
         bones = rest[:, 1:] - rest[:, parents]
@@ -54,12 +52,27 @@ class SMPLTarget:
         places = [rest[:, 0]] * len(SMPL_PARENTS)
         for joint, parent in enumerate(SMPL_PARENTS[1:], 1):
             places[joint] = places[parent] + turned[:, joint - 1]
-        shift = torch.stack(places, 1) - (global_rotations @ rest[..., None]).squeeze(-1)
-        transforms = torch.cat([global_rotations, shift[..., None]], -1)
+        joints = torch.stack(places, 1)
+        shift = joints - (global_rotations @ rest[..., None]).squeeze(-1)
+        return torch.cat([global_rotations, shift[..., None]], -1), joints
+
+    def shift_by_betas(self, global_rotations: Tensor) -> Tensor:
+        """(B, 10, 24, 3) derivative by betas of the last column of `transforms`."""
+        slopes = self.joints_by_betas
+        parents = constant(SMPL_PARENTS[1:], slopes.device)
+        turned = global_rotations[:, parents] @ (slopes[1:] - slopes[parents])
+        places = [slopes[0].expand(len(turned), -1, -1)] * len(SMPL_PARENTS)
+        for joint, parent in enumerate(SMPL_PARENTS[1:], 1):
+            places[joint] = places[parent] + turned[:, joint - 1]
+        return (torch.stack(places, 1) - global_rotations @ slopes).permute(0, 3, 1, 2)
+
+    def mesh(self, betas: Tensor, rotations: Tensor, global_rotations: Tensor) -> Tensor:
+        """(B, 3, V) posed vertices without translation, from local and global joint rotations (B, 24, 3, 3)."""
+        transforms, _ = self.transforms(betas, global_rotations)
         eye = torch.eye(3, dtype=betas.dtype, device=betas.device)
         at_rest = self.points.at_rest(betas, (rotations[:, 1:] - eye).flatten(1))
         mesh = torch.empty_like(at_rest)
-        for some in people_at_a_time(people, at_rest):
+        for some in people_at_a_time(len(betas), at_rest):
             mesh[some] = place(blend(self.points, transforms[some]), at_rest[some])
         return mesh
 

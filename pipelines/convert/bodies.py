@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from pipelines.convert.settings import FitSettings
-from pipelines.files.body_models import BodyModels
+from pipelines.files.body_models import SMPLX_VERTICES, BodyModels
+from schemas import InputError
 
 if TYPE_CHECKING:
     import torch
+    from scipy.sparse import csr_matrix
 
     from fitting import SKELFitter
     from fitting.body.keypoints import SMPLKeypoints
@@ -47,6 +49,25 @@ class Bodies(Protocol):
     def keypoints(self, gender: str, poses: np.ndarray, betas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The 44 keypoints of the SMPL body at translation zero (B, 44, 3) m, and their confidence (44,)."""
         ...
+
+
+@dataclass(frozen=True)
+class _BroughtMeshes:
+    """Meshes on another topology, an array of which slices are read and multiplied by a matrix."""
+
+    meshes: Any
+    matrix: csr_matrix
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return len(self.meshes), self.matrix.shape[0], 3
+
+    def __len__(self) -> int:
+        return len(self.meshes)
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        brought = [self.matrix @ mesh for mesh in self.meshes[rows]]
+        return np.stack(brought).astype(np.float32) if brought else np.zeros((0, *self.shape[1:]), np.float32)
 
 
 @dataclass
@@ -89,6 +110,36 @@ class LoadedBodies:
             found = run(*source, **how, progress=progress).numpy()
             spent(f"{platform.node()} {self.device} of process {os.getpid()}", time.perf_counter() - began)
             return found
+
+    def fit_vertices(self, gender, vertices, betas, progress, sequence=False):
+        """Fields of fitting.SKELFit as arrays, for meshes and SMPL betas as `SKELFitter.fit_vertices` takes them.
+
+        Meshes of SMPL-X are brought to SMPL's topology. `sequence` takes them as frames of one motion.
+        """
+        from fitting.fit.sequence import SequenceOptions
+
+        with self._lock:
+            fitter = self.load(gender)
+            count = fitter.skel.num_vertices
+            if vertices.shape[1] != count:
+                vertices = _BroughtMeshes(vertices, self._matrix(vertices.shape[1], count))
+            shape = None if betas is None else self._tensor(betas)
+            how = {"batch_size": self.settings.batch_size, "threads": self.settings.threads, "progress": progress}
+            motion = SequenceOptions() if sequence else None
+            return fitter.fit_vertices(vertices, shape, sequence=motion, **how).numpy()
+
+    def _matrix(self, given: int, count: int) -> csr_matrix:
+        """What brings meshes of as many vertices as SMPL-X has to SMPL's. InputError for those that are of neither."""
+        try:
+            matrix = self.models.smplx_to_smpl
+        except InputError:
+            if given == SMPLX_VERTICES:
+                raise
+        else:
+            if given == matrix.shape[1]:
+                return matrix
+        expected = f"{count}, as SMPL has, or {SMPLX_VERTICES}, as SMPL-X has"
+        raise InputError(f"meshes of {given} vertices", field="vertices", expected=expected)
 
     def keypoints(self, gender, poses, betas):
         import torch

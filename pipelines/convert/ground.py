@@ -101,6 +101,7 @@ def to_ground(
     import torch
 
     from fitting.body.kinematics import ROOT_COORDINATES, rotation_about
+    from fitting.fit.continuity import continuous
     from fitting.fit.root import root_angles
 
     axes = torch.from_numpy(ground_axes(up))
@@ -117,31 +118,3 @@ def to_ground(
 def pelvis_basis(skel: SKEL):
     """(3, 3) frame B in which the pelvis' angles turn, float64; it is the same for every shape."""
     return skel.per_joint_rot[0].double() @ skel.apose_rotations[0].double().T
-
-
-def continuous(angles: np.ndarray) -> np.ndarray:
-    """The same motion with angles (T, 46), rad, that run on over the frames instead of jumping by whole turns.
-
-    A root may be written by two triples of angles, and each angle with any number of turns: every frame takes what is
-    nearest to the frame before. Spine and scapulae slide with their angles, so that a turn more is another place: they
-    stay as they are.
-    """
-    from fitting.body.kinematics import JOINT_OF_COORDINATE, ROOT_COORDINATES, SLIDING
-
-    found = angles.copy()
-    found[:, ROOT_COORDINATES] = _nearest_branch(angles[:, ROOT_COORDINATES])
-    turning = ~np.isin(JOINT_OF_COORDINATE, SLIDING)
-    turning[ROOT_COORDINATES] = False
-    found[:, turning] = np.unwrap(found[:, turning], axis=0)
-    return found
-
-
-def _nearest_branch(root: np.ndarray) -> np.ndarray:
-    """z, x, y angles (T, 3): (a, b, c) and (a + pi, pi - b, c + pi) are the same rotation."""
-    found = root.copy()
-    for frame in range(1, len(root)):
-        before, (a, b, c) = found[frame - 1], root[frame]
-        both = np.array([[a, b, c], [a + np.pi, np.pi - b, c + np.pi]])
-        both += 2 * np.pi * np.round((before - both) / (2 * np.pi))
-        found[frame] = both[np.abs(both - before).sum(1).argmin()]
-    return found

@@ -20,11 +20,15 @@ from schemas import InputError
 if TYPE_CHECKING:
     import smplx
     import torch
+    from scipy.sparse import csr_matrix
 
     from fitting import SKEL, FitOptions, SKELFitter
+    from fitting.body.smplx_meshes import SMPLXBody
 
 DEMO = "demo"
 """The name that stands for the embedded body."""
+
+SMPLX_VERTICES = 10475
 
 SMPL_GENDERS = ("neutral", "male", "female")
 _MODEL_FILES = (".pkl", ".npz", ".npy")
@@ -79,6 +83,19 @@ class BodyModels:
             raise InputError("not among the body models, and is needed here", file=self.where, field=name)
         return self.regressors[name]
 
+    @property
+    def smplx_to_smpl(self) -> csr_matrix:
+        """The matrix (V_smpl, V_smplx) that brings SMPL-X's meshes to SMPL's topology."""
+        with self._lock:
+            return self._smplx_to_smpl
+
+    def smplx(self, gender: str = "neutral") -> SMPLXBody:
+        """SMPL-X of a gender, on the CPU; made anew with each call."""
+        from fitting.body.smplx_meshes import SMPLXBody
+
+        with local_files(self.where) as folder:
+            return SMPLXBody(folder, gender)
+
     def fitter(self, gender: str = "neutral", options: FitOptions | None = None) -> SKELFitter:
         """A fitter from SMPL of this gender to SKEL. It is made anew with each call, from the bodies that are kept."""
         from fitting import FitOptions, SKELFitter
@@ -117,6 +134,13 @@ class BodyModels:
 
         with local_files(self.where) as folder:
             return SKEL.load(folder, gender=self.gender).to(self.device)
+
+    @cached_property
+    def _smplx_to_smpl(self) -> csr_matrix:
+        from fitting.body.smplx_meshes import smplx_to_smpl
+
+        with local_files(self.where) as folder:
+            return smplx_to_smpl(folder, self.skel.num_vertices)
 
     @cached_property
     def _regressor_arrays(self) -> dict[str, np.ndarray]:

@@ -15,7 +15,7 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 import numpy as np
@@ -47,6 +47,10 @@ class Member:
     fortran_order: bool
     compressed: bool
     offset: int
+
+    def as_one_row(self) -> Member:
+        """The whole array as the only row of another one."""
+        return replace(self, shape=(1, *self.shape))
 
     @property
     def row_bytes(self) -> int:
@@ -109,8 +113,7 @@ def check_readable(path: str, member: Member, field: str) -> None:
 def read_all(path: str, member: Member) -> np.ndarray:
     """The whole of a small member, scalars included."""
     if not member.shape:
-        flat = Member(member.name, member.dtype, (1,), False, member.compressed, member.offset)
-        return read_rows(path, flat, 0, 1)[0]
+        return read_rows(path, member.as_one_row(), 0, 1)[0]
     return read_rows(path, member, 0, member.shape[0])
 
 

@@ -1,4 +1,4 @@
-"""The command `hmr-skel fit`: SKEL parameters for one label file or motion sequence, without Beam.
+"""The command `hmr-skel fit`: SKEL parameters for one label file, motion sequence or file of meshes, without Beam.
 
 The result is an .npz with one row per row read: what `fitting.SKELFit` has, under its names, beside the SMPL source.
 """
@@ -18,7 +18,9 @@ import numpy as np
 
 from pipelines.command.hmr_skel import console
 from pipelines.command.options import Positional, arg, parse_options, parse_row_range
+from pipelines.hand_on.meshes import MeshFile, fit_meshes, is_mesh_file, open_meshes
 from pipelines.hand_on.opensim import UP_CHOICES, MotionFiles, hand_on_motion, resolve_up
+from pipelines.hand_on.smplx_parameters import SMPLXFile, is_smplx_file, open_smplx
 from pipelines.read.labels import POSE_AND_SHAPE, LabelFile, open_labels
 from schemas import QUANTILE_FIELDS, STAGES, Columns, InputError
 
@@ -39,7 +41,9 @@ class FitSequenceOptions:
     """What to fit, with which bodies, and where to put it."""
 
     input: Annotated[Path, Positional, arg(metavar="IN")]
-    """Label file (.npz, CameraHMR layout) or motion sequence (AMASS layout: poses, betas, trans, mocap_framerate)."""
+    """Label file (.npz, CameraHMR layout), motion sequence (AMASS layout: poses, betas, trans, mocap_framerate), or
+    meshes without parameters (.npz with vertices (N, V, 3) in metres, .ply) on SMPL's topology. SMPL-X's meshes and
+    parameters need smplx2smpl_deftrafo_setup.pkl, parameters also SMPLX_NEUTRAL.npz among the body models."""
     output: Annotated[Path, arg(metavar="OUT", aliases=("-o",))]
     """The .npz to write."""
     rows: Annotated[str, arg(metavar="START:STOP")] = ":"
@@ -114,18 +118,27 @@ def main(argv: list[str], prog: str = "hmr-skel fit") -> int:
     for name in ("batch_size", "frame_rate"):
         if (value := getattr(options, name)) is not None and not 0 < value < float("inf"):
             raise InputError(f"{value} given", field=f"--{name.replace('_', '-')}", expected="a positive number")
-    labels = open_labels(options.input, POSE_AND_SHAPE, _OPTIONAL)
+    bodies = _load_bodies(options)
+    meshes = _open_meshes(options, bodies)
+    labels = meshes or open_labels(options.input, POSE_AND_SHAPE, _OPTIONAL)
     start, stop = row_range(options.rows, labels)
     frame_rate = options.frame_rate or labels.frame_rate
+    if meshes and files and options.up == "auto":
+        raise InputError("meshes do not say which axis is up", field="--up", expected="y, z or camera")
     up = resolve_up(options.up, labels, start, stop) if files else None
-    bodies = _load_bodies(options)
     smpl_gender = None if options.smpl_gender == "file" else options.smpl_gender
+    if meshes:
+        smpl_gender = smpl_gender or "neutral"
     for gender in [smpl_gender] if smpl_gender else smpl_genders(labels, start, stop):
         bodies.load(gender)
     began = time.perf_counter()
-    fit = fit_rows(labels, start, stop, bodies, smpl_gender, options.sequence)
+    if meshes:
+        fit = fit_meshes(meshes, start, stop, bodies, smpl_gender, options.sequence)
+    else:
+        fit = fit_rows(labels, start, stop, bodies, smpl_gender, options.sequence)
     seconds = time.perf_counter() - began
-    _warn_of_units(fit, options.input)
+    if not meshes:
+        _warn_of_units(fit, options.input)
     save_fit(options.output, fit, labels, start, frame_rate, options.gender)
     show_fit(fit, start, seconds, options.output, console())
     if up is not None:
@@ -136,7 +149,15 @@ def main(argv: list[str], prog: str = "hmr-skel fit") -> int:
     return 0
 
 
-def row_range(text: str, labels: LabelFile) -> tuple[int, int]:
+def _open_meshes(options: FitSequenceOptions, bodies: LoadedBodies) -> MeshFile | SMPLXFile | None:
+    """The input's meshes, if it is a file of meshes or of SMPL-X's parameters, which become some."""
+    if is_smplx_file(options.input):
+        stated = None if options.smpl_gender == "file" else options.smpl_gender
+        return open_smplx(options.input, lambda gender: bodies.models.smplx(stated or gender))
+    return open_meshes(options.input) if is_mesh_file(options.input) else None
+
+
+def row_range(text: str, labels: LabelFile | MeshFile | SMPLXFile) -> tuple[int, int]:
     """`START:STOP` as two row numbers within the file. Raises InputError if they select nothing."""
     start, stop, _ = parse_row_range(text).indices(labels.rows)
     if labels.rows == 0:
@@ -162,23 +183,32 @@ def fit_rows(
     from tqdm import tqdm
 
     pieces: list[Columns] = []
-    with tqdm(total=stop - start, desc="fit", unit="person", disable=None) as bar:
-        at_a_time = stop - start if sequence else ROWS_AT_A_TIME
-        for first in range(start, stop, at_a_time):
-            read = labels.read(first, min(first + at_a_time, stop), (*POSE_AND_SHAPE, *_OPTIONAL))
-            count = len(read["pose_cam"])
-            piece: Columns = {
-                "smpl_poses": read["pose_cam"],
-                "smpl_betas": np.ascontiguousarray(read["shape"]),
-                "smpl_trans": read.get("trans_cam", np.zeros((count, 3), np.float32)),
-                "smpl_gender": read.get("gender", np.full(count, "neutral", object)),
-            }
-            if gender is not None:
-                piece["smpl_gender"] = np.full(count, gender, object)
-            if "imgname" in read:
-                piece["imgname"] = read["imgname"]
-            pieces.append(piece | _fit_by_gender(piece, bodies, bar.update, sequence))
-    return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+    # In a sequence, all frames are fitted alone before they are fitted together.
+    rounds = 2 if sequence else 1
+    with tqdm(total=rounds * (stop - start), desc="fit", unit="frame" if sequence else "person", disable=None) as bar:
+        for first in range(start, stop, ROWS_AT_A_TIME):
+            pieces.append(_read_source(labels, first, min(first + ROWS_AT_A_TIME, stop), gender))
+            if not sequence:
+                pieces[-1] |= _fit_by_gender(pieces[-1], bodies, bar.update, sequence)
+        joined = {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+        return joined | _fit_by_gender(joined, bodies, bar.update, sequence) if sequence else joined
+
+
+def _read_source(labels: LabelFile, start: int, stop: int, gender: str | None) -> Columns:
+    """The SMPL source of rows [start, stop) under the names of the result."""
+    read = labels.read(start, stop, (*POSE_AND_SHAPE, *_OPTIONAL))
+    count = len(read["pose_cam"])
+    source: Columns = {
+        "smpl_poses": read["pose_cam"],
+        "smpl_betas": np.ascontiguousarray(read["shape"]),
+        "smpl_trans": read.get("trans_cam", np.zeros((count, 3), np.float32)),
+        "smpl_gender": read.get("gender", np.full(count, "neutral", object)),
+    }
+    if gender is not None:
+        source["smpl_gender"] = np.full(count, gender, object)
+    if "imgname" in read:
+        source["imgname"] = read["imgname"]
+    return source
 
 
 def _fit_by_gender(source: Columns, bodies: Bodies, progress: Callable[[int], object], sequence: bool) -> Columns:
@@ -196,7 +226,12 @@ def _fit_by_gender(source: Columns, bodies: Bodies, progress: Callable[[int], ob
 
 
 def save_fit(
-    path: Path, fit: Columns, labels: LabelFile, start: int, frame_rate: float | None, skel_gender: str
+    path: Path,
+    fit: Columns,
+    labels: LabelFile | MeshFile | SMPLXFile,
+    start: int,
+    frame_rate: float | None,
+    skel_gender: str,
 ) -> None:
     """Writes the fit as an .npz that numpy reads without pickle; parent folders are made."""
     from fitting.anatomy import COORDINATE_NAMES
@@ -263,7 +298,7 @@ def show_fit(fit: Columns, start: int, seconds: float, output: Path, out: Consol
     if people < len(valid):
         bad = np.flatnonzero(~valid)
         listed = ", ".join(str(start + row) for row in bad[:10]) + (", ..." if len(bad) > 10 else "")
-        counts.add_row("not finite, kept as NaN", f"{len(bad):,} (rows {listed})", style="red")
+        counts.add_row("unusable, kept as NaN", f"{len(bad):,} (rows {listed})", style="red")
     counts.add_row("people per second", f"{people / max(seconds, 1e-9):,.1f}")
     out.print(counts)
 

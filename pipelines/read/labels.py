@@ -87,17 +87,7 @@ class LabelFile:
     @cached_property
     def frame_rate(self) -> float | None:
         """Frames per second, None if the file does not say. Raises InputError if what it says is no positive number."""
-        member = self.stated_rate
-        if member is None:
-            return None
-        found, expected = f"values of type {member.dtype}", "a positive number"
-        if member.dtype.kind in "fiu":
-            found = f"{math.prod(member.shape)} numbers"
-            if math.prod(member.shape) == 1:
-                found = rate = float(read_all(self.path, member).reshape(()))
-                if 0 < rate < math.inf:
-                    return rate
-        raise InputError(f"{found} given", file=self.path, field=member.name, expected=expected)
+        return None if self.stated_rate is None else read_frame_rate(self.path, self.stated_rate)
 
     @cached_property
     def sha256(self) -> str:
@@ -180,8 +170,25 @@ def open_labels(
         rows=rows,
         fields=tuple(name for name in SPELLINGS if name in members),
         members=members,
-        stated_rate=next((arrays[name] for name in FRAME_RATE_SPELLINGS if name in arrays), None),
+        stated_rate=stated_frame_rate(arrays),
     )
+
+
+def stated_frame_rate(arrays: dict[str, Member]) -> Member | None:
+    """Where a file has its frame rate, if it has."""
+    return next((arrays[name] for name in FRAME_RATE_SPELLINGS if name in arrays), None)
+
+
+def read_frame_rate(path: str, member: Member) -> float:
+    """Frames per second. Raises InputError if that is no positive number."""
+    found, expected = f"values of type {member.dtype}", "a positive number"
+    if member.dtype.kind in "fiu":
+        found = f"{math.prod(member.shape)} numbers"
+        if math.prod(member.shape) == 1:
+            found = rate = float(read_all(path, member).reshape(()))
+            if 0 < rate < math.inf:
+                return rate
+    raise InputError(f"{found} given", file=path, field=member.name, expected=expected)
 
 
 def dataset_name(path: str | PathLike[str]) -> str:
@@ -259,7 +266,7 @@ def _with_rows(member: Member, rows: int, name: str) -> Member:
     """A lone pose without a row dimension becomes one row."""
     lone = rows == 1 and len(member.shape) == 1 and member.shape[0] != 1
     if lone and name in ("pose_cam", "trans_cam", "center"):
-        return Member(member.name, member.dtype, (1, *member.shape), False, member.compressed, member.offset)
+        return member.as_one_row()
     return member
 
 

@@ -12,8 +12,9 @@ from scipy.spatial.transform import Rotation
 
 from fitting import SKEL
 from fitting.anatomy import COORDINATE_NAMES, SKEL_JOINTS
+from fitting.fit.continuity import continuous
 from pipelines.command.hmr_skel import guarded
-from pipelines.convert.ground import GroundMotion, continuous, detect_up, ground_axes
+from pipelines.convert.ground import GroundMotion, detect_up, ground_axes
 from pipelines.hand_on import fit as fit_command
 from pipelines.hand_on.angle_jumps import find_jumps
 from pipelines.hand_on.opensim import MotionFiles, ground_motion, marker_positions, resolve_up, write_motion
