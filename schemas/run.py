@@ -28,6 +28,9 @@ REJECT_REASONS = (
     "missing_image",
     "corrupt_image",
     "unreadable_row",
+    "no_smpl_parameters",
+    "unknown_gender",
+    "kid_shape",
 )
 """Why a label row can be left out of the shards."""
 

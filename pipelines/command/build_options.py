@@ -51,6 +51,9 @@ class BuildOptions:
     """Bits of stored floats. At 16, positions, pixels and cameras keep 32."""
     gender: Literal["male", "female"] = "male"
     """Which SKEL to fit; the field uses male for everyone."""
+    smpl_gender: Literal["file", "neutral", "male", "female"] = "file"
+    """Gender of the SMPL model that the rows are for; file: what the label files say, neutral if they say nothing.
+    BEDLAM's CLIFF labels state the actor's gender beside betas of the neutral model: they need neutral."""
     limits: Annotated[str, arg(metavar="NAME|FILE")] = "human"
     """Joint limits, held exactly: human (all that flexible people can do), bsm (the BSM model's), none, or a CSV file
     of your own (coordinate,low,high in degrees; others keep the human ones), read where the job is started."""

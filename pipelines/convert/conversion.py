@@ -79,7 +79,7 @@ def fit_shard(
     """The first half of a conversion: reads rows, begins to cut out their images, and fits."""
     clock = {"began": time.time()}
     began = time.perf_counter()
-    rows = read_rows(spec)
+    rows = read_rows(spec, settings.fit.smpl_gender)
     wanted = rows.sound
     progress(len(spec) - len(wanted))
     crops = CropJobs(spec, rows, wanted, settings.crop)

@@ -66,7 +66,9 @@ def job_of(options: BuildOptions, runner: Runner, directory: Path | UrlPath, run
     facts = run_facts(
         device=fit.device, workers=runner.workers, processes=runner.processes, threads=fit.threads, runner=runner.name
     )
-    labels = find_label_files(options.annotations, with_images=settings.crop.images, datasets=options.subset)
+    labels = find_label_files(
+        options.annotations, with_images=settings.crop.images, datasets=options.subset, smpl_gender=fit.smpl_gender
+    )
     body_models = body_models_sha256(fit)
     selection = RowSelection.parse(options.rows, options.every)
     provenance = Provenance(
@@ -92,6 +94,7 @@ def settings_of(options: BuildOptions, runner: Runner, directory: Path | UrlPath
             FitSettings,
             options,
             limits=limits_for_workers(options.limits),
+            smpl_gender=None if options.smpl_gender == "file" else options.smpl_gender,
             batch_size=options.batch_size or None,
             threads=threads,
         ),

@@ -13,8 +13,8 @@ import numpy as np
 
 from pipelines.convert.crops import box_side
 from pipelines.files.storage import place
-from pipelines.plan.planning import ShardSpec, image_name, sample_key
-from pipelines.read.labels import IMAGE_LABELS, POSE_AND_SHAPE, LabelFile, dataset_name, open_labels
+from pipelines.plan.planning import ShardSpec, image_name, open_for_job, sample_key
+from pipelines.read.labels import LabelFile, dataset_name
 from schemas import KEYPOINTS, Columns, InputError
 
 SMALLEST_BOX = 4.0
@@ -56,8 +56,10 @@ class Rows:
         return found
 
 
-def read_rows(spec: ShardSpec) -> Rows:
+def read_rows(spec: ShardSpec, smpl_gender: str | None = None) -> Rows:
     """The rows of a shard, those rejected that are seen to be unusable without their image.
+
+    `smpl_gender` stands in the place of the files' genders.
 
     Raises InputError if a label file cannot be read.
     """
@@ -68,10 +70,10 @@ def read_rows(spec: ShardSpec) -> Rows:
             facts = place(part.label_file).stat()
         except OSError as error:
             raise InputError(f"cannot be read: {error.strerror or error}", file=part.label_file) from error
-        labels = _labels(part.label_file, spec.image_root is not None, (facts.st_size, facts.st_mtime_ns))
+        labels = _labels(part.label_file, spec.image_root is not None, (facts.st_size, facts.st_mtime_ns), smpl_gender)
         columns = {name: values[:: part.step] for name, values in labels.read(part.start, part.stop).items()}
         chosen = range(part.start, part.stop, part.step)
-        columns = _filled(columns, labels, chosen)
+        columns = _filled(columns, labels, chosen, smpl_gender or "neutral")
         parts.append(columns)
         files += [labels.name] * len(chosen)
         numbers += chosen
@@ -89,11 +91,11 @@ def read_rows(spec: ShardSpec) -> Rows:
 
 
 @lru_cache(maxsize=64)
-def _labels(path: str, with_images: bool, state: tuple[int, int]) -> LabelFile:
-    return open_labels(path, IMAGE_LABELS if with_images else POSE_AND_SHAPE)
+def _labels(path: str, with_images: bool, state: tuple[int, int], smpl_gender: str | None) -> LabelFile:
+    return open_for_job(path, with_images, smpl_gender)
 
 
-def _filled(columns: Columns, labels: LabelFile, rows: range) -> Columns:
+def _filled(columns: Columns, labels: LabelFile, rows: range, gender: str) -> Columns:
     """All CAMERAHMR columns. Absent numbers are NaN (optional ones) or zero with `known_...` False."""
     count = len(rows)
     columns = dict(columns)
@@ -102,7 +104,7 @@ def _filled(columns: Columns, labels: LabelFile, rows: range) -> Columns:
     if "imgname" not in columns:
         columns["imgname"] = np.array([image_name(labels, row) for row in rows], object)
     if "gender" not in columns:
-        columns["gender"] = np.full(count, "neutral", object)
+        columns["gender"] = np.full(count, gender, object)
     for name, shape, value in (
         ("center", (2,), 0.0),
         ("scale", (2,), 0.0),
@@ -110,6 +112,9 @@ def _filled(columns: Columns, labels: LabelFile, rows: range) -> Columns:
         ("gtkps", (KEYPOINTS, 3), 0.0),
         ("trans_cam", (3,), np.nan),
         ("keypoints3d", (KEYPOINTS, 4), np.nan),
+        ("cam_ext", (3,), 0.0),
+        ("has_smpl", (), 1.0),
+        ("kid_share", (), 0.0),
     ):
         if name not in columns:
             columns[name] = np.full((count, *shape), value, np.float32)
@@ -125,6 +130,11 @@ def _check(rows: Rows) -> None:
 
     unreadable = [i for i, name in enumerate(columns["imgname"]) if not name or not _is_text(name)]
     rows.reject(unreadable, "unreadable_row", "imgname is empty or not text")
+    rows.reject(np.flatnonzero(columns["has_smpl"] == 0), "no_smpl_parameters", "has_smpl is 0")
+    unknown = [i for i, gender in enumerate(columns["gender"]) if gender is None]
+    rows.reject(unknown, "unknown_gender", "gender is none of male, female, neutral; --smpl-gender overrides it")
+    kids = np.flatnonzero(columns["kid_share"] != 0)
+    rows.reject(kids, "kid_shape", "the 11th beta is not zero: a share of the child's template, which SKEL has not")
     rows.reject(np.flatnonzero(~finite("pose_cam")), "non_finite_pose", "pose_cam holds NaN or infinity")
     rows.reject(np.flatnonzero(~finite("shape")), "non_finite_shape", "shape holds NaN or infinity")
     side = box_side(columns["scale"])

@@ -36,6 +36,8 @@ class FitSettings:
     limits: str | JointLimits = "human"
     """Name of a table, or (46, 2) rad."""
     betas: Literal["keep", "near", "free"] = "near"
+    smpl_gender: str | None = None
+    """Gender of the SMPL that all rows are for; None: what the label files say."""
     device: str = field(default="auto", metadata=_HARMLESS)
     batch_size: int | None = field(default=None, metadata=_HARMLESS)
     threads: int = field(default=1, metadata=_HARMLESS)

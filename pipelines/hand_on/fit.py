@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 ASSUMED_FRAME_RATE = 30.0
 ROWS_AT_A_TIME = 1 << 16
-_OPTIONAL = ("trans_cam", "gender", "imgname")
+_OPTIONAL = ("trans_cam", "gender", "imgname", "has_smpl", "cam_ext")
 
 
 @dataclass
@@ -118,15 +118,16 @@ def main(argv: list[str], prog: str = "hmr-skel fit") -> int:
     for name in ("batch_size", "frame_rate"):
         if (value := getattr(options, name)) is not None and not 0 < value < float("inf"):
             raise InputError(f"{value} given", field=f"--{name.replace('_', '-')}", expected="a positive number")
+    smpl_gender = None if options.smpl_gender == "file" else options.smpl_gender
     bodies = _load_bodies(options)
     meshes = _open_meshes(options, bodies)
-    labels = meshes or open_labels(options.input, POSE_AND_SHAPE, _OPTIONAL)
+    optional = [name for name in _OPTIONAL if name != "gender" or not smpl_gender]
+    labels = meshes or open_labels(options.input, POSE_AND_SHAPE, optional)
     start, stop = row_range(options.rows, labels)
     frame_rate = options.frame_rate or labels.frame_rate
     if meshes and files and options.up == "auto":
         raise InputError("meshes do not say which axis is up", field="--up", expected="y, z or camera")
     up = resolve_up(options.up, labels, start, stop) if files else None
-    smpl_gender = None if options.smpl_gender == "file" else options.smpl_gender
     if meshes:
         smpl_gender = smpl_gender or "neutral"
     for gender in [smpl_gender] if smpl_gender else smpl_genders(labels, start, stop):
@@ -170,6 +171,10 @@ def row_range(text: str, labels: LabelFile | MeshFile | SMPLXFile) -> tuple[int,
 def smpl_genders(labels: LabelFile, start: int, stop: int) -> list[str]:
     """Genders of the SMPL sources that the file states for rows [start, stop)."""
     stated = labels.read(start, stop, ["gender"]).get("gender")
+    if stated is not None and None in stated:
+        row = start + stated.tolist().index(None)
+        expected = "male, female or neutral; --smpl-gender overrides it"
+        raise InputError("a gender that is not known", file=labels.path, row=row, field="gender", expected=expected)
     return ["neutral"] if stated is None else sorted(set(stated.tolist()))
 
 
@@ -178,7 +183,8 @@ def fit_rows(
 ) -> Columns:
     """Fits rows [start, stop): fields of SKELFit and the SMPL source (`smpl_poses`, ...), a row per row.
 
-    `gender` overrides the file's. Rows that are not finite are NaN, with `valid` False. A `sequence` is solved as one.
+    `gender` overrides the file's. Rows whose pose or shape is not finite are NaN, with `valid` False; a translation
+    that is absent or not finite is zero, with `trans_source` none. A `sequence` is solved as one.
     """
     from tqdm import tqdm
 
@@ -196,12 +202,16 @@ def fit_rows(
 
 def _read_source(labels: LabelFile, start: int, stop: int, gender: str | None) -> Columns:
     """The SMPL source of rows [start, stop) under the names of the result."""
-    read = labels.read(start, stop, (*POSE_AND_SHAPE, *_OPTIONAL))
+    read = labels.read(start, stop, (*POSE_AND_SHAPE, *_OPTIONAL, "kid_share"))
     count = len(read["pose_cam"])
+    _leave_out(read, labels, start)
+    trans = read.get("trans_cam", np.full((count, 3), np.nan, np.float32))
+    placed = np.isfinite(trans).all(axis=1)
     source: Columns = {
         "smpl_poses": read["pose_cam"],
         "smpl_betas": np.ascontiguousarray(read["shape"]),
-        "smpl_trans": read.get("trans_cam", np.zeros((count, 3), np.float32)),
+        "smpl_trans": np.where(placed[:, None], trans, 0),
+        "trans_source": np.where(placed, "label", "none").astype(object),
         "smpl_gender": read.get("gender", np.full(count, "neutral", object)),
     }
     if gender is not None:
@@ -209,6 +219,20 @@ def _read_source(labels: LabelFile, start: int, stop: int, gender: str | None) -
     if "imgname" in read:
         source["imgname"] = read["imgname"]
     return source
+
+
+def _leave_out(read: Columns, labels: LabelFile, first: int) -> None:
+    """Rows without SMPL parameters become NaN; the camera's share of a translation is added to it.
+
+    Raises InputError for a child's shape.
+    """
+    if kids := np.flatnonzero(read.get("kid_share", np.zeros(0))).tolist():
+        problem = "the 11th beta is not zero: a share of the child's template, which SKEL has not"
+        raise InputError(problem, file=labels.path, row=first + kids[0], field="betas")
+    if "has_smpl" in read:
+        read["pose_cam"] = np.where(read["has_smpl"][:, None] == 0, np.float32(np.nan), read["pose_cam"])
+    if "cam_ext" in read and "trans_cam" in read:
+        read["trans_cam"] = read["trans_cam"] + read["cam_ext"]
 
 
 def _fit_by_gender(source: Columns, bodies: Bodies, progress: Callable[[int], object], sequence: bool) -> Columns:
@@ -275,6 +299,7 @@ def show_fit(fit: Columns, start: int, seconds: float, output: Path, out: Consol
 
     valid = fit["valid"]
     people = int(valid.sum())
+    unplaced = int((fit["trans_source"] == "none").sum()) if "trans_source" in fit else 0
     distances = Table("over people, mm", "mean", "p50", "p95", "max", title=str(output), title_justify="left")
     rows = {name: fit[name][valid] for name in QUANTILE_FIELDS}
     if not np.isnan(fit["betas_gain_mm"]).all():
@@ -299,6 +324,11 @@ def show_fit(fit: Columns, start: int, seconds: float, output: Path, out: Consol
         bad = np.flatnonzero(~valid)
         listed = ", ".join(str(start + row) for row in bad[:10]) + (", ..." if len(bad) > 10 else "")
         counts.add_row("unusable, kept as NaN", f"{len(bad):,} (rows {listed})", style="red")
+    if unplaced:
+        counts.add_row("without translation: zero (trans_source none)", f"{unplaced:,}")
+    genders = Counter(fit["smpl_gender"].astype(str).tolist()) if "smpl_gender" in fit else {}
+    if genders:
+        counts.add_row("SMPL models", ", ".join(f"{gender} {count:,}" for gender, count in sorted(genders.items())))
     counts.add_row("people per second", f"{people / max(seconds, 1e-9):,.1f}")
     out.print(counts)
 

@@ -18,12 +18,12 @@ import numpy as np
 
 from pipelines.files.npz import Member, npz_members, read_all, read_rows
 from pipelines.read.labels import SPELLINGS, read_frame_rate, stated_frame_rate
+from pipelines.read.telltales import SMPLX_ONLY, smpl_gender
 from schemas import InputError
 
 if TYPE_CHECKING:
     from fitting.body.smplx_meshes import SMPLXBody
 
-_ONLY_SMPLX = ("jaw_pose", "leye_pose", "reye_pose", "expression")
 _BODY = 66
 """Numbers of the pelvis and 21 body joints."""
 _ALL = 165
@@ -81,7 +81,7 @@ def is_smplx_file(path: str | PathLike[str]) -> bool:
     arrays = npz_members(fspath(path))
     poses = arrays.get("poses")
     wide = poses is not None and len(poses.shape) > 1 and math.prod(poses.shape[1:]) == _ALL
-    return wide or ("body_pose" in arrays and any(name in arrays for name in _ONLY_SMPLX))
+    return wide or ("body_pose" in arrays and any(name in arrays for name in SMPLX_ONLY))
 
 
 def open_smplx(path: str | PathLike[str], body: Callable[[str], SMPLXBody]) -> SMPLXFile:
@@ -110,12 +110,17 @@ def open_smplx(path: str | PathLike[str], body: Callable[[str], SMPLXBody]) -> S
 
 
 def _gender(path: str, arrays: dict[str, Member]) -> str:
+    """The gender that the file states, neutral if it states none. Raises InputError for one that is not known."""
     member = arrays.get("gender")
-    if member is None or member.dtype.kind not in "US" or math.prod(member.shape) != 1:
+    if member is None:
         return "neutral"
-    text = np.asarray(read_all(path, member)).reshape(-1)[0]
-    text = text.decode("latin1") if isinstance(text, bytes) else str(text)
-    return {"m": "male", "f": "female"}.get(text.strip().lower()[:1], "neutral")
+    gender = None
+    if member.dtype.kind in "US" and math.prod(member.shape) == 1:
+        text = np.asarray(read_all(path, member)).reshape(-1)[0]
+        gender = smpl_gender(text.decode("latin1") if isinstance(text, bytes) else str(text))
+    if gender is None:
+        raise InputError("a gender that is not known", file=path, field="gender", expected="male, female or neutral")
+    return gender
 
 
 def _checked(path: str, arrays: dict[str, Member], name: str, rows: int, width: int | None) -> Member:

@@ -21,7 +21,7 @@ from pipelines.files.npz import check_sums
 from pipelines.files.storage import find, is_url, place
 from pipelines.plan.person_numbers import PersonNumbers
 from pipelines.read.images import ImageRef, ImageSource, without_extension
-from pipelines.read.labels import IMAGE_LABELS, POSE_AND_SHAPE, LabelFile, open_labels
+from pipelines.read.labels import IMAGE_LABELS, POSE_AND_SHAPE, SPELLINGS, LabelFile, open_labels
 from schemas import InputError
 
 _LONGEST_KEY = 200
@@ -101,7 +101,15 @@ class RowSelection:
         return range(rows)[slice(self.first, self.last, self.every)]
 
 
-def find_label_files(patterns: Iterable[str], *, with_images: bool, datasets: Iterable[str] = ()) -> list[LabelFile]:
+def open_for_job(path: str, with_images: bool, smpl_gender: str | None = None) -> LabelFile:
+    """A label file with what the job needs of it; its genders are not looked at if `smpl_gender` stands for them."""
+    also = [name for name in SPELLINGS if name != "gender" or smpl_gender is None]
+    return open_labels(path, IMAGE_LABELS if with_images else POSE_AND_SHAPE, also)
+
+
+def find_label_files(
+    patterns: Iterable[str], *, with_images: bool, datasets: Iterable[str] = (), smpl_gender: str | None = None
+) -> list[LabelFile]:
     """Open the label files of globs, ordered by name. Raises InputError if there is none or names clash.
 
     With images, files must have all of IMAGE_LABELS; without, poses and shapes are enough. `datasets` limits them.
@@ -116,8 +124,8 @@ def find_label_files(patterns: Iterable[str], *, with_images: bool, datasets: It
                 "no such label file", file=pattern, expected="CameraHMR .npz files (a path, folder or glob)"
             )
         paths.update(path if is_url(path) else os.path.abspath(path) for path in found)
-    require = IMAGE_LABELS if with_images else POSE_AND_SHAPE
-    files = [open_labels(path, require) for path in sorted(paths, key=lambda p: (os.path.basename(p), p))]
+    ordered = sorted(paths, key=lambda p: (os.path.basename(p), p))
+    files = [open_for_job(path, with_images, smpl_gender) for path in ordered]
     names: dict[str, str] = {}
     for file in files:
         if file.dataset in names:

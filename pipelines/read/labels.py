@@ -3,15 +3,18 @@
 | field | spellings accepted |
 | --- | --- |
 | pose_cam | pose_cam, poses, pose (72 or 24x3 axis-angle, or 156 or 52x3 of SMPL-H), or global_orient + body_pose |
-| shape | shape, betas; more than 10 are cut; one row may serve the whole file |
+| shape | shape, betas; more than 10 are cut; one row may serve the whole file. Of 11 the last is a child's share |
 | trans_cam | trans_cam, transl, trans |
+| cam_ext | as it is: the camera's share of a translation, in its last column |
+| has_smpl | as it is: 0 where the parameters are a filler |
 | center, imgname, gtkps | as they are; gtkps may have more than 44 keypoints, which are cut |
 | scale | one number, or width and height |
 | cam_int | one matrix per row or one for the file |
 | keypoints3d | with confidence, or without (then it is 1) |
-| gender | text per row or one for the file; numbers say nothing and are ignored |
+| gender | text per row or one for the file, in the words of `telltales.smpl_gender`; anything else is refused |
 | frame rate | mocap_framerate, mocap_frame_rate, frame_rate, framerate, fps: one number, looked at when it is needed |
 
+Parameters of other models than SMPL and SMPL-H are refused (pipelines.read.telltales).
 SMPL-H's joints 22 and 23 are fingers where SMPL has hands, so its 21 body joints are taken and SMPL's hands are zero.
 Rows are read by range: a stored member is read where it lies, a compressed one is streamed (pipelines.files.npz).
 """
@@ -30,6 +33,13 @@ import numpy as np
 
 from pipelines.files.npz import Member, check_readable, chunk_rows, iterate_rows, npz_members, read_all, read_rows
 from pipelines.files.storage import file_sha256
+from pipelines.read.telltales import (
+    KID_BETAS,
+    MODEL_TYPE_SPELLINGS,
+    refuse_other_models,
+    smpl_gender,
+    tell_unread,
+)
 from schemas import KEYPOINTS, Columns, InputError
 
 SPELLINGS = {
@@ -43,6 +53,8 @@ SPELLINGS = {
     "trans_cam": ("trans_cam", "transl", "trans"),
     "keypoints3d": ("keypoints3d",),
     "gender": ("gender",),
+    "has_smpl": ("has_smpl",),
+    "cam_ext": ("cam_ext",),
 }
 """Names under which each field is looked for, the first that is found wins. pose_cam has two members besides."""
 
@@ -58,6 +70,7 @@ FRAME_RATE_SPELLINGS = ("mocap_framerate", "mocap_frame_rate", "frame_rate", "fr
 MOST_ROWS = 100_000_000
 """The field's largest label file has 1.5 million; the ledger needs two bytes of memory per row."""
 
+_TOLD = {*FRAME_RATE_SPELLINGS, *MODEL_TYPE_SPELLINGS}
 _SPLIT_POSE = ("global_orient", "body_pose")
 _SMPLH_WIDTH, _BODY_JOINTS = 156, 21
 
@@ -100,7 +113,8 @@ class LabelFile:
     def read(self, start: int = 0, stop: int | None = None, fields: Sequence[str] | None = None) -> Columns:
         """Rows [start, stop) as CAMERAHMR columns: those of `fields` that the file has, all of them by default.
 
-        float32, text as objects. Values are not checked: NaN comes through, so that a row can be rejected by name.
+        float32, text as objects; beside them `cam_ext` (N, 3) m, `has_smpl` (N,) and `kid_share` (N,), the 11th beta.
+        Values are not checked: NaN comes through, so that a row can be rejected by name.
         Raises InputError if the file is damaged.
         """
         stop = self.rows if stop is None else min(stop, self.rows)
@@ -151,8 +165,11 @@ def open_labels(
                 break
     if "pose_cam" in require and "pose_cam" not in members and all(part in arrays for part in _SPLIT_POSE):
         members["pose_cam"] = tuple(arrays[part] for part in _SPLIT_POSE)
-    if "gender" in members and members["gender"][0].dtype.kind not in "US" and "gender" not in require:
-        del members["gender"]
+    if {"pose_cam", "shape"} & members.keys():
+        refuse_other_models(path, arrays)
+    if "shape" in members and _is_kid(members["shape"][0]):
+        members["kid_share"] = members["shape"]
+    tell_unread(path, arrays, {part.name for parts in members.values() for part in parts} | _TOLD)
     for name in require:
         if name not in members:
             names = [*SPELLINGS[name]] + ([" + ".join(_SPLIT_POSE)] if name == "pose_cam" else [])
@@ -168,7 +185,7 @@ def open_labels(
     return LabelFile(
         path=path,
         rows=rows,
-        fields=tuple(name for name in SPELLINGS if name in members),
+        fields=tuple(name for name in (*SPELLINGS, "kid_share") if name in members),
         members=members,
         stated_rate=stated_frame_rate(arrays),
     )
@@ -189,6 +206,10 @@ def read_frame_rate(path: str, member: Member) -> float:
             if 0 < rate < math.inf:
                 return rate
     raise InputError(f"{found} given", file=path, field=member.name, expected=expected)
+
+
+def _is_kid(member: Member) -> bool:
+    return member.shape[-1:] == (KID_BETAS,)
 
 
 def dataset_name(path: str | PathLike[str]) -> str:
@@ -225,7 +246,10 @@ _ROW_SHAPES: dict[str, tuple[Callable[[tuple[int, ...]], bool], str]] = {
         lambda s: len(s) == 2 and s[0] >= KEYPOINTS and s[1] in (3, 4),
         f"numbers (N, {KEYPOINTS}, 3 or 4)",
     ),
-    "gender": (lambda s: s in ((), (1,)), "text, one for the file or one per row"),
+    "gender": (lambda s: s in ((), (1,)), "text, one for the file or one per row; --smpl-gender overrides it"),
+    "has_smpl": (lambda s: s in ((), (1,)), "0 or 1 (N,)"),
+    "cam_ext": (lambda s: s in ((3, 4), (4, 4)), "matrices (N, 4, 4) or (N, 3, 4)"),
+    "kid_share": (lambda s: s == (KID_BETAS,), ""),
     "global_orient": (lambda s: math.prod(s) == 3, "axis-angle (N, 3), rad"),
     "body_pose": (lambda s: math.prod(s) in (63, 69) and s[-1] in (3, 63, 69), "axis-angle (N, 69) or (N, 63), rad"),
 }
@@ -237,7 +261,7 @@ def _check_shape(path: str, name: str, member: Member, rows: int) -> None:
     if name in ("imgname", "gender"):
         if member.dtype.kind not in "US":
             raise InputError(f"values of type {member.dtype}", file=path, field=member.name, expected=expected)
-    elif member.dtype.kind not in "fiu":
+    elif member.dtype.kind not in ("fiub" if name == "has_smpl" else "fiu"):
         raise InputError(f"values of type {member.dtype}", file=path, field=member.name, expected=expected)
     shape = _one_row(member.shape, name) if _constant(member, name, rows) else _with_rows(member, rows, name).shape[1:]
     if not fits(shape):
@@ -247,7 +271,7 @@ def _check_shape(path: str, name: str, member: Member, rows: int) -> None:
         raise InputError(f"{member.shape[0]} rows", file=path, field=member.name, expected=expected)
 
 
-_SHARED = {"shape": 1, "cam_int": 2, "gender": 0}
+_SHARED = {"shape": 1, "kid_share": 1, "cam_int": 2, "cam_ext": 2, "gender": 0, "has_smpl": 0}
 """Fields that one value may give for a whole file, and how many dimensions that value has."""
 
 
@@ -282,6 +306,12 @@ def _canonical(labels: LabelFile, name: str, parts: list[np.ndarray], rows: int)
         return _smpl_pose(_flat(values))
     if name == "shape":
         return values[:, :10]
+    if name == "kid_share":
+        return values[:, 10]
+    if name == "has_smpl":
+        return values.reshape(rows)
+    if name == "cam_ext":
+        return values[:, :3, 3]
     if name == "scale":
         return np.broadcast_to(_flat(values), (rows, 2)).copy()
     if name == "gtkps":
@@ -308,17 +338,14 @@ def _smpl_pose(values: np.ndarray) -> np.ndarray:
     return pose
 
 
-_GENDERS = {"m": "male", "male": "male", "f": "female", "female": "female"}
-
-
 def _text(values: np.ndarray, lower: bool) -> np.ndarray:
-    """Text as objects; None where bytes are no UTF-8, for the row to be rejected. Genders in SMPL's words."""
+    """Text as objects; None where bytes are no UTF-8, for the row to be rejected. Genders in SMPL's words or None."""
     found = np.empty(len(values), object)
     for i, value in enumerate(values.tolist()):
         if isinstance(value, bytes):
             try:
                 value = value.decode()
             except UnicodeDecodeError:
-                value = None
-        found[i] = _GENDERS.get(str(value).strip().lower(), "neutral") if lower else value
+                continue
+        found[i] = smpl_gender(value) if lower else value
     return found

@@ -66,6 +66,7 @@ def test_every_option_changes_the_shards_or_is_known_to_be_harmless(inputs, spec
         "jpeg_quality": 80,
         "float_width": 16,
         "gender": "female",
+        "smpl_gender": "male",
         "limits": str(inputs / "limits.csv"),
         "betas": "keep",
         "output": str(inputs / "elsewhere"),
@@ -83,7 +84,9 @@ def test_every_option_changes_the_shards_or_is_known_to_be_harmless(inputs, spec
 
 
 def test_settings_of_workers_are_the_options(inputs, tmp_path):
-    options = BuildOptions(crop="none", crop_size=200, gender="female", batch_size=7, threads=3, float_width=16)
+    options = BuildOptions(
+        crop="none", crop_size=200, gender="female", smpl_gender="neutral", batch_size=7, threads=3, float_width=16
+    )
     settings = job.settings_of(options, Runner.of([]), tmp_path, "token")
     for record in (settings.fit, settings.crop):
         for name in {field.name for field in dataclasses.fields(record)} & set(vars(options)) - {"images"}:
