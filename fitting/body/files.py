@@ -30,6 +30,9 @@ OFFICIAL_LANDMARKS = (410, 384, 414, 384, 196, 3708, 6179, 6137, 5670, 5906, 302
 KEYPOINT_REGRESSORS = {"SMPL_to_J19": 19, "J_regressor_SKEL_mix_MALE": 24, "J_regressor_SMPL_MALE": 24}
 """Optional files beside the body models, without their ending, and the number of points that each gives."""
 
+EVALUATION_REGRESSORS = {"J_regressor_h36m": 17}
+"""The same, of files that only evaluation needs: Human3.6M's joints, as SPIN's file has them."""
+
 
 # ---------------------------------------------------------------------------------------------- what users call
 
@@ -79,12 +82,12 @@ def keypoint_arrays(path_or_dir: str | PathLike[str], vertices: int) -> dict[str
         given = Path(path_or_dir)
         folders = _places(given.parent if given.is_file() else given)
         found = {}
-        for name in KEYPOINT_REGRESSORS:
+        for name in KEYPOINT_REGRESSORS | EVALUATION_REGRESSORS:
             path = first_file(folders, [f"{name}{ending}" for ending in (".pkl", ".npz", ".npy")])
             if path is not None:
                 found[name] = (path, _read_single(path, name))
     regressors = {}
-    for name, points in KEYPOINT_REGRESSORS.items():
+    for name, points in (KEYPOINT_REGRESSORS | EVALUATION_REGRESSORS).items():
         if name in found:
             source, value = found[name]
             regressors[name] = float_array(value, name, source, (points, vertices))
@@ -320,6 +323,7 @@ def _parents(value: Any, key: str, file: str | PathLike[str]) -> np.ndarray:
 
 
 __all__ = [
+    "EVALUATION_REGRESSORS",
     "KEYPOINT_REGRESSORS",
     "OFFICIAL_LANDMARKS",
     "Unrecoverable",

@@ -14,7 +14,7 @@ import math
 import pickle
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -88,12 +88,17 @@ def read_pickle(path: Path) -> Any:
     """
     try:
         with open(path, "rb") as file:
-            tree = _Unpickler(file, path).load()
-        return _Rebuilder().value(tree)
-    except InputError:
-        raise
+            return parse_pickle(file, path)
     except OSError as error:
         raise InputError(f"cannot be opened ({error.strerror})", file=path) from error
+
+
+def parse_pickle(stream: BinaryIO, path: Path) -> Any:
+    """`read_pickle` of a pickle that lies inside the file `path`; the stream is read from where it stands."""
+    try:
+        return _Rebuilder().value(_Unpickler(stream, path).load())
+    except (InputError, OSError):
+        raise
     except Exception as error:  # damaged pickles raise whatever their bytes happen to mean
         problem = f"truncated or damaged pickle ({type(error).__name__}: {error})"
         raise InputError(problem, file=path, expected=f"a pickle of {_ADMITTED}") from error

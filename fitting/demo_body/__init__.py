@@ -24,6 +24,7 @@ from fitting.anatomy import (
     SMPL_PARENTS,
 )
 from fitting.demo_body import storage
+from schemas.camerahmr import EXTRA_NAMES
 
 __all__ = ["FILE", "keypoint_arrays", "mirror_vertices", "skel_arrays", "smpl_arrays", "write_model_directory"]
 FILE = Path(__file__).with_name("demo_body.npz")
@@ -55,6 +56,9 @@ OSIM_JOINTS = [
     "radioulnar_l",
     "wrist_l",
 ]
+
+_H36M = (0, 2, 5, 8, 1, 4, 7, "spine_h36m", 12, "jaw_h36m", "head_h36m", 16, 18, 20, 17, 19, 21)
+"""Human3.6M's 17 joints (hips, right leg, left leg, trunk and head, left arm, right arm) as SMPL's or of the last 19."""
 
 
 @lru_cache(maxsize=1)
@@ -134,20 +138,22 @@ def skel_arrays() -> dict[str, Any]:
 def keypoint_arrays() -> dict[str, np.ndarray]:
     """Keypoint regressors, dense float64, named as their files.
 
-    SMPL_to_J19 (19,V), J_regressor_SKEL_mix_MALE (24,V), J_regressor_SMPL_MALE (24,V).
+    SMPL_to_J19 (19,V), J_regressor_SKEL_mix_MALE (24,V), J_regressor_SMPL_MALE (24,V), J_regressor_h36m (17,V).
     """
     a = _arrays()
+    joints, j19 = a["smpl_regressor"], dict(zip(EXTRA_NAMES, a["j19"], strict=True))
     return {
         "SMPL_to_J19": a["j19"].copy(),
         "J_regressor_SKEL_mix_MALE": a["mix"].copy(),
-        "J_regressor_SMPL_MALE": a["smpl_regressor"].copy(),
+        "J_regressor_SMPL_MALE": joints.copy(),
+        "J_regressor_h36m": np.stack([joints[j] if isinstance(j, int) else j19[j] for j in _H36M]),
     }
 
 
 def write_model_directory(directory: str | Path) -> list[Path]:
     """Write the pair as files in the official layouts; returns their paths. Same bytes every time.
 
-    smpl/SMPL_NEUTRAL.pkl (as the originals: Python-2 pickle with chumpy objects), skel/skel_male.pkl and the three
+    smpl/SMPL_NEUTRAL.pkl (as the originals: Python-2 pickle with chumpy objects), skel/skel_male.pkl and the
     keypoint regressors.
     """
     from fitting.demo_body.official_files import write_files

@@ -78,7 +78,7 @@ class BodyModels:
             return self._regressors
 
     def regressor(self, name: str) -> torch.Tensor:
-        """The keypoint regressor of this name (`fitting.body.files.KEYPOINT_REGRESSORS`), (points, V)."""
+        """The keypoint regressor of this name (`fitting.body.files.KEYPOINT_REGRESSORS`, `EVALUATION_REGRESSORS`), (points, V)."""
         if name not in self.regressors:
             raise InputError("not among the body models, and is needed here", file=self.where, field=name)
         return self.regressors[name]
@@ -108,7 +108,7 @@ class BodyModels:
 
         InputError if SMPL neutral or SKEL is missing.
         """
-        from fitting.body.files import find_model_file
+        from fitting.body.files import KEYPOINT_REGRESSORS, find_model_file
 
         digest = hashlib.sha256()
         if self.where == DEMO:
@@ -125,7 +125,8 @@ class BodyModels:
                         path = find_model_file(folder, kind, name)
                         digest.update(f"{kind} {name} {file_sha256(path)}\n".encode())
         for name, values in sorted(self._regressor_arrays.items()):
-            digest.update(name.encode() + np.ascontiguousarray(values).tobytes())
+            if name in KEYPOINT_REGRESSORS:
+                digest.update(name.encode() + np.ascontiguousarray(values).tobytes())
         return digest.hexdigest()
 
     @cached_property

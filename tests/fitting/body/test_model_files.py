@@ -298,5 +298,5 @@ def test_the_embedded_body_passes_the_same_checks():
     assert smpl["v_template"].shape == skel["skin_template_v"].shape
     np.testing.assert_array_equal(smpl["f"], skel["skin_template_f"])
     assert set(keypoint_arrays("demo", len(smpl["v_template"]))) == {
-        *("SMPL_to_J19", "J_regressor_SKEL_mix_MALE", "J_regressor_SMPL_MALE")
+        *("SMPL_to_J19", "J_regressor_SKEL_mix_MALE", "J_regressor_SMPL_MALE", "J_regressor_h36m")
     }

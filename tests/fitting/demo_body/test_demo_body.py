@@ -218,6 +218,13 @@ def test_j19_rows_are_where_their_names_say():
     np.testing.assert_allclose([neck[0], top[0], pelvis[0], jaw[0]], 0, atol=1e-9)
 
 
+def test_human36m_rows_are_where_their_names_say():
+    at = demo_body.keypoint_arrays()["J_regressor_h36m"] @ TEMPLATE
+    assert (at[[1, 2, 3, 14, 15, 16], 0] < 0).all() and (at[[4, 5, 6, 11, 12, 13], 0] > 0).all()
+    assert (np.diff(at[[3, 2, 1, 7, 8, 9, 10], 1]) > 0).all() and (np.diff(at[[6, 5, 4], 1]) > 0).all()
+    assert (np.diff(np.abs(at[[14, 15, 16], 0])) > 0).all()
+
+
 def test_vertex_joints_are_where_their_names_say():
     names = ["nose", "reye", "leye", "rear", "lear", "lbig", "lsmall", "lheel", "rbig", "rsmall", "rheel"]
     names += [side + finger for side in "lr" for finger in ("thumb", "index", "middle", "ring", "pinky")]
@@ -356,7 +363,7 @@ def test_official_directory_reads_back(directory):
     files = sorted(str(p.relative_to(directory)) for p in directory.rglob("*.pkl"))
     assert files == sorted([
         "SMPL_to_J19.pkl", "J_regressor_SKEL_mix_MALE.pkl", "J_regressor_SMPL_MALE.pkl", "smpl/SMPL_NEUTRAL.pkl",
-        "skel/skel_male.pkl",
+        "skel/skel_male.pkl", "J_regressor_h36m.pkl",
     ])  # fmt: skip
     for name, expected in (("smpl/SMPL_NEUTRAL.pkl", SMPL), ("skel/skel_male.pkl", SKEL)):
         found = read_pickle(directory / name)
