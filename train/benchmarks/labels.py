@@ -94,7 +94,12 @@ class _File:
         return np.array(found, dtype=object)
 
     def numbers(
-        self, name: str, *shapes: tuple[int, ...], source: Mapping[str, Any] | None = None, label: str = ""
+        self,
+        name: str,
+        *shapes: tuple[int, ...],
+        source: Mapping[str, Any] | None = None,
+        label: str = "",
+        finite: bool = True,
     ) -> np.ndarray:
         """(N, ...) float64 whose rows have as many numbers as the first of `shapes`, in any of these shapes."""
         label = label or name
@@ -110,15 +115,28 @@ class _File:
         self._count(label, len(values))
         values = values.astype(np.float64).reshape(len(values), *shapes[0])
         bad = np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(1))
-        if len(bad):
+        if finite and len(bad):
             raise InputError("not a finite number", file=self.path, row=bad[0], field=label)
         return values
 
-    def first(self, name: str, count: int, *tail: int, source: Mapping[str, Any] | None = None, label: str = ""):
+    def first(
+        self, name: str, count: int, *tail: int, source: Mapping[str, Any] | None = None, label: str = "", finite=True
+    ) -> np.ndarray:
         """(N, count, ...) of an array that may have more than `count`."""
         width = np.shape(self.raw(name, source, label or name))
         longest = width[1] if len(width) > 1 and width[1] >= count else count
-        return self.numbers(name, (longest, *tail), source=source, label=label)[:, :count]
+        return self.numbers(name, (longest, *tail), source=source, label=label, finite=finite)[:, :count]
+
+    def keypoints(self, name: str, count: int, width: int) -> np.ndarray:
+        """(N, count, width) of which the last column is confidence: 1 if absent, 0 where a keypoint is not finite."""
+        shape = np.shape(self.raw(name))
+        if len(shape) == 3 and shape[2] == width - 1:
+            found = self.first(name, count, width - 1, finite=False)
+            found = np.concatenate([found, np.ones_like(found[..., :1])], 2)
+        else:
+            found = self.first(name, count, width, finite=False)
+        found[~np.isfinite(found).all(2)] = 0
+        return found
 
     def positive(self, values: np.ndarray, name: str) -> np.ndarray:
         bad = np.flatnonzero(~(values.reshape(len(values), -1) > 0).all(1))
@@ -157,10 +175,10 @@ def _camerahmr(file: _File) -> BenchmarkPeople:
     betas = file.first(named, 10) if named else file.first("betas", 10, source=smpl, label="smpl.betas")
     keypoints = None
     if "gtkps" in file:
-        keypoints = _with_confidence(file, "gtkps", KEYPOINTS)
+        keypoints = file.keypoints("gtkps", KEYPOINTS, 3)
     elif "body_keypoints_2d" in file:
         keypoints = np.zeros((file.rows, KEYPOINTS, 3))
-        keypoints[:, :OPENPOSE] = _with_confidence(file, "body_keypoints_2d", OPENPOSE)
+        keypoints[:, :OPENPOSE] = file.keypoints("body_keypoints_2d", OPENPOSE, 3)
     return BenchmarkPeople(
         *(file.path, "A", np.arange(file.rows), imgname, _folders(imgname), center, box, box.max(1)),
         *(poses, betas, _genders(file), keypoints),
@@ -193,7 +211,7 @@ def _humans4d(file: _File) -> BenchmarkPeople:
         (keypoints_3d, "extra_keypoints_3d", slice(OPENPOSE, KEYPOINTS), EXTRA),
     ):
         if name in file:
-            target[:, part] = file.numbers(name, (count, target.shape[2]))
+            target[:, part] = file.keypoints(name, count, target.shape[2])
     keypoints_3d[:, UNTRUSTED_3D, 3] = 0
     has_3d = any(name in file for name in _C_KEYPOINTS[2:])
     has_2d = any(name in file for name in _C_KEYPOINTS[:2])
@@ -209,15 +227,6 @@ def _split_pose(file: _File, smpl: Mapping[str, Any]) -> np.ndarray:
     orient = file.numbers("global_orient", (3,), (1, 3), source=smpl, label="smpl.global_orient")
     body = file.numbers("body_pose", (69,), (23, 3), source=smpl, label="smpl.body_pose")
     return np.concatenate([orient, body], 1)
-
-
-def _with_confidence(file: _File, name: str, count: int) -> np.ndarray:
-    """(N, count, 3); a file without confidence means 1."""
-    shape = np.shape(file.raw(name))
-    if len(shape) == 3 and shape[2] == 2:
-        found = file.first(name, count, 2)
-        return np.concatenate([found, np.ones_like(found[..., :1])], 2)
-    return file.first(name, count, 3)
 
 
 def _genders(file: _File) -> np.ndarray:

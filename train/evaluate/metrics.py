@@ -1,95 +1,73 @@
-"""Distances between people, and the protocols of the benchmarks (DESIGN section 8). Metres in, millimetres out."""
+"""Distances between point sets and shares of correct keypoints. Metres in, millimetres out."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fitting.body.keypoints import regress
-
-HIPS = (1, 2)
-"""Of SMPL's 24 joints."""
-H36M_KEYPOINTS = (*range(25, 38), 43)
-H36M_HIPS = (2, 3)
-"""Of the 14 above: right and left hip."""
+FEWEST = 3
+"""Points that a similarity transform needs."""
 
 
-def mean_distance_mm(predicted: Tensor, target: Tensor) -> Tensor:
-    """(B,) mean Euclidean distance, mm, of points (B, N, 3), m."""
-    return 1000 * (predicted - target).norm(dim=-1).mean(-1)
+def mean_distance_mm(predicted: Tensor, target: Tensor, counts: Tensor | None = None) -> Tensor:
+    """(B,) mean Euclidean distance, mm, of points (B, N, 3), m; only of those that `counts` (B, N) admits, NaN of none.
+
+    In float64.
+    """
+    distance = point_distances_mm(predicted, target)
+    if counts is None:
+        return distance.mean(-1)
+    return torch.where(counts, distance, 0).sum(-1) / counts.sum(-1)
 
 
-def aligned(points: Tensor, target: Tensor) -> Tensor:
+def point_distances_mm(predicted: Tensor, target: Tensor) -> Tensor:
+    """(B, N) distances, mm, of points (B, N, 3), m, in float64."""
+    return 1000 * (predicted.double() - target.double()).norm(dim=-1)
+
+
+def aligned(points: Tensor, target: Tensor, counts: Tensor | None = None) -> Tensor:
     """Points (B, N, 3) after the similarity transform (proper rotation) that brings them closest to `target`.
 
-    Source: Umeyama, PAMI 1991. Computed in float64.
+    Only the points that `counts` (B, N) admits determine it. Fewer than three, or points that all lie in one place,
+    have no such transform and are moved alone. Source: Umeyama, PAMI 1991. Computed in float64.
     """
-    points, target, dtype = points.double(), target.double(), points.dtype
-    mean, goal = points.mean(1, keepdim=True), target.mean(1, keepdim=True)
+    dtype, points, target = points.dtype, points.double(), target.double()
+    weight = torch.ones_like(points[..., :1]) if counts is None else counts[..., None].double()
+    total = weight.sum(1, keepdim=True).clamp_min(1)
+    mean, goal = (weight * points).sum(1, keepdim=True) / total, (weight * target).sum(1, keepdim=True) / total
     x, y = points - mean, target - goal
-    u, s, vh = torch.linalg.svd(y.transpose(1, 2) @ x)
+    u, s, vh = torch.linalg.svd((weight * y).transpose(1, 2) @ x)
     sign = torch.ones_like(s)
     sign[:, 2] = torch.det(u @ vh).sign()
     rotation = (u * sign[:, None]) @ vh
-    scale = (s * sign).sum(1) / x.square().sum((1, 2)).clamp_min(1e-30)
+    spread = (weight * x.square()).sum((1, 2))
+    known = (spread > 1e-20) & (weight.sum((1, 2)) >= FEWEST)
+    scale = torch.where(known, (s * sign).sum(1) / spread.clamp_min(1e-20), 1.0)
+    rotation = torch.where(known[:, None, None], rotation, torch.eye(3).to(rotation))
     return (scale[:, None, None] * (x @ rotation.transpose(1, 2)) + goal).to(dtype)
 
 
-def correct_keypoints(predicted: Tensor, target: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
-    """(B,) how many annotated keypoints are closer than `threshold` to their place, and how many there are.
+def correct_keypoints(
+    predicted: Tensor, target: Tensor, threshold: float, confidence: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """(B, N) which annotated keypoints are closer than `threshold` to their place, and which are annotated.
 
-    `predicted` (B, N, 2) and `target` (B, N, 3: with confidence) in units of the box.
+    `predicted` (B, N, 2) and `target` (B, N, 3: with confidence, which must exceed `confidence`) in units of the box.
     """
-    annotated = target[..., 2] > 0
+    annotated = target[..., 2] > confidence
     close = (predicted - target[..., :2]).norm(dim=-1) < threshold
-    return (close & annotated).sum(1), annotated.sum(1)
+    return close & annotated, annotated
 
 
-@dataclass(frozen=True)
-class Protocol:
-    """Which points are compared, after both bodies have been moved to the origin of their root."""
+def accuracy(hits: np.ndarray, annotated: np.ndarray, by_keypoint: bool) -> float:
+    """Share of correct keypoints (P, N) among the annotated (P, N): pooled, or as the mean over keypoints of each share.
 
-    name: str
-    joints: str
-    """smpl: 24 joints regressed by SMPL's regressor; mix: 24 by SKEL's; keypoints: the 44"""
-    chosen: tuple[int, ...]
-    """of these joints, those that count; empty = all"""
-    root: tuple[int, ...]
-    """the mean of these chosen joints"""
-
-
-PROTOCOLS = {
-    "3dpw": Protocol("3dpw", "smpl", (), HIPS),
-    "moyo": Protocol("moyo", "mix", (), (0,)),
-    "h36m": Protocol("h36m", "keypoints", H36M_KEYPOINTS, H36M_HIPS),
-}
-"""3dpw also serves EMDB and SPEC-SYN."""
-
-
-def body_errors(
-    predicted: Tensor,
-    target: Tensor,
-    predicted_joints: Tensor,
-    target_joints: Tensor,
-    protocol: Protocol,
-) -> dict[str, Tensor]:
-    """`mpjpe_mm`, `pa_mpjpe_mm` and `pve_mm`, (B,) each, of vertices (B, V, 3) and joints (B, J, 3), m.
-
-    Joints are those that `protocol.joints` names, before any are chosen.
+    NaN if nothing is annotated.
     """
-    chosen = list(protocol.chosen) or slice(None)
-    joints, goals = predicted_joints[:, chosen], target_joints[:, chosen]
-    root, goal_root = (j[:, list(protocol.root)].mean(1, keepdim=True) for j in (joints, goals))
-    return {
-        "mpjpe_mm": mean_distance_mm(joints - root, goals - goal_root),
-        "pa_mpjpe_mm": mean_distance_mm(aligned(joints, goals), goals),
-        "pve_mm": mean_distance_mm(predicted - root, target - goal_root),
-    }
-
-
-def regressed(vertices: Tensor, regressor: np.ndarray | Tensor) -> Tensor:
-    """(B, J, 3) joints of vertices (B, V, 3)."""
-    return regress(torch.as_tensor(regressor), vertices)
+    if not annotated.any():
+        return float("nan")
+    if not by_keypoint:
+        return float(hits.sum() / annotated.sum())
+    labelled = annotated.any(0)
+    return float((hits.sum(0)[labelled] / annotated.sum(0)[labelled]).mean())

@@ -1,0 +1,34 @@
+"""What the released evaluation code does that nobody would do on purpose, by name.
+
+The published figures rest on these; each can be left out, which gives the clean variant. Source: train/README.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from schemas import InputError
+
+QUIRKS = {
+    "neutral-is-female": "layout A: a literal gender `neutral` takes the female SMPL",
+    "cue-before-aspect": "layout B: the network is told the label's box, not the larger square that it sees",
+    "whole-pixel-crop": "layout B: the square's corners are cut to whole pixels, and resized without antialiasing",
+    "bgr-focal": "layouts B and C: the focal-length network is given blue for red",
+    "one-regressor": "EMDB: the neutral body's joint regressor for meshes of every gender",
+    "hip-and-knee-root": "SPEC-SYN: the root is the middle of a hip and the knee of the same leg",
+    "two-kinds-of-joints": "MOYO: truth has SMPL's kinematic joints, the estimate joints regressed from its skin",
+    "pelvis-keypoint-root": "Human3.6M: the root is keypoint 39 although the settings say hips; confidence is ignored",
+    "accuracy-by-keypoint": "keypoints: accuracy of each keypoint, then their plain mean, however few have a label",
+}
+"""name -> what it does"""
+
+PUBLISHED = frozenset(QUIRKS)
+"""All: as the published figures were made."""
+
+
+def without(names: Iterable[str]) -> frozenset[str]:
+    """All quirks but these; `all` leaves none. Raises InputError for an unknown name."""
+    left = set(names)
+    for name in left - set(QUIRKS) - {"all"}:
+        raise InputError(f"no quirk {name!r}", field="--without", expected=", ".join(["all", *QUIRKS]))
+    return frozenset() if "all" in left else PUBLISHED - left
