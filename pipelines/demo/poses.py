@@ -6,6 +6,7 @@ for which shoulder and elbow angles are solved inside their limits.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -31,9 +32,11 @@ class DrawnPoses:
     chair: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
 
 
-def draw_poses(count: int, skel: SKEL, rng: np.random.Generator) -> DrawnPoses:
-    """Draw poses of people; their feet are level where both carry them."""
-    names = list(KEY_POSES)
+def draw_poses(
+    count: int, skel: SKEL, rng: np.random.Generator, among: Collection[str] | None = None
+) -> DrawnPoses:
+    """Draw poses of people, `among` some key poses or all; their feet are level where both carry them."""
+    names = [name for name in KEY_POSES if among is None or name in among]
     weights = np.array([KEY_POSES[name].weight for name in names])
     kinds = [names[i] for i in rng.choice(len(names), size=count, p=weights / weights.sum())]
     q = np.zeros((count, anatomy.COORDINATES))

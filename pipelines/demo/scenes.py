@@ -5,6 +5,7 @@ World frame as in `demo_scenery`; camera frame x right, y down, z forward, metre
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cache
 
@@ -59,6 +60,21 @@ class Camera:
     def from_world(self, points: np.ndarray) -> np.ndarray:
         """Points (...,3) of the world in the camera frame."""
         return (points - [0.0, self.height, 0.0]) @ self.rotation.T
+
+
+@dataclass(frozen=True)
+class Staging:
+    """How people are photographed."""
+
+    lenses: tuple[float, ...] = (0.8, 1.1, 1.5, 2.1)
+    """focal lengths in units of the picture's longer side"""
+    lens_shares: tuple[float, ...] = (0.2, 0.35, 0.3, 0.15)
+    fill: tuple[float, float] = (0.5, 0.85)
+    """share of the picture's height that the nearest person takes, standing"""
+    hidden: float = 0.5
+    """share of a person's box that somebody else's box may cover"""
+    apart: float = 0.8
+    """least distance of two people in units of their radii"""
 
 
 @dataclass(frozen=True)
@@ -118,12 +134,12 @@ class Studio:
         return vertices + vertex_normals(vertices, self.faces) * wearer.standoff()[:, None]
 
 
-def draw_cast(count: int, rng: np.random.Generator) -> Cast:
-    """People of the embedded body: poses within SKEL's limits, shapes N(0, 1) cut at 2."""
+def draw_cast(count: int, rng: np.random.Generator, among: Collection[str] | None = None) -> Cast:
+    """People of the embedded body: poses within SKEL's limits, near key poses `among` some, shapes N(0, 1) cut at 2."""
     from fitting.body.skel import SKEL
 
     skel = SKEL.demo(dtype=torch.float64)
-    drawn = draw_poses(count, skel, rng)
+    drawn = draw_poses(count, skel, rng, among)
     poses = smpl_pose(skel_rotations(drawn.q, skel)).numpy()
     betas = np.clip(rng.normal(size=(count, 10)), -2.0, 2.0)
     return Cast(poses, betas, drawn.chair)
@@ -140,15 +156,17 @@ def demo_studio() -> Studio:
     return Studio(smpl, keypoint_arrays("demo", len(smpl.v_template))["SMPL_to_J19"])
 
 
-def take_photo(studio: Studio, cast: Cast, rng: np.random.Generator, draft: bool = False) -> Photo:
+def take_photo(
+    studio: Studio, cast: Cast, rng: np.random.Generator, draft: bool = False, staging: Staging = Staging()
+) -> Photo:
     """Picture of the people of the cast; those for whom there is no room stay out of it.
 
     A draft has half the width and height and fewer rays.
     """
-    camera = _random_camera(rng, 0.5 if draft else 1.0)
+    camera = _random_camera(rng, 0.5 if draft else 1.0, staging)
     kind = str(rng.choice(PLACES, p=[0.17, 0.14, 0.14, 0.09, 0.13, 0.12, 0.08, 0.13]))
     place, light = random_place(kind, camera.rotation.T, camera.height, camera.farthest, rng)
-    poses, trans, vertices, people = _place_people(studio, cast, camera, rng)
+    poses, trans, vertices, people = _place_people(studio, cast, camera, rng, staging)
     keypoints = studio.bodies(poses, cast.betas[people], trans)[2]
 
     seen = []
@@ -244,11 +262,11 @@ def _visible(
     return (inside & (gap < np.where(own, _SELF_OCCLUSION, _OTHER_OCCLUSION))).astype(np.float64)
 
 
-def _random_camera(rng: np.random.Generator, zoom: float = 1.0) -> Camera:
+def _random_camera(rng: np.random.Generator, zoom: float, staging: Staging) -> Camera:
     width, height = SIZES[rng.choice(len(SIZES), p=[0.25, 0.2, 0.2, 0.14, 0.14, 0.07])]
     size = width, height = round(width * zoom), round(height * zoom)
-    focal = max(size) * rng.choice([0.8, 1.1, 1.5, 2.1], p=[0.2, 0.35, 0.3, 0.15]) * rng.uniform(0.9, 1.1)
-    nearest = focal * 1.7 / (height * rng.uniform(0.5, 0.85))
+    focal = max(size) * rng.choice(staging.lenses, p=staging.lens_shares) * rng.uniform(0.9, 1.1)
+    nearest = focal * 1.7 / (height * rng.uniform(*staging.fill))
     farthest = nearest * rng.uniform(1.5, 2.2) + 0.5
     above = float(rng.choice([0.7, 1.5, 2.3], p=[0.2, 0.6, 0.2]) * rng.uniform(0.85, 1.15))
     aim = np.arctan2(above - rng.uniform(0.75, 1.0), (nearest + farthest) / 2)
@@ -259,7 +277,7 @@ def _random_camera(rng: np.random.Generator, zoom: float = 1.0) -> Camera:
 
 
 def _place_people(
-    studio: Studio, cast: Cast, camera: Camera, rng: np.random.Generator, tries: int = 80
+    studio: Studio, cast: Cast, camera: Camera, rng: np.random.Generator, staging: Staging, tries: int = 80
 ) -> tuple[np.ndarray, ...]:
     """Camera-frame SMPL poses, translations and vertices of those who found a place, nearest first."""
     width = camera.size[0]
@@ -279,7 +297,7 @@ def _place_people(
             shift = np.array([side - centre[n, 0], -upright[n, :, 1].min(), -depth - centre[n, 2]])
             pixels = project(camera.from_world(outline[n] + shift), camera.cam_int)
             spot = _Spot(n, shift, np.array([side, -depth]), np.hypot(*spread[n]) / 2, _box(pixels))
-            if _has_room(spot, placed, camera.size):
+            if _has_room(spot, placed, camera.size, staging):
                 placed.append(spot)
                 break
     placed.sort(key=lambda spot: -spot.centre[1])
@@ -306,8 +324,8 @@ class _Spot:
     box: np.ndarray
 
 
-def _has_room(spot: _Spot, placed: list[_Spot], size: tuple[int, int]) -> bool:
-    """Mostly inside the picture, not inside anybody, not hidden by (or hiding) more than half of anybody's box."""
+def _has_room(spot: _Spot, placed: list[_Spot], size: tuple[int, int], staging: Staging) -> bool:
+    """Mostly inside the picture, not inside anybody, not hidden by (or hiding) too much of anybody's box."""
     if not np.isfinite(spot.box).all():
         return False
     area = np.prod(spot.box[2:] - spot.box[:2])
@@ -315,10 +333,10 @@ def _has_room(spot: _Spot, placed: list[_Spot], size: tuple[int, int]) -> bool:
     if np.prod(inside[2:] - inside[:2]) < 0.7 * area:
         return False
     for other in placed:
-        if np.hypot(*(spot.centre - other.centre)) < max(0.8 * (spot.radius + other.radius), 0.5):
+        if np.hypot(*(spot.centre - other.centre)) < max(staging.apart * (spot.radius + other.radius), 0.5):
             return False
         shared = np.minimum(spot.box[2:], other.box[2:]) - np.maximum(spot.box[:2], other.box[:2])
-        if (shared > 0).all() and np.prod(shared) > 0.5 * min(area, np.prod(other.box[2:] - other.box[:2])):
+        if (shared > 0).all() and np.prod(shared) > staging.hidden * min(area, np.prod(other.box[2:] - other.box[:2])):
             return False
     return True
 

@@ -41,6 +41,11 @@ class Bodies:
             vertices[rows], joints[rows] = out.vertices, out.joints[:, :24]
         return vertices, joints
 
+    @property
+    def has_keypoints(self) -> bool:
+        """Whether the regressors of the 44 keypoints are among the body models."""
+        return {"J_regressor_SKEL_mix_MALE", "SMPL_to_J19"} <= self.models.regressors.keys()
+
     def keypoints(self, vertices: Tensor) -> Tensor:
         """The 44 (B, 44, 3) of a SKEL skin."""
         ids = self.models.smpl().vertex_joint_selector.extra_joints_idxs

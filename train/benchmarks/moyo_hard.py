@@ -1,0 +1,86 @@
+"""MOYO-HARD from MOYO's labels: of every test sequence the front camera's middle half.
+
+    python -m train.benchmarks.moyo_hard moyo_v2.npz moyo_hard.npz
+
+Source: Li, Jin et al., SKEL-CF, ECCV 2026: camera 1, the middle 50 % of each of 29 sequences, 9,725 images.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from schemas import InputError
+from train.benchmarks.archive import read_members
+from train.benchmarks.labels import read_benchmark
+
+SEQUENCES, IMAGES = 29, 9725
+FRONT = re.compile(r"(^|/)YOGI_Cam_0?1(/|$)")
+
+
+def middle_half(sequence: Sequence[str], imgname: Sequence[str]) -> np.ndarray:
+    """Rows of the front camera, of each sequence those frames whose rank lies in [n/4, 3n/4), in the file's order.
+
+    Frames are ranked by the number in the image's name, so that the file's order does not matter.
+    """
+    front = np.array([bool(FRONT.search(name)) for name in imgname])
+    kept, names = [], np.asarray(sequence, object)
+    for name in dict.fromkeys(sequence):
+        rows = np.flatnonzero((names == name) & front)
+        rows = np.array(sorted(rows, key=lambda n: _frame(imgname[n])), dtype=int)
+        kept.append(rows[len(rows) // 4 : 3 * len(rows) // 4])
+    return np.sort(np.concatenate(kept)) if kept else np.zeros(0, int)
+
+
+def build(source: str, target: str) -> tuple[int, int]:
+    """Writes MOYO-HARD in MOYO's layout; how many sequences and images it has. Raises InputError."""
+    people = read_benchmark(source)
+    if people.layout != "B":
+        raise InputError(f"a label file of layout {people.layout}", file=source, expected="MOYO's, with img_paths")
+    rows = middle_half(people.sequence.tolist(), people.imgname.tolist())
+    if not len(rows):
+        raise InputError("no images of the front camera", file=source, field="img_paths", expected="YOGI_Cam_01/")
+    members = {name: _rows(value, rows, len(people)) for name, value in read_members(source).items()}
+    with open(target, "wb") as file:
+        np.savez(file, **members)
+    return len(set(people.sequence[rows])), len(rows)
+
+
+def _rows(value: Any, rows: np.ndarray, count: int) -> Any:
+    """What a member holds of these rows; what has no rows is kept whole."""
+    if isinstance(value, dict):
+        return np.array({key: _rows(inner, rows, count) for key, inner in value.items()}, dtype=object)
+    if isinstance(value, np.ndarray) and value.shape[:1] == (count,):
+        return value[rows]
+    return value
+
+
+def _frame(name: str) -> tuple[int, str]:
+    digits = re.findall(r"\d+", Path(name).stem)
+    return int(digits[-1]) if digits else -1, name
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Command line: SOURCE TARGET."""
+    given = sys.argv[1:] if argv is None else argv
+    if len(given) != 2:
+        sys.stderr.write("usage: python -m train.benchmarks.moyo_hard MOYO.npz MOYO-HARD.npz\n")
+        return 2
+    try:
+        sequences, images = build(*given)
+    except InputError as error:
+        sys.stderr.write(f"moyo_hard: {error}\n")
+        return 2
+    same = (sequences, images) == (SEQUENCES, IMAGES)
+    sys.stdout.write(f"{given[1]}: {images:,} images of {sequences} sequences")
+    sys.stdout.write("\n" if same else f"; the paper's has {IMAGES:,} of {SEQUENCES}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
