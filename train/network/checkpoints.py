@@ -143,6 +143,11 @@ def read_training(path: str | PathLike[str]) -> dict[str, Any]:
     return load_tensors(tree.get("training", {}), path)
 
 
+def is_released(path: str | PathLike[str]) -> bool:
+    """Whether a checkpoint is of another project: its network was taught on crops cut as the released code does."""
+    return _dictionary(path).get("format") != FORMAT
+
+
 def run_checkpoints(folder: Path) -> list[Path]:
     """Checkpoints that a training run wrote into its output folder, the newest last."""
     return sorted(folder.glob("checkpoint-????????.pt"))

@@ -1,0 +1,282 @@
+"""Methods on benchmarks: from the options of `hmr-skel evaluate` to its tables, numbers and pictures."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from pipelines.command.devices import one_device
+from pipelines.files.body_models import BodyModels
+from schemas import InputError
+from train.benchmarks.known import Opened, open_benchmark
+from train.benchmarks.quirks import QUIRKS, without
+from train.benchmarks.stream import CropSettings, crop_batches
+from train.evaluate.bodies import Bodies
+from train.evaluate.estimates import FINAL, Method, focal_lengths, mean_method, network_method
+from train.evaluate.measure import Measured, measure
+from train.evaluate.protocols import protocol
+from train.evaluate.report import concatenated, person_columns, summary
+from train.evaluate.tables import WIDTH, Result, main_tables, method_table, stage_table
+from train.network.camera import bbox_cue
+from train.network.checkpoints import is_released, load_checkpoint
+from train.network.decoder import relaxed_stance
+from train.network.inputs import assumed_framing, normalised
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from train.evaluate.command import EvaluateOptions
+
+log = logging.getLogger(__name__)
+
+ATTENTION_BATCH = 8
+_MEAN_CAM = (0.9, 0.0, 0.0)
+
+
+@dataclass(frozen=True)
+class Network:
+    """A checkpoint, loaded."""
+
+    name: str
+    model: nn.Module
+    camera: nn.Module | None
+    patches: str
+
+
+def run_benchmarks(options: EvaluateOptions) -> int:
+    """Measures every checkpoint and two-stage file on every benchmark, prints the tables, writes what --output asks."""
+    from train.evaluate.command import MEAN
+
+    if not (options.checkpoint or options.two_stage):
+        raise InputError("nothing to measure", field="checkpoint", expected="CHECKPOINT..., mean or --two-stage")
+    quirks, device = without(options.without), torch.device(one_device(options.device))
+    opened = [_limited(open_benchmark(name, options.data_folder), options.limit) for name in options.benchmark]
+    if len({o.name for o in opened}) < len(opened):
+        raise InputError("the same benchmark twice", field="--benchmark", expected="names that differ")
+    second = _by_benchmark(options.two_stage, [o.name for o in opened])
+    models = BodyModels(options.body_models, device=device)
+    bodies = Bodies(models)
+    networks = [_network(name, options, device) for name in options.checkpoint if name != MEAN]
+    results, tables = [], []
+    for benchmark in opened:
+        measured = []
+        for methods, patches in _methods(benchmark, networks, second, options, models):
+            settings = CropSettings(patches, not options.focal and any(n.camera for n in networks), quirks)
+            rules = _rules(benchmark.benchmark.protocol, quirks, options.clean)
+            arguments = (bodies, settings, device, options.batch, options.workers, True)
+            found = measure(benchmark, methods, list(rules.values()), *arguments)
+            variants = {rule: variant for variant, rule in rules.items()}
+            measured += [(variants[m.rules], m) for m in found]
+            seconds = {m.name: m.seconds_per_person for m in methods}
+            results += [
+                Result(benchmark.name, m.method, v, m.stage, summary(m, benchmark.people), seconds[m.method])
+                for v, m in measured[-len(found) :]
+            ]
+        tables += [person_columns(benchmark.name, v, m, benchmark.people) for v, m in measured]
+        if options.output is not None:
+            options.output.mkdir(parents=True, exist_ok=True)
+            _write_pictures(benchmark, measured, networks, bodies, options, quirks, device)
+    _print(opened, results, options)
+    if options.output is not None:
+        _write(options.output, opened, results, tables, options, quirks)
+    return 0
+
+
+def _network(name: str, options: EvaluateOptions, device: torch.device) -> Network:
+    from train.evaluate.command import checkpoint_file, load_network
+
+    file = checkpoint_file(name)
+    model = load_network(name, options.which, device)
+    camera = None
+    if not options.focal:
+        camera = _camera(Path(options.camera) if options.camera else file, bool(options.camera), device)
+    patches = options.patches if options.patches != "auto" else "released" if is_released(file) else "ours"
+    label = file.parent.name if file.name.startswith("checkpoint-") else file.stem
+    return Network(label, model, camera, patches)
+
+
+def _camera(file: Path, asked: bool, device: torch.device) -> nn.Module | None:
+    """The focal-length network of a file; None, said aloud, if it has none and nobody said that it does."""
+    try:
+        return load_checkpoint(file, "camera", device=str(device))
+    except InputError:
+        if asked:
+            raise
+    log.warning(
+        "%s: no focal-length network in it; the image's diagonal is taken for the focal length (--camera, --focal)", file
+    )
+    return None
+
+
+def _methods(
+    opened: Opened,
+    networks: Sequence[Network],
+    second: dict[str, list[str]],
+    options: EvaluateOptions,
+    models: BodyModels,
+) -> list[tuple[list[Method], str]]:
+    """Methods by the crops that they want, so that each image is read once for all that want the same."""
+    from train.evaluate.command import MEAN
+    from train.evaluate.two_stage import two_stage_method
+
+    groups: dict[str, list[Method]] = {}
+    for network in networks:
+        method = network_method(network.name, network.model, network.camera, options.focal, options.layers)
+        groups.setdefault(network.patches, []).append(method)
+    first = next(iter(groups), "released")
+    others = [two_stage_method(file, opened.people, models) for file in second.get(opened.name, [])]
+    if MEAN in options.checkpoint:
+        others.append(mean_method(relaxed_stance(), torch.zeros(10), torch.tensor(_MEAN_CAM)))
+    if others:
+        groups[first] = groups.get(first, []) + others
+    return [(_distinct(methods), patches) for patches, methods in groups.items()]
+
+
+def _distinct(methods: list[Method]) -> list[Method]:
+    """Two of the same name are numbered."""
+    for n, method in enumerate(methods):
+        same = sum(other.name == method.name for other in methods[:n])
+        method.name += f" ({same + 1})" if same else ""
+    return methods
+
+
+def _rules(name: str, quirks: frozenset[str], clean: bool) -> dict[str, Any]:
+    rules = {"published": protocol(name, quirks)}
+    if clean and (tidy := protocol(name, frozenset())) != rules["published"]:
+        rules["clean"] = tidy
+    return rules
+
+
+def _limited(opened: Opened, limit: int) -> Opened:
+    return replace(opened, people=opened.people.take(np.arange(min(limit, len(opened.people))))) if limit else opened
+
+
+def _by_benchmark(files: Sequence[str], names: Sequence[str]) -> dict[str, list[str]]:
+    """Files of two-stage estimates by the benchmark they are for."""
+    found: dict[str, list[str]] = {}
+    for given in files:
+        name, mark, file = given.partition("=")
+        if not mark and len(names) > 1:
+            raise InputError(f"{given!r} given", field="--two-stage", expected=f"NAME=FILE, NAME of {', '.join(names)}")
+        if mark and name not in names:
+            raise InputError(f"no benchmark {name!r}", field="--two-stage", expected=f"one of {', '.join(names)}")
+        found.setdefault(name if mark else names[0], []).append(file if mark else given)
+    return found
+
+
+def _print(opened: Sequence[Opened], results: Sequence[Result], options: EvaluateOptions) -> None:
+    from rich.console import Console
+
+    console = Console(width=WIDTH)
+    tables = main_tables({o.name: o.benchmark for o in opened}, results)
+    tables += [stage_table(o.name, results) for o in opened] if options.layers else []
+    for table in [*tables, method_table(results)]:
+        console.print(table)
+        console.print()
+
+
+def _write(
+    folder: Path,
+    opened: Sequence[Opened],
+    results: Sequence[Result],
+    tables: list[dict[str, Any]],
+    options: EvaluateOptions,
+    quirks: frozenset[str],
+) -> None:
+    import pyarrow.parquet as pq
+
+    document = {
+        "benchmarks": {
+            o.name: {
+                "file": o.people.file,
+                "layout": o.people.layout,
+                "protocol": o.benchmark.protocol,
+                "people": len(o.people),
+                "published": {method: list(values) for method, values in o.benchmark.published.items()},
+            }
+            for o in opened
+        },
+        "quirks": {name: text for name, text in QUIRKS.items() if name in quirks},
+        "body_models": options.body_models,
+        "results": [
+            {
+                "benchmark": r.benchmark,
+                "method": r.method,
+                "variant": r.variant,
+                "stage": r.stage,
+                "seconds_per_person": r.seconds,
+                **r.numbers,
+            }
+            for r in results
+        ],
+    }
+    text = json.dumps(_without_nan(document), indent=1, allow_nan=False)
+    (folder / "evaluation.json").write_text(text + "\n")
+    pq.write_table(concatenated(tables), folder / "people.parquet")
+
+
+def _without_nan(value: Any) -> Any:
+    """JSON has no NaN: null."""
+    if isinstance(value, dict):
+        return {key: _without_nan(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(inner) for inner in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def _write_pictures(
+    opened: Opened,
+    measured: Sequence[tuple[str, Measured]],
+    networks: Sequence[Network],
+    bodies: Bodies,
+    options: EvaluateOptions,
+    quirks: frozenset[str],
+    device: torch.device,
+) -> None:
+    from train.evaluate.pictures import worst_cases
+
+    for variant, m in measured:
+        if m.stage == FINAL and variant == "published" and options.worst:
+            picture = worst_cases(m, opened, bodies, options.worst)
+            if picture is not None:
+                _write_png(options.output / f"worst_{opened.name}_{_plain(m.method)}.png", picture)
+    for network in networks if options.attention else ():
+        picture = _attention(network, opened, options, quirks, device)
+        _write_png(options.output / f"attention_{opened.name}_{_plain(network.name)}.png", picture)
+
+
+@torch.inference_mode()
+def _attention(
+    network: Network, opened: Opened, options: EvaluateOptions, quirks: frozenset[str], device: torch.device
+) -> np.ndarray:
+    from train.evaluate.attention import attention_maps, attention_sheet
+
+    people = opened.people.take(np.arange(min(options.attention, len(opened.people))))
+    settings = CropSettings(network.patches, network.camera is not None, quirks)
+    crops, maps = [], []
+    for batch in crop_batches(people, opened.images, settings, ATTENTION_BATCH):
+        batch = batch.to(device)
+        framing = assumed_framing(network.model, batch.framing(focal_lengths(batch, network.camera, options.focal)))
+        maps.append(attention_maps(network.model, normalised(batch.image), bbox_cue(framing)).cpu().numpy())
+        crops.append(batch.image.cpu().numpy())
+    return attention_sheet(np.concatenate(crops), np.concatenate(maps))
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^\w.-]+", "_", name)
+
+
+def _write_png(path: Path, picture: np.ndarray) -> None:
+    import cv2
+
+    cv2.imwrite(str(path), picture[:, :, ::-1])
+    sys.stdout.write(f"{path}\n")
