@@ -19,10 +19,12 @@ import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 
+from pipelines.command.hmr_skel import guarded
+from pipelines.command.options import Positional, arg, parse_options
 from pipelines.demo.files import JPEG_QUALITY
 from schemas import InputError
 
@@ -139,3 +141,34 @@ def _write_labels(root: Path, grade: str, photos: list[Photo]) -> int:
         extra_keypoints_3d=keypoints_3d[:, _OPENPOSE:],
     )
     return len(names)
+
+
+@dataclass(frozen=True)
+class BenchmarkCommand:
+    """Options of `python -m pipelines.demo.benchmark`."""
+
+    directory: Annotated[Path, Positional, arg(metavar="DIR")]
+    """where to write; an older benchmark there is replaced"""
+    images: int = 12
+    """images per grade"""
+    seed: int = 0
+    """another seed gives other people"""
+    draft: bool = False
+    """pictures of half the size with fewer rays"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Render the demo benchmark into a directory."""
+    arguments = sys.argv[1:] if argv is None else argv
+    return guarded(lambda: _run(parse_options(BenchmarkCommand, arguments, PROG, main.__doc__ or "")), PROG)
+
+
+def _run(options: BenchmarkCommand) -> None:
+    people = write_benchmark(options.directory, options.images, options.seed, options.draft)
+    sys.stdout.write(f"{options.directory}: {people} people of {len(GRADES)} grades\n")
+
+
+PROG = "python -m pipelines.demo.benchmark"
+
+if __name__ == "__main__":
+    sys.exit(main())

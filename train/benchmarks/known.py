@@ -32,7 +32,7 @@ class Benchmark:
     """method -> MPJPE, PA-MPJPE and, if there is one, PVE, mm; of keypoints accuracy at 0.05 and 0.1"""
 
 
-_FIT = "CameraHMR + fit, paper"
+_FIT = "CameraHMR+fit, paper"
 _HSMR = "HSMR, paper"
 BENCHMARKS = {
     "3dpw": Benchmark(
@@ -99,6 +99,9 @@ def open_benchmark(wanted: str, data: Path) -> Opened:
     people = read_benchmark(path)
     if known.protocol == "h36m" and people.keypoints_3d is None:
         known = Benchmark(known.title, known.files, layout, known.folders, "keypoints", known.published)
+    needs = "keypoints_2d" if known.protocol == "keypoints" else "keypoints_3d" if known.protocol == "h36m" else "poses"
+    if getattr(people, needs) is None:
+        raise InputError(f"has no {needs}, which the protocol {known.protocol} compares with", file=path)
     folders = (*(data / folder for folder in known.folders), data, path.parent)
     return Opened(name, known, people, ImageFolders(folders))
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.command.hmr_skel import guarded
 from schemas import InputError
 from train.benchmarks.archive import read_members
 from train.benchmarks.labels import read_benchmark
@@ -71,15 +72,14 @@ def main(argv: list[str] | None = None) -> int:
     if len(given) != 2:
         sys.stderr.write("usage: python -m train.benchmarks.moyo_hard MOYO.npz MOYO-HARD.npz\n")
         return 2
-    try:
-        sequences, images = build(*given)
-    except InputError as error:
-        sys.stderr.write(f"moyo_hard: {error}\n")
-        return 2
+    return guarded(lambda: _told(*given), "moyo_hard")
+
+
+def _told(source: str, target: str) -> None:
+    sequences, images = build(source, target)
+    sys.stdout.write(f"{target}: {images:,} images of {sequences} sequences")
     same = (sequences, images) == (SEQUENCES, IMAGES)
-    sys.stdout.write(f"{given[1]}: {images:,} images of {sequences} sequences")
     sys.stdout.write("\n" if same else f"; the paper's has {IMAGES:,} of {SEQUENCES}\n")
-    return 0
 
 
 if __name__ == "__main__":

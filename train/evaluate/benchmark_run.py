@@ -59,7 +59,7 @@ def run_benchmarks(options: EvaluateOptions) -> int:
     if not (options.checkpoint or options.two_stage):
         raise InputError("nothing to measure", field="checkpoint", expected="CHECKPOINT..., mean or --two-stage")
     quirks, device = without(options.without), torch.device(one_device(options.device))
-    opened = [_limited(open_benchmark(name, options.data_folder), options.limit) for name in options.benchmark]
+    opened = [_limited(open_benchmark(name, options.data), options.people.limit) for name in options.benchmark]
     if len({o.name for o in opened}) < len(opened):
         raise InputError("the same benchmark twice", field="--benchmark", expected="names that differ")
     second = _by_benchmark(options.two_stage, [o.name for o in opened])
@@ -177,8 +177,8 @@ def _print(opened: Sequence[Opened], results: Sequence[Result], options: Evaluat
     from rich.console import Console
 
     console = Console(width=WIDTH)
-    tables = main_tables({o.name: o.benchmark for o in opened}, results)
-    tables += [stage_table(o.name, results) for o in opened] if options.layers else []
+    sys.stdout.write(main_tables({o.name: o.benchmark for o in opened}, results) + "\n\n")
+    tables = [stage_table(o.name, results) for o in opened] if options.layers else []
     for table in [*tables, method_table(results)]:
         console.print(table)
         console.print()

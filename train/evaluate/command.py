@@ -33,7 +33,7 @@ class EvaluateOptions:
     benchmark: Annotated[Names, arg(metavar="NAME...")] = ()
     """3dpw, emdb, spec-syn, moyo, moyo-hard, h36m, 3dpw-hsmr, coco, lsp-extended, posetrack, demo-...; NAME=FILE: a
     label file, known or of one of their layouts"""
-    data_folder: Annotated[Path, arg(name="data", metavar="DIR")] = Path("data")
+    data: Annotated[Path, arg(metavar="DIR")] = Path("data")
     """where the benchmarks' label files lie, or its labels/, and their images, in the folders of the releases"""
     without: Annotated[Names, arg(metavar="QUIRK...")] = ()
     """leave these quirks of the released evaluation out of the published rows (all: leave none)"""
@@ -54,8 +54,6 @@ class EvaluateOptions:
     """draw where the tokens of so many people look"""
     worst: int = 12
     """people on the sheet of worst cases"""
-    limit: int = 0
-    """measure the first so many people of a benchmark; 0 = all"""
     which: Literal["ema", "model"] = "ema"
     """weights of the checkpoint to take: the moving average, or those last trained"""
     protocol: Literal["emdb", "3dpw", "spec-syn", "moyo", "h36m"] = "emdb"
@@ -72,7 +70,7 @@ class EvaluateOptions:
     """processes that read"""
     output: Path | None = None
     """benchmarks: folder for evaluation.json, people.parquet and pictures; shards: the JSON file"""
-    data: DataConfig = field(default_factory=lambda: DataConfig(unconverged=True, max_vertex_error_mm=1e9))
+    people: DataConfig = field(default_factory=lambda: DataConfig(unconverged=True, max_vertex_error_mm=1e9))
 
 
 def main(argv: list[str] | None = None, prog: str = "hmr-skel evaluate") -> int:
@@ -102,7 +100,7 @@ def _on_shards(options: EvaluateOptions) -> int:
     from train.evaluate.shards import evaluate_shards, mean_estimator, mean_person, network_estimator, summary
 
     device = torch.device(one_device(options.device))
-    people = PeopleStream(options.data, options.batch, shuffle=False, fields=(*LABELS, *SOURCE))
+    people = PeopleStream(options.people, options.batch, shuffle=False, fields=(*LABELS, *SOURCE))
     bodies = Bodies(BodyModels(options.body_models, device=device))
     if options.checkpoint[0] == MEAN:
         estimator = mean_estimator(*mean_person(people))

@@ -16,6 +16,8 @@ WIDTH = 80
 SIDE_BY_SIDE = 3
 """Benchmarks in one table."""
 NAME_WIDTH = 22
+CELL = 6
+"""Characters of a number."""
 _COLUMNS = (("MPJPE", "mpjpe_mm"), ("PA", "pa_mpjpe_mm"), ("PVE", "pve_mm"))
 _SHARES = (("@0.05", "pck_0.05"), ("@0.1", "pck_0.1"))
 
@@ -33,35 +35,37 @@ class Result:
     seconds: float
 
 
-def main_tables(benchmarks: dict[str, Benchmark], results: Sequence[Result]) -> list[Table]:
-    """Methods below the paper's rows, benchmarks side by side."""
+def main_tables(benchmarks: dict[str, Benchmark], results: Sequence[Result]) -> str:
+    """Methods below the paper's rows, up to three benchmarks side by side."""
     finals = [r for r in results if r.stage == "final"]
     names = list(benchmarks)
     parts = [names[n : n + SIDE_BY_SIDE] for n in range(0, len(names), SIDE_BY_SIDE)]
-    return [_table({name: benchmarks[name] for name in part}, finals) for part in parts]
+    return "\n\n".join(_table({name: benchmarks[name] for name in part}, finals) for part in parts)
 
 
-def _table(benchmarks: dict[str, Benchmark], results: Sequence[Result]) -> Table:
-    table = _plain("")
-    table.add_column("\nmm", max_width=NAME_WIDTH, overflow="fold", no_wrap=False)
-    for benchmark in benchmarks.values():
-        for n, (column, _) in enumerate(_columns(benchmark)):
-            table.add_column(f"{benchmark.title if not n else ''}\n{column}", justify="right", no_wrap=n > 0)
-    for method in dict.fromkeys(m for b in benchmarks.values() for m in b.published):
-        cells = []
-        for b in benchmarks.values():
-            values = b.published.get(method, ())
-            cells += [_number(v) for v in values] + [""] * (len(_columns(b)) - len(values))
-        table.add_row(method, *cells, style="dim")
+def _table(benchmarks: dict[str, Benchmark], results: Sequence[Result]) -> str:
+    width = CELL * len(_COLUMNS)
+    known = list(benchmarks.values())
+    lines = ["".join([" " * NAME_WIDTH, *(f" {b.title[: width - 1]:>{width - 1}} " for b in known)]).rstrip()]
+    lines.append(_line("mm", [[column for column, _ in _columns(b)] for b in known]))
+    for method in dict.fromkeys(m for b in known for m in b.published):
+        told = [[_number(v) for v in b.published.get(method, ())] for b in known]
+        lines.append(_line(method, [v + [""] * (len(_columns(b)) - len(v)) for v, b in zip(told, known, strict=True)]))
     for method, variant in dict.fromkeys((r.method, r.variant) for r in results):
-        cells, known = [], False
+        cells = []
         for name, b in benchmarks.items():
-            found = next((r for r in results if (r.benchmark, r.method, r.variant) == (name, method, variant)), None)
-            known |= found is not None
-            cells += [_cell(found, key) for _, key in _columns(b)]
-        if known:
-            table.add_row(method if variant == "published" else f"  {variant}", *cells)
-    return table
+            same = (r for r in results if (r.benchmark, r.method, r.variant) == (name, method, variant))
+            found = next(same, None)
+            cells.append([] if found is None else [_cell(found, key) for _, key in _columns(b)])
+        if any(cells):
+            lines.append(_line(method if variant == "published" else f"  {variant}", cells))
+    return "\n".join(lines)
+
+
+def _line(name: str, blocks: Sequence[Sequence[str]]) -> str:
+    name = name if len(name) < NAME_WIDTH else name[: NAME_WIDTH - 2] + "\u2026"
+    cells = [f"{''.join(f'{cell:>{CELL}}' for cell in block):>{CELL * len(_COLUMNS)}} " for block in blocks]
+    return "".join([f"{name:<{NAME_WIDTH}}", *cells]).rstrip()
 
 
 def method_table(results: Sequence[Result]) -> Table:
@@ -87,8 +91,10 @@ def stage_table(benchmark: str, results: Sequence[Result]) -> Table:
     columns = [("stage", ""), *_COLUMNS, *_SHARES]
     for title, key in columns:
         table.add_column(title, justify="right" if key else "left")
-    for r in results:
-        if r.benchmark == benchmark and r.variant == "published":
+    mine = [r for r in results if r.benchmark == benchmark and r.variant == "published"]
+    staged = {r.method for r in mine if r.stage != "final"}
+    for r in mine:
+        if r.method in staged:
             table.add_row(r.method, r.stage, *(_cell(r, key) for _, key in columns[1:]))
     return table
 
