@@ -58,7 +58,7 @@ OSIM_JOINTS = [
 ]
 
 _H36M = (0, 2, 5, 8, 1, 4, 7, "spine_h36m", 12, "jaw_h36m", "head_h36m", 16, 18, 20, 17, 19, 21)
-"""Human3.6M's 17 joints (hips, right leg, left leg, trunk and head, left arm, right arm) as SMPL's or of the last 19."""
+"""Human3.6M's 17 joints (hips, right leg, left leg, trunk and head, left arm, right arm) as SMPL's or of J19."""
 
 
 @lru_cache(maxsize=1)

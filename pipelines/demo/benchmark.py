@@ -50,7 +50,10 @@ class Grade:
 GRADES = {
     "everyday": Grade(3, ("stand", "stand_easy", "walk", "stroll", "sit", "sit_crossed_ankles", "reach", "pick_up")),
     "yoga": Grade(
-        *(2, ("warrior", "tree", "lunge", "side_lunge", "arabesque", "kneel", "all_fours", "squat", "sit_floor", "star"))
+        *(
+            2,
+            ("warrior", "tree", "lunge", "side_lunge", "arabesque", "kneel", "all_fours", "squat", "sit_floor", "star"),
+        )
     ),
     "occluded": Grade(9, None, {"hidden": 0.85, "apart": 0.45, "fill": (0.6, 0.95)}),
     "perspective": Grade(3, None, {"lenses": (0.45, 0.6), "lens_shares": (0.5, 0.5), "fill": (0.85, 1.15)}),

@@ -32,9 +32,7 @@ class DrawnPoses:
     chair: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
 
 
-def draw_poses(
-    count: int, skel: SKEL, rng: np.random.Generator, among: Collection[str] | None = None
-) -> DrawnPoses:
+def draw_poses(count: int, skel: SKEL, rng: np.random.Generator, among: Collection[str] | None = None) -> DrawnPoses:
     """Draw poses of people, `among` some key poses or all; their feet are level where both carry them."""
     names = [name for name in KEY_POSES if among is None or name in among]
     weights = np.array([KEY_POSES[name].weight for name in names])

@@ -87,7 +87,9 @@ def open_benchmark(wanted: str, data: Path) -> Opened:
     name, given, file = wanted.partition("=")
     known = BENCHMARKS.get(name)
     if known is None and not given:
-        raise InputError(f"no benchmark {name!r}", field="--benchmark", expected=f"NAME=FILE or {', '.join(BENCHMARKS)}")
+        raise InputError(
+            f"no benchmark {name!r}", field="--benchmark", expected=f"NAME=FILE or {', '.join(BENCHMARKS)}"
+        )
     path = Path(file) if given else _label_file(known, data)
     layout = layout_of(npz_members(str(path)), str(path))
     if known is None:
@@ -113,5 +115,7 @@ def _label_file(benchmark: Benchmark, data: Path) -> Path:
             if (place / name).is_file():
                 return place / name
     raise InputError(
-        f"no label file of {benchmark.title}", file=data, expected=f"{' or '.join(benchmark.files)}, there or in labels/"
+        f"no label file of {benchmark.title}",
+        file=data,
+        expected=f"{' or '.join(benchmark.files)}, there or in labels/",
     )

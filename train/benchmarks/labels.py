@@ -243,4 +243,3 @@ def _genders(file: _File) -> np.ndarray:
 def _folders(imgname: np.ndarray) -> np.ndarray:
     """The folder of each image, which is what these files have for a sequence."""
     return np.array([str(PurePosixPath(name).parent) for name in imgname], dtype=object)
-

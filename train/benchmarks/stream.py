@@ -75,7 +75,11 @@ class _Images(Dataset):
     def __getitem__(self, n: int) -> dict:
         rows, people = self.rows[n], self.people
         image = read_image(self.folders.find(people, rows[0]), people, rows[0])
-        found = {"people": rows, "crops": np.stack([self._crop(image, row) for row in rows]), "size": image.shape[1::-1]}
+        found = {
+            "people": rows,
+            "crops": np.stack([self._crop(image, row) for row in rows]),
+            "size": image.shape[1::-1],
+        }
         if self.settings.whole:
             swapped = "bgr-focal" in self.settings.quirks and people.layout != "A"
             found["whole"] = whole_image(np.ascontiguousarray(image[:, :, ::-1]) if swapped else image)

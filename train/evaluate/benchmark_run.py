@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import logging
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,42 +19,27 @@ from schemas import InputError
 from train.benchmarks.known import Opened, open_benchmark
 from train.benchmarks.quirks import QUIRKS, without
 from train.benchmarks.stream import CropSettings, crop_batches
+from train.evaluate.attention import attention_maps, attention_sheet
 from train.evaluate.bodies import Bodies
 from train.evaluate.estimates import FINAL, Method, focal_lengths, mean_method, network_method
 from train.evaluate.measure import Measured, measure
+from train.evaluate.networks import MEAN, Network, open_network
+from train.evaluate.options import EvaluateOptions
+from train.evaluate.pictures import worst_cases
 from train.evaluate.protocols import protocol
 from train.evaluate.report import concatenated, person_columns, summary
 from train.evaluate.tables import WIDTH, Result, main_tables, method_table, stage_table
+from train.evaluate.two_stage import two_stage_method
 from train.network.camera import bbox_cue
-from train.network.checkpoints import is_released, load_checkpoint
 from train.network.decoder import relaxed_stance
 from train.network.inputs import assumed_framing, normalised
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from train.evaluate.command import EvaluateOptions
-
-log = logging.getLogger(__name__)
 
 ATTENTION_BATCH = 8
 _MEAN_CAM = (0.9, 0.0, 0.0)
 
 
-@dataclass(frozen=True)
-class Network:
-    """A checkpoint, loaded."""
-
-    name: str
-    model: nn.Module
-    camera: nn.Module | None
-    patches: str
-
-
 def run_benchmarks(options: EvaluateOptions) -> int:
     """Measures every checkpoint and two-stage file on every benchmark, prints the tables, writes what --output asks."""
-    from train.evaluate.command import MEAN
-
     if not (options.checkpoint or options.two_stage):
         raise InputError("nothing to measure", field="checkpoint", expected="CHECKPOINT..., mean or --two-stage")
     quirks, device = without(options.without), torch.device(one_device(options.device))
@@ -65,7 +49,12 @@ def run_benchmarks(options: EvaluateOptions) -> int:
     second = _by_benchmark(options.two_stage, [o.name for o in opened])
     models = BodyModels(options.body_models, device=device)
     bodies = Bodies(models)
-    networks = [_network(name, options, device) for name in options.checkpoint if name != MEAN]
+    camera = None if options.focal else options.camera
+    networks = [
+        open_network(name, options.which, device, camera=camera, patches=options.patches)
+        for name in options.checkpoint
+        if name != MEAN
+    ]
     results, tables = [], []
     for benchmark in opened:
         measured = []
@@ -91,32 +80,6 @@ def run_benchmarks(options: EvaluateOptions) -> int:
     return 0
 
 
-def _network(name: str, options: EvaluateOptions, device: torch.device) -> Network:
-    from train.evaluate.command import checkpoint_file, load_network
-
-    file = checkpoint_file(name)
-    model = load_network(name, options.which, device)
-    camera = None
-    if not options.focal:
-        camera = _camera(Path(options.camera) if options.camera else file, bool(options.camera), device)
-    patches = options.patches if options.patches != "auto" else "released" if is_released(file) else "ours"
-    label = file.parent.name if file.name.startswith("checkpoint-") else file.stem
-    return Network(label, model, camera, patches)
-
-
-def _camera(file: Path, asked: bool, device: torch.device) -> nn.Module | None:
-    """The focal-length network of a file; None, said aloud, if it has none and nobody said that it does."""
-    try:
-        return load_checkpoint(file, "camera", device=str(device))
-    except InputError:
-        if asked:
-            raise
-    log.warning(
-        "%s: no focal-length network in it; the image's diagonal is taken for the focal length (--camera, --focal)", file
-    )
-    return None
-
-
 def _methods(
     opened: Opened,
     networks: Sequence[Network],
@@ -125,9 +88,6 @@ def _methods(
     models: BodyModels,
 ) -> list[tuple[list[Method], str]]:
     """Methods by the crops that they want, so that each image is read once for all that want the same."""
-    from train.evaluate.command import MEAN
-    from train.evaluate.two_stage import two_stage_method
-
     groups: dict[str, list[Method]] = {}
     for network in networks:
         method = network_method(network.name, network.model, network.camera, options.focal, options.layers)
@@ -242,8 +202,6 @@ def _write_pictures(
     quirks: frozenset[str],
     device: torch.device,
 ) -> None:
-    from train.evaluate.pictures import worst_cases
-
     for variant, m in measured:
         if m.stage == FINAL and variant == "published" and options.worst:
             picture = worst_cases(m, opened, bodies, options.worst)
@@ -258,8 +216,6 @@ def _write_pictures(
 def _attention(
     network: Network, opened: Opened, options: EvaluateOptions, quirks: frozenset[str], device: torch.device
 ) -> np.ndarray:
-    from train.evaluate.attention import attention_maps, attention_sheet
-
     people = opened.people.take(np.arange(min(options.attention, len(opened.people))))
     settings = CropSettings(network.patches, network.camera is not None, quirks)
     crops, maps = [], []

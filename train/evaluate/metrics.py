@@ -61,7 +61,7 @@ def correct_keypoints(
 
 
 def accuracy(hits: np.ndarray, annotated: np.ndarray, by_keypoint: bool) -> float:
-    """Share of correct keypoints (P, N) among the annotated (P, N): pooled, or as the mean over keypoints of each share.
+    """Share of correct keypoints (P, N) among the annotated (P, N): pooled, or the mean over keypoints of each share.
 
     NaN if nothing is annotated.
     """

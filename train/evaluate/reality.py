@@ -23,7 +23,7 @@ def excess_deg(poses: np.ndarray) -> np.ndarray:
 
 
 def reality(poses: np.ndarray) -> dict[str, float]:
-    """Of knees, elbows and all limited angles: largest, mean and median excess, and shares of angles beyond, by name."""
+    """Of knees, elbows and all limited angles: largest, mean and median excess, shares of angles beyond, by name."""
     excess, found = excess_deg(np.asarray(poses, np.float64)), {}
     all_of_them = tuple(range(ROOT_COORDINATES.stop, excess.shape[1]))
     for name, columns in (("knees", KNEES), ("elbows", ELBOWS), ("all", all_of_them)):

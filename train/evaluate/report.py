@@ -31,7 +31,9 @@ def summary(measured: Measured, people: BenchmarkPeople) -> dict[str, Any]:
         joints = np.asarray(measured.errors["joints_mm"], np.float64)
         known = np.isfinite(joints)
         means = np.where(known, joints, 0).sum(0) / np.maximum(known.sum(0), 1)
-        found["joints_mm"] = {n: float(m) for n, m, k in zip(measured.rules.names, means, known.sum(0), strict=True) if k}
+        found["joints_mm"] = {
+            n: float(m) for n, m, k in zip(measured.rules.names, means, known.sum(0), strict=True) if k
+        }
         found["sequences_mm"] = by_group(measured.errors["mpjpe_mm"], sequences)
     if "annotated" in measured.errors:
         annotated = measured.errors["annotated"]

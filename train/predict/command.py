@@ -132,7 +132,7 @@ def main(argv: list[str] | None = None, prog: str = "hmr-skel predict") -> int:
     import torch
 
     from pipelines.files.body_models import BodyModels
-    from train.evaluate.command import load_network
+    from train.evaluate.networks import load_network
 
     device = torch.device(one_device(options.device))
     model = load_network(options.checkpoint, options.which, device)

@@ -156,7 +156,9 @@ def placed_method(poses, betas) -> Method:
     def estimate(batch):
         p, b = (torch.from_numpy(v[batch.people]) for v in (poses, betas))
         count = len(batch.people)
-        framing = Framing(torch.zeros(count, 2), torch.ones(count), torch.full((count,), 500.0), torch.full((count, 2), 64.0))
+        framing = Framing(
+            torch.zeros(count, 2), torch.ones(count), torch.full((count,), 500.0), torch.full((count, 2), 64.0)
+        )
         return {FINAL: Estimated(p, b, torch.tensor([[0.0, 0.0, 4.0]]).expand(count, 3), framing)}
 
     return Method("placed", estimate, images=False)
@@ -167,7 +169,7 @@ def test_accuracy_of_keypoints(models, estimates, quirks):
     people = keypoint_people()
     bodies = Bodies(models)
     skin = bodies.skel_vertices(*(torch.from_numpy(v) for v in estimates))
-    points = bodies.keypoints(skin).double().numpy() + [0, 0, 4]
+    points = bodies.keypoints(skin).double().numpy() + np.array([0, 0, 4])
     pixels = points[..., :2] / points[..., 2:] * 500 + 64
     people.keypoints_2d[:, ::3, :2] = pixels[:, ::3] + np.random.default_rng(0).normal(0, 12, (N, 15, 2))
     numbers = summary(measured(people, placed_method(*estimates), models, "keypoints", quirks), people)
