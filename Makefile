@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test lint bench bench-pipeline bench-loader bench-train train-demo clean
+.PHONY: setup demo test lint bench bench-pipeline bench-loader bench-train train-demo evaluate-demo clean
 
 setup: $(VENV)/.installed
 
@@ -37,6 +37,15 @@ train-demo: setup
 	OMP_NUM_THREADS=1 $(BIN)/hmr-skel train --preset tiny --shards demo/people_skel --output demo/training
 	$(BIN)/hmr-skel evaluate mean --shards demo/people_skel --part held-out
 	$(BIN)/hmr-skel evaluate demo/training --shards demo/people_skel --part held-out
+
+# The benchmark that needs no licence: the demo's trained network, if make train-demo made one, beside the mean person and
+# SKEL fitted to the true SMPL bodies.
+GRADES := everyday yoga occluded perspective
+evaluate-demo: setup
+	$(BIN)/python -m pipelines.demo.benchmark demo/benchmark --images 24 --draft
+	OMP_NUM_THREADS=1 $(BIN)/hmr-skel evaluate $(if $(wildcard demo/training/checkpoint-*),demo/training) mean \
+	    --benchmark $(GRADES:%=demo-%) demo-moyo demo-h36m demo-keypoints --data demo/benchmark --output demo/evaluation \
+	    --two-stage $(foreach grade,$(GRADES),demo-$(grade)=demo/benchmark/demo_$(grade)_a.npz)
 
 bench-pipeline: setup
 	$(BIN)/python -m tests.benchmarks.pipeline

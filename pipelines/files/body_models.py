@@ -78,7 +78,7 @@ class BodyModels:
             return self._regressors
 
     def regressor(self, name: str) -> torch.Tensor:
-        """The regressor of this name (KEYPOINT_REGRESSORS, EVALUATION_REGRESSORS of fitting.body.files), (points, V)."""
+        """The regressor of this name (KEYPOINT_ and EVALUATION_REGRESSORS of fitting.body.files), (points, V)."""
         if name not in self.regressors:
             raise InputError("not among the body models, and is needed here", file=self.where, field=name)
         return self.regressors[name]

@@ -77,6 +77,8 @@ def run_benchmarks(options: EvaluateOptions) -> int:
     _print(opened, results, options)
     if options.output is not None:
         _write(options.output, opened, results, tables, options, quirks)
+        pictures = len(list(options.output.glob("*.png")))
+        sys.stdout.write(f"{options.output}: evaluation.json, people.parquet, {pictures} pictures\n")
     return 0
 
 
@@ -235,4 +237,3 @@ def _write_png(path: Path, picture: np.ndarray) -> None:
     import cv2
 
     cv2.imwrite(str(path), picture[:, :, ::-1])
-    sys.stdout.write(f"{path}\n")

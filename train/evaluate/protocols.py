@@ -69,7 +69,7 @@ class Protocol:
 
 
 PROTOCOLS = ("3dpw", "emdb", "spec-syn", "moyo", "h36m", "keypoints")
-"""Names: E1 to E6 of train/README.md in this order; moyo serves MOYO-HARD, keypoints COCO, LSP and PoseTrack."""
+"""Names: E1 to E6 of train/benchmarks/README.md in this order; moyo serves MOYO-HARD, keypoints COCO, LSP and PoseTrack."""
 
 
 def protocol(name: str, quirks: Set[str] = PUBLISHED) -> Protocol:

@@ -1,0 +1,185 @@
+"""The command on a rendered benchmark: every layout, protocol and table, with a network of the published size."""
+
+from __future__ import annotations
+
+import json
+
+import cv2
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from seeded_weights import seeded_state
+
+from pipelines.demo.benchmark import GRADES, write_benchmark
+from schemas import InputError
+from train.benchmarks.known import BENCHMARKS, open_benchmark
+from train.benchmarks.labels import read_benchmark
+from train.config import NetworkConfig
+from train.evaluate import networks
+from train.evaluate.attention import attention_maps
+from train.evaluate.command import main
+from train.network.flnet import FieldOfView
+from train.network.model import SKELCF
+
+ALL = [name for name in BENCHMARKS if name.startswith("demo-")]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("benchmark")
+    assert write_benchmark(folder, images=1, draft=True) > 8
+    return folder
+
+
+@pytest.fixture(scope="module")
+def released(tmp_path_factory):
+    """A file of the released layout with seeded ViT-B weights."""
+    model = SKELCF(NetworkConfig(backbone="b"))
+    model.load_state_dict(seeded_state(model.state_dict()))
+    path = tmp_path_factory.mktemp("weights") / "seeded.pt"
+    torch.save({"ema_model": {f"model.{name}": value for name, value in model.state_dict().items()}}, path)
+    return path
+
+
+@pytest.fixture
+def evaluated(data, tmp_path, capsys):
+    def run(*arguments, output=True):
+        shared = ["--data", str(data), "--device", "cpu", "--workers", "0", "--batch", "4"]
+        shared += ["--output", str(tmp_path / "out")] if output else []
+        assert main([*map(str, arguments), *shared]) == 0
+        document = json.loads((tmp_path / "out/evaluation.json").read_text()) if output else {}
+        return document, capsys.readouterr().out
+
+    return run
+
+
+def results(document: dict, **wanted) -> list[dict]:
+    return [r for r in document["results"] if all(r[name] == value for name, value in wanted.items())]
+
+
+def test_three_layouts_tell_of_the_same_people(data):
+    for grade in GRADES:
+        a, b, c = (read_benchmark(data / f"demo_{grade}_{layout}.npz") for layout in "abc")
+        assert [people.layout for people in (a, b, c)] == ["A", "B", "C"] and len(a) == len(b) == len(c) > 0
+        np.testing.assert_allclose(a.label_box, b.label_box, rtol=1e-6)
+        np.testing.assert_allclose(a.label_box, c.label_box, rtol=1e-6)
+        np.testing.assert_array_equal(a.poses, b.poses)
+        np.testing.assert_array_equal(a.keypoints_2d, c.keypoints_2d)
+        assert a.imgname.tolist() == b.imgname.tolist() == c.imgname.tolist()
+        assert all((data / "images" / name).is_file() for name in a.imgname)
+
+
+def test_seeded_weights_on_every_layout(evaluated, released, caplog):
+    looks = ["--layers", "--attention", "1", "--worst", "1"]
+    document, told = evaluated(released, "mean", "--benchmark", *ALL, "--limit", "3", *looks)
+    assert "no focal-length network" in caplog.text
+    assert max(map(len, told.splitlines()[:-1])) <= 80 and "Human3.6M" in told and "@0.05" in told
+    assert set(document["benchmarks"]) == set(ALL)
+    for name in ALL:
+        final = results(document, benchmark=name, method="seeded", stage="final", variant="published")
+        assert len(final) == 1 and final[0]["people"] == document["benchmarks"][name]["people"]
+        figures = ["pck_0.05"] if name == "demo-keypoints" else ["mpjpe_mm", "pa_mpjpe_mm"]
+        for figure in figures:
+            value = final[0][figure]
+            mean = value["mean"] if isinstance(value, dict) else value
+            assert np.isfinite(mean) and (not isinstance(value, dict) or value["low"] <= mean <= value["high"])
+        stages = {r["stage"] for r in results(document, benchmark=name, method="seeded")}
+        assert {"coarse", "layer 1", "layer 6", "last, shift 1", "layer 5, last shift"} <= stages
+    last, sixth = (results(document, benchmark=ALL[0], method="seeded", stage=s)[0] for s in ("final", "layer 6"))
+    assert last["mpjpe_mm"] == sixth["mpjpe_mm"]
+    moved = results(document, benchmark=ALL[0], method="seeded", stage="last, shift 1")[0]
+    assert moved["mpjpe_mm"] == last["mpjpe_mm"] and moved["kpl2"] != last["kpl2"]  # only the camera differs
+
+
+def test_rows_of_people_and_pictures(evaluated, released, data, tmp_path):
+    document, _ = evaluated(released, "--benchmark", "demo-yoga", "--attention", "1", "--worst", "1", "--focal", "500")
+    table = pq.read_table(tmp_path / "out/people.parquet").to_pydict()
+    people = read_benchmark(data / "demo_yoga_a.npz")
+    published = [n for n, variant in enumerate(table["variant"]) if variant == "published"]
+    assert [table["row"][n] for n in published] == list(range(len(people)))
+    mean = results(document, variant="published")[0]["mpjpe_mm"]["mean"]
+    assert np.mean([table["mpjpe_mm"][n] for n in published]) == pytest.approx(mean)
+    assert all(len(q) == 46 and np.isfinite(t).all() for q, t in zip(table["poses"], table["trans"], strict=True))
+    sheet, maps = (cv2.imread(str(tmp_path / f"out/{kind}_demo-yoga_seeded.png")) for kind in ("worst", "attention"))
+    assert sheet.shape[1] > sheet.shape[0] > 200
+    assert maps.shape == (22 + 3 * 128, 7 * 96, 3) and maps[30:, 96:].std() > 10
+
+
+def test_attention_is_a_distribution_over_the_image():
+    model = SKELCF(NetworkConfig(backbone="tiny", refinement_layers=3, looped=True)).eval()
+    maps = attention_maps(model, torch.randn(2, 3, 256, 256), torch.zeros(2, 3))
+    assert maps.shape == (2, 3, 3, 16, 12)
+    np.testing.assert_allclose(maps.sum((3, 4)), 1, atol=1e-5)
+    hsmr = SKELCF(NetworkConfig("tiny", architecture="hsmr", camera=False, coarse=False, refinement_layers=2)).eval()
+    assert attention_maps(hsmr, torch.randn(1, 3, 256, 256), torch.zeros(1, 3)).shape == (1, 2, 1, 16, 12)
+
+
+def test_two_stages_come_close_to_the_truth_they_are_given(evaluated, data, tmp_path):
+    truth = np.load(data / "demo_yoga_a.npz")
+    parts = {"global_orient_axis_angle": truth["pose_cam"][:, :3], "body_pose_axis_angle": truth["pose_cam"][:, 3:]}
+    demo = np.array(parts | {"betas": truth["shape"]}, dtype=object)
+    np.savez(tmp_path / "camerahmr.npz", pred_smpl_parms=demo, verts=np.zeros(1), pred_cam_t=np.zeros(1))
+    files = ["--two-stage", f"demo-yoga={data / 'demo_yoga_a.npz'}", f"demo-moyo={tmp_path / 'camerahmr.npz'}"]
+    document, told = evaluated("--benchmark", "demo-yoga", "demo-moyo", *files)
+    names = "demo_yoga_a + fit", "camerahmr + fit"
+    for result, method in zip(results(document, variant="clean"), names, strict=True):
+        assert result["method"] == method and result["mpjpe_mm"]["mean"] < 10 and result["seconds_per_person"] > 0
+        assert result["reality"]["all_beyond_0_deg"] == 0  # the fit holds the limits
+    assert "camerahmr + fit" in told
+
+
+def test_estimates_of_other_people_are_refused(evaluated, data, tmp_path):
+    truth = dict(np.load(data / "demo_yoga_a.npz"))
+    few = {name: value[:1] for name, value in truth.items()}
+    np.savez(tmp_path / "few.npz", **few)
+    with pytest.raises(InputError, match="1 rows; expected"):
+        evaluated("--benchmark", "demo-yoga", "--two-stage", tmp_path / "few.npz")
+    truth["imgname"] = np.array(["other.jpg"] * len(truth["imgname"]))
+    np.savez(tmp_path / "other.npz", **truth)
+    with pytest.raises(InputError, match=r"row 0, field 'imgname': other\.jpg"):
+        evaluated("--benchmark", "demo-yoga", "--two-stage", tmp_path / "other.npz")
+
+
+class Wide(torch.nn.Module):
+    """A focal-length network that sees a right angle everywhere."""
+
+    def forward(self, image):
+        return FieldOfView(torch.full((len(image), 2), np.pi / 2), image.new_zeros(len(image), 720))
+
+
+def test_the_focal_length_is_the_camera_networks_and_never_the_labels(evaluated, released, monkeypatch, tmp_path, data):
+    def kpl2(*more):
+        document, _ = evaluated(released, "--benchmark", "demo-perspective", *more)
+        return results(document, variant="published")[0]["kpl2"]
+
+    monkeypatch.setattr(networks, "_camera", lambda *_: Wide())
+    seen = kpl2()
+    height = cv2.imread(str(data / "images/perspective/0000.jpg")).shape[0]
+    assert seen == pytest.approx(kpl2("--focal", height / 2), rel=1e-4)
+    assert seen != pytest.approx(kpl2("--focal", height), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["mean", "--benchmark", "nobody"], "no benchmark 'nobody'"),
+        (["mean", "--benchmark", "emdb"], "no label file of EMDB"),
+        (["mean", "--benchmark", "demo-yoga", "demo-yoga"], "the same benchmark twice"),
+        (["--benchmark", "demo-yoga"], "nothing to measure"),
+        (["mean", "--benchmark", "demo-yoga", "--without", "x"], "no quirk 'x'"),
+        (["mean", "--benchmark", "demo-yoga", "--two-stage", "moyo=x.npz"], "no benchmark 'moyo'"),
+        (["mean", "mean"], "2 checkpoints given"),
+        (["mean", "--two-stage", "x.npz"], "no benchmark given"),
+    ],
+)
+def test_what_cannot_be_measured_is_told_at_once(evaluated, arguments, told):
+    with pytest.raises(InputError, match=told):
+        evaluated(*arguments)
+
+
+def test_a_benchmark_by_file(data):
+    opened = open_benchmark(f"mine={data / 'demo_occluded_c.npz'}", data)
+    assert opened.benchmark.protocol == "h36m" and opened.benchmark.title == "mine"
+    with pytest.raises(InputError, match="its keys are those of layout B"):
+        open_benchmark(f"3dpw={data / 'demo_yoga_b.npz'}", data)
