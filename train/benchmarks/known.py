@@ -61,9 +61,9 @@ BENCHMARKS = {
     "demo-yoga": Benchmark("yoga", ("demo_yoga_a.npz",), "A", ("images",), "3dpw"),
     "demo-occluded": Benchmark("occluded", ("demo_occluded_a.npz",), "A", ("images",), "3dpw"),
     "demo-perspective": Benchmark("perspective", ("demo_perspective_a.npz",), "A", ("images",), "3dpw"),
-    "demo-moyo": Benchmark("yoga as MOYO", ("demo_yoga_b.npz",), "B", ("images",), "moyo"),
-    "demo-h36m": Benchmark("everyday as Human3.6M", ("demo_everyday_c.npz",), "C", ("images",), "h36m"),
-    "demo-keypoints": Benchmark("occluded as COCO", ("demo_occluded_c.npz",), "C", ("images",), "keypoints"),
+    "demo-moyo": Benchmark("yoga, as MOYO", ("demo_yoga_b.npz",), "B", ("images",), "moyo"),
+    "demo-h36m": Benchmark("as Human3.6M", ("demo_everyday_c.npz",), "C", ("images",), "h36m"),
+    "demo-keypoints": Benchmark("occluded, as COCO", ("demo_occluded_c.npz",), "C", ("images",), "keypoints"),
 }
 """demo-...: what `python -m pipelines.demo.benchmark` writes."""
 

@@ -1,7 +1,7 @@
 """Label files of benchmarks, told apart by their keys, never by their names.
 
-Layouts and their units: train/benchmarks/README.md. Layout A has `pose_cam` (or `smpl` beside `center`), B has `img_paths` and
-`centers`, C `body_keypoints_3d`, `extra_keypoints_3d` or their 2D relatives without SMPL poses of its own.
+Layouts and their units: train/benchmarks/README.md. Layout A has `pose_cam` (or `smpl` beside `center`), B has
+`img_paths` and `centers`, C `body_keypoints_3d`, `extra_keypoints_3d` or their 2D relatives without SMPL poses.
 """
 
 from __future__ import annotations

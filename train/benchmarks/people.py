@@ -16,7 +16,7 @@ class BenchmarkPeople:
 
     file: str
     layout: Layout
-    """of the label file (train/benchmarks/README.md): A CameraHMR's test files, B MOYO, C the evaluation files of 4D-Humans"""
+    """of the label file (README.md beside this): A CameraHMR's test files, B MOYO, C 4D-Humans' evaluation files"""
     rows: np.ndarray
     """(N,) row in the file"""
     imgname: np.ndarray

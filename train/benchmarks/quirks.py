@@ -1,6 +1,7 @@
 """What the released evaluation code does that nobody would do on purpose, by name.
 
-The published figures rest on these; each can be left out, which gives the clean variant. Source: train/benchmarks/README.md.
+The published figures rest on these; each can be left out, which gives the clean variant. Source: README.md beside
+this file.
 """
 
 from __future__ import annotations

@@ -69,7 +69,7 @@ class Protocol:
 
 
 PROTOCOLS = ("3dpw", "emdb", "spec-syn", "moyo", "h36m", "keypoints")
-"""Names: E1 to E6 of train/benchmarks/README.md in this order; moyo serves MOYO-HARD, keypoints COCO, LSP and PoseTrack."""
+"""As in train/benchmarks/README.md; moyo serves MOYO-HARD, keypoints COCO, LSP and PoseTrack as well."""
 
 
 def protocol(name: str, quirks: Set[str] = PUBLISHED) -> Protocol:
