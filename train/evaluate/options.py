@@ -7,9 +7,14 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pipelines.command.options import Positional, arg
+from schemas import VERDICTS
 from train.data.config import DataConfig
 
 Names = tuple[str, ...]
+
+
+def _everybody() -> DataConfig:
+    return DataConfig(unconverged=True, max_vertex_error_mm=1e9, verdicts=list(VERDICTS))
 
 
 @dataclass
@@ -48,9 +53,9 @@ class EvaluateOptions:
     """shards: joints and root that are compared, regressed from both meshes alike"""
     truth: Literal["smpl", "skel"] = "smpl"
     """shards: compare with the SMPL source, or with the SKEL fit that the network was trained on"""
-    body_models: str = "demo"
+    body_models: Annotated[str, arg(metavar="DIR")] = "demo"
     """folder with the official SMPL and SKEL files and regressors; demo is the embedded body"""
-    device: str = "auto"
+    device: Annotated[str, arg(metavar="DEVICE")] = "auto"
     """auto, cpu, cuda or cuda:N"""
     batch: int = 64
     """people per pass"""
@@ -58,4 +63,4 @@ class EvaluateOptions:
     """processes that read"""
     output: Path | None = None
     """benchmarks: folder for evaluation.json, people.parquet and pictures; shards: the JSON file"""
-    people: DataConfig = field(default_factory=lambda: DataConfig(unconverged=True, max_vertex_error_mm=1e9))
+    people: DataConfig = field(default_factory=_everybody)

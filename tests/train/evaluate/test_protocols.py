@@ -11,6 +11,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from fitting.body.files import keypoint_arrays
+from fitting.body.limits import BSM_LIMITS
 from fitting.demo_body import smpl_arrays
 from pipelines.files.body_models import BodyModels
 from schemas import InputError
@@ -340,13 +341,11 @@ def test_accuracy_by_keypoint_and_pooled():
 
 
 def test_angles_beyond_the_limits():
-    from fitting.body.kinematics import JOINT_LIMITS
-
     poses = np.zeros((2, 46))
-    low, high = np.asarray(JOINT_LIMITS).T
+    low, high = BSM_LIMITS.T
     poses[:] = np.clip(0, low, high)
     poses[:, :3] = 100  # the root has no limits
-    assert excess_deg(poses).max() == 0
+    assert excess_deg(poses, BSM_LIMITS).max() == 0
     poses[0, 6] = high[6] + np.radians(12)
     numbers = reality(poses)
     assert numbers["knees_max_deg"] == pytest.approx(12) and numbers["knees_beyond_10_deg"] == 0.25
