@@ -18,7 +18,6 @@ import numpy as np
 
 from pipelines.files.npz import Member, npz_members, read_all, read_rows
 from pipelines.read.labels import SPELLINGS, read_frame_rate, stated_frame_rate
-from pipelines.read.telltales import SMPLX_ONLY
 from pipelines.read.telltales import SMPLX_ONLY, smpl_gender
 from schemas import InputError
 
