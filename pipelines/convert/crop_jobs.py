@@ -7,18 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipelines.convert.crops import (
-    Crop,
-    ImageError,
-    box_side,
-    decode_image,
-    image_size,
-    person_crop,
-    reduction,
-    whole_frame,
-)
+from pipelines.convert.crops import Crop, box_side, person_crop, whole_frame
 from pipelines.convert.rows import Rows
 from pipelines.convert.settings import CropSettings
+from pipelines.files.jpeg import ImageError, decode_image, image_size, reduction
 from pipelines.plan.planning import ShardSpec
 from pipelines.read.images import ImageRef, read_image
 

@@ -1,41 +1,17 @@
-"""The stored image of a person: decoding, one warp, encoding.
+"""The stored image of a person: one warp, then JPEG.
 
 A crop's 2x3 affine A maps a point of the full image to the crop: p' = A [x, y, 1]; the pixel convention is that of
-pipelines.draw.warp. EXIF orientation is ignored: labels are for pixels as they are stored.
+pipelines.draw.warp.
 """
 
 from __future__ import annotations
 
-import struct
 from dataclasses import dataclass
 
 import numpy as np
 
 from pipelines.draw.warp import square_affine, warp
-
-MAX_PIXELS = 100_000_000
-"""Images that claim more pixels than this are refused before they are decoded."""
-
-_MAX_PNG_RATIO = 1040
-"""Bytes of pixels that a byte of a PNG can hold: deflate's limit."""
-
-_MAX_JPEG_RATIO = 1024
-"""Pixels that a byte of a JPEG can hold: with one bit for each of a block's 64, fewer than 512."""
-
-_MAX_SCANS = 100
-"""Scans of a progressive JPEG; encoders make about ten, and each costs the decoder a pass over the image."""
-
-_SPARE = 1.5
-"""Pixels that a reduced image keeps for each of the crop's, along one side: with fewer the crop would be blurred."""
-
-_SMALLEST_REDUCED = 64
-"""Shorter side of an image, px, below which it is decoded whole."""
-
-_NOISE_ONLY = ("extraneous bytes before marker",)
-
-
-class ImageError(ValueError):
-    """The bytes are not an image that can be used."""
+from pipelines.files.jpeg import encode_jpeg
 
 
 @dataclass(frozen=True)
@@ -51,66 +27,6 @@ class Crop:
 def box_side(scale: np.ndarray) -> np.ndarray:
     """Side of the square that holds the person's box, px: scale (..., 2) is width and height in 200 px."""
     return 200.0 * np.max(scale, axis=-1)
-
-
-def image_size(data: bytes) -> tuple[int, int]:
-    """(width, height) from the header of a JPEG or PNG, without decoding. Raises ImageError."""
-    if data[:8] == b"\x89PNG\r\n\x1a\n" and data[12:16] == b"IHDR" and len(data) >= 24:
-        width, height = struct.unpack(">II", data[16:24])
-    elif data[:2] == b"\xff\xd8":
-        width, height = _jpeg_size(data)
-    else:
-        raise ImageError("neither JPEG nor PNG" if data else "no bytes")
-    if not 0 < width * height <= MAX_PIXELS:
-        raise ImageError(f"an image of {width} x {height} pixels")
-    jpeg = data[:2] == b"\xff\xd8"
-    size, most = (width * height, _MAX_JPEG_RATIO) if jpeg else (_png_bytes(data, width, height), _MAX_PNG_RATIO)
-    if size > most * len(data):
-        raise ImageError(f"an image of {width} x {height} pixels in {len(data)} bytes")
-    return width, height
-
-
-def reduction(data: bytes, shrink: float) -> int:
-    """By which of 1, 2, 4, 8 an image can be reduced while it is decoded, if it is then shrunk `shrink` times."""
-    if data[:2] != b"\xff\xd8" or min(image_size(data)) < _SMALLEST_REDUCED:
-        return 1
-    return max(factor for factor in (1, 2, 4, 8) if factor == 1 or factor * _SPARE <= shrink)
-
-
-def decode_image(data: bytes, factor: int = 1) -> np.ndarray:
-    """(height, width, 3) uint8, BGR, pixels as stored. Raises ImageError for what is damaged or too large.
-
-    A JPEG can be decoded at 1/`factor` of its size (see `reduction`): pixel (i, j) is then the mean of a block of
-    factor x factor px. Where the image ends within a block, what is missing of it counts as black, like all outside.
-    """
-    import cv2
-
-    full_width, full_height = image_size(data)
-    width, height = (-(-side // factor) for side in (full_width, full_height))
-    if data[:2] == b"\xff\xd8":
-        pixels = _decode_jpeg(data, width, height)
-        pixels[:, -1:] = _part(pixels[:, -1:], full_width, factor)
-        pixels[-1:] = _part(pixels[-1:], full_height, factor)
-    else:
-        flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-        try:
-            pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-        except cv2.error as error:
-            raise ImageError("the PNG cannot be decoded") from error
-        if pixels is None:
-            raise ImageError("the PNG cannot be decoded")
-    if pixels.shape != (height, width, 3):
-        raise ImageError(f"decoded to {pixels.shape[1]} x {pixels.shape[0]}, the header says {width} x {height}")
-    return pixels
-
-
-def encode_jpeg(pixels: np.ndarray, quality: int) -> bytes:
-    """BGR pixels as baseline JPEG, chroma at half resolution. The same pixels give the same bytes."""
-    import simplejpeg
-
-    return simplejpeg.encode_jpeg(
-        np.ascontiguousarray(pixels), quality=quality, colorspace="BGR", colorsubsampling="420"
-    )
 
 
 def person_crop(
@@ -139,52 +55,3 @@ def whole_frame(data: bytes, pixels: np.ndarray, quality: int) -> Crop:
     height, width = pixels.shape[:2]
     kept = data if plain else encode_jpeg(pixels, quality)
     return Crop(kept, np.eye(3)[:2], (width, height), (width, height))
-
-
-def _png_bytes(data: bytes, width: int, height: int) -> int:
-    """Bytes of an unpacked PNG."""
-    depth, channels = (data[24], {2: 3, 4: 2, 6: 4}.get(data[25], 1)) if len(data) > 25 else (16, 4)
-    return height * (1 + (width * depth * channels + 7) // 8)
-
-
-def _decode_jpeg(data: bytes, width: int, height: int) -> np.ndarray:
-    import simplejpeg
-
-    if data.count(b"\xff\xda") > _MAX_SCANS:
-        raise ImageError(f"a JPEG of more than {_MAX_SCANS} scans")
-    how = {"colorspace": "BGR", "min_width": width, "min_height": height}
-    try:
-        return simplejpeg.decode_jpeg(data, strict=True, **how)
-    except ValueError as error:
-        if not any(text in str(error) for text in _NOISE_ONLY):
-            raise ImageError(f"the JPEG cannot be decoded ({error})") from error
-    try:
-        return simplejpeg.decode_jpeg(data, strict=False, **how)
-    except ValueError as error:
-        raise ImageError(f"the JPEG cannot be decoded ({error})") from error
-
-
-def _part(blocks: np.ndarray, side: int, factor: int) -> np.ndarray:
-    """The last blocks along a side of the image, darkened by what lies outside of it."""
-    outside = -side % factor
-    return np.rint(blocks * (1 - outside / factor)) if outside else blocks
-
-
-def _jpeg_size(data: bytes) -> tuple[int, int]:
-    """Width and height from the first frame header (SOF) of a JPEG."""
-    position = 2
-    while position + 9 <= len(data):
-        if data[position] != 0xFF:
-            raise ImageError("a JPEG whose header cannot be read")
-        marker = data[position + 1]
-        if marker == 0xFF:
-            position += 1
-            continue
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            height, width = struct.unpack(">HH", data[position + 5 : position + 9])
-            return width, height
-        if marker == 0x01 or 0xD0 <= marker <= 0xD8:
-            position += 2
-            continue
-        position += 2 + struct.unpack(">H", data[position + 2 : position + 4])[0]
-    raise ImageError("a JPEG that ends within its header")

@@ -14,7 +14,8 @@ from pipelines.draw.overlay import draw_overlay, neutral_background
 from pipelines.draw.rays import project
 from pipelines.draw.warp import inverse, square_affine, warp
 from pipelines.files.body_models import DEMO, BodyModels
-from pipelines.files.shards import DATASET_FILE, IMAGE_ENDINGS, Shard, decode_image, read_document, read_members
+from pipelines.files.jpeg import ImageError, decode_image
+from pipelines.files.shards import DATASET_FILE, IMAGE_ENDINGS, Shard, read_document, read_members
 from schemas import InputError
 
 if TYPE_CHECKING:
@@ -154,7 +155,6 @@ def tiles_of(samples: Sequence[tuple[Shard, dict]], skel: SKEL) -> list[Tile]:
         skin, bones = body.vertices[i].numpy(), body.skeleton_vertices[i].numpy()
         camera, center, size, shift, remark = _placed(skin, sample)
         parts = members.get(shard, {}).get(sample["key"], {})
-        image = next((decode_image(parts[ending]) for ending in IMAGE_ENDINGS if ending in parts), None)
         verdict = sample.get("verdict") or "good"
         if verdict != "good":
             remark += f"  {verdict}"
@@ -163,7 +163,7 @@ def tiles_of(samples: Sequence[tuple[Shard, dict]], skel: SKEL) -> list[Tile]:
         tiles.append(
             Tile(
                 caption=f"{sample['key']}  {sample['vertex_error_mm']:.1f} mm{remark}",
-                image=image,
+                image=_picture(parts),
                 cam_int=camera,
                 crop_affine=sample["crop_affine"],
                 box_center=center,
@@ -191,3 +191,12 @@ def _placed(vertices: np.ndarray, sample: dict) -> tuple[np.ndarray, np.ndarray,
     depth = camera[1, 1] * (high - low)[:2].max() / size
     x, y = (center - camera[:2, 2]) / camera[[0, 1], [0, 1]] * depth
     return camera, center, size, np.array([x, y, depth]) - (low + high) / 2, remark
+
+
+def _picture(parts: dict[str, bytes]) -> np.ndarray | None:
+    """(h, w, 3) uint8 RGB of a sample's image; None if there is none that can be decoded."""
+    for ending in IMAGE_ENDINGS:
+        if ending in parts:
+            with suppress(ImageError):
+                return np.ascontiguousarray(decode_image(parts[ending])[:, :, ::-1])
+    return None

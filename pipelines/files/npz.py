@@ -2,7 +2,7 @@
 
 A stored member is a run of bytes in the file: its .npy header gives type and shape, and rows are read where they lie.
 A compressed member is streamed up to the last row asked for, in pieces. Arrays of Python objects are never opened:
-they are pickles.
+they are pickles. What is written is stored, not compressed, and its bytes depend on the arrays alone.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ import os
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import BinaryIO
 
 import numpy as np
@@ -28,6 +29,8 @@ _MAX_ROW_BYTES = 1 << 16
 _MAX_CHUNK_BYTES = 1 << 24
 _MAX_HEADER_BYTES = 1 << 14
 _MAX_DEFLATE_RATIO = 1040
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+_ZIP64_FROM = 1 << 31
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 _DAMAGE = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, ValueError, OverflowError, EOFError)
 _DAMAGE += (KeyError, IndexError, struct.error)
@@ -133,6 +136,50 @@ def iterate_rows(path: str, member: Member, chunk: int) -> Iterator[np.ndarray]:
     with _array_bytes(path, member) as stream:
         for start in range(0, member.shape[0], chunk):
             yield _read_rows(path, stream, member, start, min(start + chunk, member.shape[0]))
+
+
+def write_npz(file: str | os.PathLike[str] | BinaryIO, arrays: Mapping[str, np.ndarray]) -> None:
+    """Arrays as an uncompressed .npz."""
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        for name, array in arrays.items():
+            write_member(archive, name, array.dtype, array.shape, [array])
+
+
+def write_member(
+    archive: zipfile.ZipFile, name: str, dtype: np.dtype, shape: tuple[int, ...], pieces: Iterable[np.ndarray]
+) -> None:
+    """One array of an .npz that is being written, in pieces along its first dimension."""
+    large = dtype.itemsize * math.prod(shape) >= _ZIP64_FROM
+    with archive.open(zipfile.ZipInfo(f"{name}.npy", _EPOCH), "w", force_zip64=large) as member:
+        member.write(_header(dtype.str, shape))
+        for piece in pieces:
+            member.write(np.ascontiguousarray(piece, dtype).tobytes())
+
+
+def npz_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
+    """Arrays as an uncompressed .npz in memory."""
+    buffer = io.BytesIO()
+    write_npz(buffer, arrays)
+    return buffer.getvalue()
+
+
+def read_npz(content: bytes, largest: int) -> dict[str, np.ndarray]:
+    """The arrays of an .npz in memory, which together take `largest` bytes at most. Raises ValueError."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as packed:
+            if sum(info.file_size for info in packed.infolist()) > largest:
+                raise ValueError("it unpacks to more than a sample can be")
+        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except Exception as error:  # Python's own parser reads the header, and has many words for nonsense
+        raise ValueError(str(error) or type(error).__name__) from error
+
+
+@lru_cache(maxsize=256)
+def _header(dtype: str, shape: tuple[int, ...]) -> bytes:
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": dtype, "fortran_order": False, "shape": shape})
+    return header.getvalue()
 
 
 def chunk_rows(member: Member, wanted: int) -> int:

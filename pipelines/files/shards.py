@@ -288,22 +288,3 @@ def sample_members(scan: TarScan) -> Iterator[tuple[str, str, TarMember]]:
     if scan.damage:
         problem = f"cannot be read: {scan.damage.problem}, at byte {scan.damage.offset}"
         raise InputError(problem, file=scan.path, expected="a whole tar of samples")
-
-
-def decode_image(content: bytes) -> np.ndarray | None:
-    """Pixels (h,w,3) uint8 RGB of an encoded image; None if it cannot be decoded or is cut short."""
-    import cv2
-
-    from pipelines.convert.crops import ImageError, image_size
-
-    try:
-        image_size(content)
-    except ImageError:
-        return None
-    if content[:2] == b"\xff\xd8" and b"\xff\xd9" not in content[-16:]:  # OpenCV fills what is missing with grey
-        return None
-    try:
-        image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
-    except cv2.error:
-        return None
-    return None if image is None else np.ascontiguousarray(image[:, :, ::-1])

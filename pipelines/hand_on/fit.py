@@ -6,7 +6,6 @@ The result is an .npz with one row per row read: what `fitting.SKELFit` has, und
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -18,6 +17,8 @@ import numpy as np
 
 from pipelines.command.hmr_skel import console
 from pipelines.command.options import Positional, arg, parse_options, parse_row_range
+from pipelines.files.npz import write_npz
+from pipelines.files.storage import published
 from pipelines.hand_on.meshes import MeshFile, fit_meshes, is_mesh_file, open_meshes
 from pipelines.hand_on.opensim import UP_CHOICES, MotionFiles, hand_on_motion, resolve_up
 from pipelines.hand_on.smplx_parameters import SMPLXFile, is_smplx_file, open_smplx
@@ -270,8 +271,12 @@ def save_fit(
     }
     if frame_rate is not None:
         arrays["mocap_framerate"] = np.array(float(frame_rate))
-    with _replacing(path) as hidden, open(hidden, "wb") as file:
-        np.savez(file, **arrays)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with published(path) as hidden:
+            write_npz(hidden, arrays)
+    except OSError as error:
+        raise InputError(f"cannot be written: {error.strerror or error}", file=path) from error
 
 
 def _warn_of_units(fit: Columns, path: Path) -> None:
@@ -348,25 +353,3 @@ def _load_bodies(options: FitSequenceOptions) -> LoadedBodies:
     )
     more = {"measure_betas_gain": options.betas_gain}
     return LoadedBodies(settings, one_device(options.device), more)
-
-
-class _replacing:
-    """A hidden name beside `path` that becomes `path` when all went well. Raises InputError if it cannot be written."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.hidden = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-
-    def __enter__(self) -> Path:
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.hidden.touch()
-        except OSError as error:
-            raise InputError(f"cannot be written: {error.strerror}", file=self.path) from error
-        return self.hidden
-
-    def __exit__(self, kind, error, trace) -> None:
-        if kind is None:
-            self.hidden.replace(self.path)
-        else:
-            self.hidden.unlink(missing_ok=True)

@@ -11,13 +11,15 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, BinaryIO
+from typing import Annotated
 
 import numpy as np
 
 from pipelines.command.hmr_skel import console
 from pipelines.command.options import Positional, arg, parse_options
+from pipelines.files.npz import write_member
 from pipelines.files.shards import Shard, concatenated, find_shards, read_parts
+from pipelines.files.storage import published
 from schemas import HMR_SKEL, InputError, field_dtype, field_shape
 
 EXPORTED = {
@@ -41,8 +43,6 @@ EXPORTED = {
 """Name in the label file -> field of HMR_SKEL. `scale` is the box's side divided by 200, as label files have it."""
 
 ROWS_AT_A_TIME = 1 << 14
-_EPOCH = (1980, 1, 1, 0, 0, 0)
-_ZIP64_FROM = 1 << 31
 
 
 @dataclass
@@ -131,9 +131,9 @@ def export_rows(shards: Sequence[Shard], rows: Rows, path: Path) -> None:
     """Writes the .npz of one label file. The same shards give the same bytes."""
     from tqdm import tqdm
 
-    hidden = path.with_name(f".{path.name}.tmp")
     try:
         with (
+            published(path) as hidden,
             zipfile.ZipFile(hidden, "w", zipfile.ZIP_STORED) as archive,
             tqdm(total=len(rows) * len(EXPORTED), desc=path.name, unit="value", unit_scale=True, disable=None) as bar,
         ):
@@ -142,25 +142,13 @@ def export_rows(shards: Sequence[Shard], rows: Rows, path: Path) -> None:
                 dtype = field_dtype(HMR_SKEL.field(source))
                 if dtype.kind == "O":
                     dtype = np.dtype(f"<U{max(1, _longest(shards, rows, source))}")
-                info = zipfile.ZipInfo(f"{name}.npy", _EPOCH)
-                large = dtype.itemsize * int(np.prod(shape)) >= _ZIP64_FROM
-                with archive.open(info, "w", force_zip64=large) as member:
-                    _write_header(member, dtype, shape)
-                    for values in _pieces(shards, rows, source):
-                        if name == "scale":
-                            values = values / np.float32(200)
-                        member.write(np.ascontiguousarray(values, dtype).tobytes())
-                        bar.update(len(values))
-        hidden.replace(path)
+                pieces = _pieces(shards, rows, source)
+                if name == "scale":
+                    pieces = (values / np.float32(200) for values in pieces)
+                write_member(archive, name, dtype, shape, pieces)
+                bar.update(len(rows))
     except OSError as error:
         raise InputError(f"cannot be written: {error.strerror or error}", file=path) from error
-    finally:
-        hidden.unlink(missing_ok=True)
-
-
-def _write_header(file: BinaryIO, dtype: np.dtype, shape: tuple[int, ...]) -> None:
-    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(file, header)
 
 
 def _pieces(shards: Sequence[Shard], rows: Rows, source: str) -> Iterator[np.ndarray]:

@@ -33,6 +33,7 @@ from pipelines.files.shards import (
     read_rows,
     whole_folder,
 )
+from pipelines.files.storage import readable
 from schemas import InputError
 
 if TYPE_CHECKING:
@@ -185,7 +186,7 @@ def count_rejects(shards: Sequence[Shard]) -> dict[str, int]:
         rejects = folder / REJECTS_FILE
         if whole_folder(members) and rejects.is_file():
             with parquet_problems(rejects):
-                counts.update(_counts(pq.read_table(rejects, columns=["reason"])["reason"]))
+                counts.update(_counts(pq.read_table(readable(rejects), columns=["reason"])["reason"]))
         else:
             for shard in members:
                 stated = read_document(shard.stats).get("rejects") if shard.stats.is_file() else {}
@@ -256,7 +257,7 @@ def _fields(shard: Shard) -> list[dict]:
 
     found = []
     with parquet_problems(shard.parquet):
-        schema = pq.read_schema(shard.parquet)
+        schema = pq.read_schema(readable(shard.parquet))
     for stored in schema:
         facts = {key.decode(): value.decode() for key, value in (stored.metadata or {}).items()}
         if "shape" not in facts:

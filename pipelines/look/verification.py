@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
-import zipfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,13 +12,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pipelines.files.jpeg import ImageError, decode_image
+from pipelines.files.npz import read_npz
 from pipelines.files.shards import (
     DATASET_FILE,
     IMAGE_ENDINGS,
     LARGEST_MEMBER,
     REJECTS_FILE,
     Shard,
-    decode_image,
     read_document,
     tar_samples,
     whole_folder,
@@ -228,25 +227,23 @@ def _member_problems(
         yield ".npz is missing"
     else:
         try:
-            with zipfile.ZipFile(io.BytesIO(members["npz"])) as packed:
-                if sum(info.file_size for info in packed.infolist()) > LARGEST_MEMBER:
-                    raise ValueError("it unpacks to more than a sample can be")
-            with np.load(io.BytesIO(members["npz"]), allow_pickle=False) as archive:
-                stored = {name: archive[name] for name in archive.files}
+            stored = read_npz(members["npz"], LARGEST_MEMBER)
             names = [name for name in {**arrays, **stored} if not _equal(arrays.get(name), stored.get(name))]
             if names:
                 yield f".npz differs from the labels in {', '.join(names)}"
-        except Exception as error:  # Python's own parser reads the header, and has many words for nonsense
+        except ValueError as error:
             yield f".npz cannot be decoded: {error}"
     size = tuple(document.get("crop_size", (0, 0)))
     images = [ending for ending in members if ending in IMAGE_ENDINGS]
     if len(images) != (1 if any(size) else 0):
         yield f" has {len(images)} images, its crop_size is {size[0]} x {size[1]}"
     for ending in images:
-        pixels = decode_image(members[ending])
-        if pixels is None:
-            yield f".{ending} cannot be decoded"
-        elif pixels.shape[1::-1] != size:
+        try:
+            pixels = decode_image(members[ending])
+        except ImageError as error:
+            yield f".{ending} cannot be decoded: {error}"
+            continue
+        if pixels.shape[1::-1] != size:
             yield f".{ending} is {pixels.shape[1]} x {pixels.shape[0]}, its crop_size is {size[0]} x {size[1]}"
 
 

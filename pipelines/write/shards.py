@@ -13,16 +13,15 @@ import json
 import logging
 import re
 import tarfile
-import zipfile
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipelines.files.npz import npz_bytes
 from pipelines.files.storage import UrlPath, file_sha256, output_problems, published, readable
 from pipelines.plan.planning import ShardSpec
 from pipelines.write.ledger import Ledger
@@ -49,7 +48,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _SHARD_FILE = re.compile(r"(\d{6,})\.(tar|parquet|json)$")
-_EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 def write_shard(
@@ -252,16 +250,6 @@ def stage_means(errors: np.ndarray) -> dict[str, float | None]:
     return {stage: _rounded(mean) for stage, mean in zip(STAGES, means, strict=True)}
 
 
-def npz_bytes(arrays: dict[str, np.ndarray]) -> bytes:
-    """An uncompressed .npz whose bytes depend on the arrays alone."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        for name, array in arrays.items():
-            info = zipfile.ZipInfo(f"{name}.npy", _EPOCH)
-            archive.writestr(info, _npy_header(array.dtype.str, array.shape) + np.ascontiguousarray(array).tobytes())
-    return buffer.getvalue()
-
-
 def _write_tar(path: Path, schema, columns: Columns, images: Sequence[bytes | None]) -> None:
     with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
         for image, (document, arrays) in zip(images, samples(schema, columns), strict=True):
@@ -278,13 +266,6 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
     info.mode = 0o644
     info.mtime = 0
     tar.addfile(info, io.BytesIO(data))
-
-
-@lru_cache(maxsize=256)
-def _npy_header(dtype: str, shape: tuple[int, ...]) -> bytes:
-    header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(header, {"descr": dtype, "fortran_order": False, "shape": shape})
-    return header.getvalue()
 
 
 def _by_label_file(

@@ -24,12 +24,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from pipelines.build_hmr_skel import main as job
-from pipelines.convert.crops import box_side, decode_image, encode_jpeg, person_crop
+from pipelines.convert.crops import box_side, person_crop
 from pipelines.convert.settings import FitSettings
 from pipelines.convert.sharing import bodies_of_process
+from pipelines.files.jpeg import decode_image, encode_jpeg
+from pipelines.files.npz import npz_bytes
 from pipelines.read.images import open_images, read_image
 from pipelines.read.labels import open_labels
-from pipelines.write.shards import npz_bytes
 
 log = logging.getLogger("pipeline")
 ALLOWED_OVERHEAD = 0.15

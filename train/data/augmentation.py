@@ -17,6 +17,7 @@ import simplejpeg
 
 from fitting.body.mirror import COUNTERPART, MIRROR_SIGN
 from pipelines.draw.warp import inverse, warp
+from pipelines.files.jpeg import image_size
 from schemas import KEYPOINT_NAMES, MIRRORED_KEYPOINTS, InputError
 from train.data.augmentation_config import NONE, AugmentationConfig
 from train.data.shards import Person
@@ -136,7 +137,7 @@ def decode(person: Person, zoom: float) -> tuple[np.ndarray, np.ndarray]:
     Raises InputError that names tar and key.
     """
     try:
-        height, width, _, _ = simplejpeg.decode_jpeg_header(person.image)
+        width, height = image_size(person.image)
         # The decoder halves the size as long as both sides stay above these.
         least = (0, 0) if zoom > 0.5 else (math.ceil(width * zoom), math.ceil(height * zoom))
         pixels = simplejpeg.decode_jpeg(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import glob
 import hashlib
 import json
 import logging
@@ -22,6 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
 
+from pipelines.files.storage import published
 from schemas import InputError
 
 log = logging.getLogger(__name__)
@@ -121,6 +123,8 @@ class Copies:
                 fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             except BlockingIOError:
                 return
+            for left in target.parent.glob(f".{glob.escape(target.name)}.tmp-*"):  # of a process that was killed
+                left.unlink(missing_ok=True)
             tries = 0
             while not target.exists():
                 try:
@@ -150,9 +154,8 @@ class Copies:
 
 def _download(url: str, target: Path) -> None:
     """Fetches a file whole or not at all. Raises whatever the protocol's reader does, and OSError for other bytes."""
-    hidden = target.with_name(f".{target.name}.partial")
     digest = hashlib.sha256()
-    try:
+    with published(target) as hidden:
         with _opened(url) as stream, open(hidden, "wb") as file:
             while block := stream.read(_BLOCK):
                 digest.update(block)
@@ -161,9 +164,6 @@ def _download(url: str, target: Path) -> None:
             raise OSError("nothing came")
         if target.suffix != ".json" and digest.hexdigest() != (_checksum(url) or digest.hexdigest()):
             raise OSError("not the bytes that the JSON file beside it tells")
-        hidden.replace(target)
-    finally:
-        hidden.unlink(missing_ok=True)
 
 
 def _checksum(url: str) -> str | None:

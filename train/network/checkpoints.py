@@ -17,6 +17,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from pipelines.files.storage import published
 from schemas import InputError
 from train.config import BACKBONES, NetworkConfig, config_from_dict, config_to_dict
 from train.network.flnet import FLNet
@@ -119,15 +120,8 @@ def save_checkpoint(
         # As the released files spell it, so that the released code can read this one.
         tree["ema_model"] = {f"model.{name}": value for name, value in _plain_names(ema).items()}
     tree["training"] = training or {}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with open(temporary, "wb") as file:
-            torch.save(tree, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with published(path) as hidden, open(hidden, "wb") as file:  # given a name, torch would write it into the file
+        torch.save(tree, file)
     directory = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(directory)

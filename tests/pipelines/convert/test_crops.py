@@ -11,16 +11,8 @@ import numpy as np
 import pytest
 import simplejpeg
 
-from pipelines.convert.crops import (
-    ImageError,
-    box_side,
-    decode_image,
-    encode_jpeg,
-    image_size,
-    person_crop,
-    reduction,
-    whole_frame,
-)
+from pipelines.convert.crops import box_side, person_crop, whole_frame
+from pipelines.files.jpeg import ImageError, decode_image, encode_jpeg, image_size, reduction
 
 
 def ramps(width, height):

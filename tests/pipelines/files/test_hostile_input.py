@@ -25,7 +25,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipelines.build_hmr_skel import main
-from pipelines.convert.crops import ImageError, decode_image
+from pipelines.files.jpeg import ImageError, decode_image
 from pipelines.files.shards import find_shards, read_document, tar_samples
 from pipelines.files.tar import TarScan
 from pipelines.look.inspection import main as inspect

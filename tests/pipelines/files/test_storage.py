@@ -100,7 +100,7 @@ def local(inputs, tmp_path_factory):
     return content
 
 
-def test_everything_behind_a_url(inputs, local, remote, capfd):
+def test_everything_behind_a_url(inputs, local, remote, capfd, tmp_path):
     """Labels, tars and output; then what is lost is made again; then every row is accounted for."""
     upload(inputs, "memtest://in")
     assert main(arguments_of("memtest://in", "memtest://out/set")) == 0
@@ -116,6 +116,15 @@ def test_everything_behind_a_url(inputs, local, remote, capfd):
     assert images > 0
     labels = "memtest://in/aic-release.npz"
     assert hmr_skel(["inspect", "memtest://out/set", "--verify", "--against", labels]) == 0
+    capfd.readouterr()
+    assert hmr_skel(["inspect", "memtest://out/set", "--report", str(tmp_path / "report.html")]) == 0
+    capfd.readouterr()
+    assert hmr_skel(["inspect", "memtest://out/set", "--json"]) == 0
+    there = json.loads(capfd.readouterr().out)
+    for name, content in local.items():
+        (tmp_path / name).write_bytes(content)
+    assert hmr_skel(["inspect", str(tmp_path), "--json"]) == 0
+    assert there == json.loads(capfd.readouterr().out) and sum(there["rejects"].values()) == 2
     file_of("memtest://out/set/000002.tar").write_bytes(b"damaged")
     assert hmr_skel(["inspect", "memtest://out/set", "--verify"]) == 1
     assert "memtest://out/set/000002" in capfd.readouterr().out

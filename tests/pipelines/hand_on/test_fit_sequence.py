@@ -246,12 +246,6 @@ def test_degrees_are_named_and_radians_pass_without_a_word(tmp_path, caplog, cap
     assert "doubtful_source" in capsys.readouterr().out
 
 
-def test_a_failed_write_leaves_nothing_behind(tmp_path):
-    with pytest.raises(RuntimeError), fit_sequence._replacing(tmp_path / "out.npz"):
-        raise RuntimeError("interrupted")
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_limits_of_ones_own_and_what_betas_gain(tmp_path, capsys):
     sequence(tmp_path / "in.npz")
     table = tmp_path / "limits.csv"

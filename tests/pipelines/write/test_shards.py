@@ -14,10 +14,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from pipelines.files.npz import npz_bytes
 from pipelines.plan.planning import RowRange, ShardSpec
 from pipelines.write.shards import (
     finished_shard,
-    npz_bytes,
     remove_leftovers,
     remove_stale_shards,
     withdraw_dataset,

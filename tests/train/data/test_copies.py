@@ -110,7 +110,7 @@ def test_shards_behind_urls_give_the_people_of_local_ones_and_are_copied_once(fo
         assert keys(people, epochs=2)[: len(local)] == local
         assert set(there.tars().values()) == {1} and len(there.tars()) == SHARDS
     assert keys(people_of(there.address + RANGE, tmp_path)) == local  # the server is gone
-    assert not list(tmp_path.glob("*/.*.partial"))
+    assert not list(tmp_path.glob("*/.*.tmp-*"))
 
 
 def test_tars_are_copied_when_they_are_needed_and_those_of_the_next_window_in_the_background(folder, tmp_path):
@@ -129,6 +129,17 @@ def test_tars_are_copied_when_they_are_needed_and_those_of_the_next_window_in_th
         people[0, 1, 0]  # reads people of the same two; a window of ten people on come others
         assert set(tars_of(5, 10)) < set(tars_of(5, 15))
         wait_until(lambda: copied(tmp_path) == tars_of(0, 15))
+
+
+def test_what_a_killed_process_left_half_copied_goes(folder, tmp_path):
+    with served(folder) as there:
+        kept = Copies(tmp_path)
+        target = kept.path(there.address + "000000.tar")
+        target.parent.mkdir()
+        left = target.with_name(".000000.tar.tmp-1")
+        left.write_bytes(b"half")
+        assert kept.fetch(there.address + "000000.tar").read_bytes() == (folder / "000000.tar").read_bytes()
+        assert not left.exists()
 
 
 def _fetch(cache: str, url: str) -> int:

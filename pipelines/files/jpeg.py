@@ -1,0 +1,159 @@
+"""Encoded images: their size from the header, decoding within bounds, encoding. JPEG and PNG, pixels as stored.
+
+EXIF orientation is ignored: labels are for pixels as they are stored.
+"""
+
+from __future__ import annotations
+
+import struct
+
+import numpy as np
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_OTHERS = {
+    "WebP": lambda data: data[:4] == b"RIFF" and data[8:12] == b"WEBP",
+    "BMP": lambda data: data[:2] == b"BM",
+    "TIFF": lambda data: data[:4] in (b"II*\0", b"MM\0*"),
+    "GIF": lambda data: data[:4] == b"GIF8",
+    "HEIC or AVIF": lambda data: data[4:8] == b"ftyp",
+}
+
+MAX_PIXELS = 100_000_000
+"""Images that claim more pixels than this are refused before they are decoded."""
+
+_MAX_PNG_RATIO = 1040
+"""Bytes of pixels that a byte of a PNG can hold: deflate's limit."""
+
+_MAX_JPEG_RATIO = 1024
+"""Pixels that a byte of a JPEG can hold: with one bit for each of a block's 64, fewer than 512."""
+
+_MAX_SCANS = 100
+"""Scans of a progressive JPEG; encoders make about ten, and each costs the decoder a pass over the image."""
+
+_SPARE = 1.5
+"""Pixels that a reduced image keeps for each of the crop's, along one side: with fewer the crop would be blurred."""
+
+_SMALLEST_REDUCED = 64
+"""Shorter side of an image, px, below which it is decoded whole."""
+
+_NOISE_ONLY = ("extraneous bytes before marker",)
+
+
+class ImageError(ValueError):
+    """The bytes are not an image that can be used."""
+
+
+def image_size(data: bytes) -> tuple[int, int]:
+    """(width, height) from the header of a JPEG or PNG, without decoding.
+
+    Raises ImageError for what would take more memory or time to decode than its bytes are worth, and for other formats.
+    """
+    if data[:8] == _PNG and data[12:16] == b"IHDR" and len(data) >= 24:
+        width, height = struct.unpack(">II", data[16:24])
+        _check_chunks(data)
+    elif data[:2] == b"\xff\xd8":
+        width, height = _jpeg_size(data)
+    else:
+        other = next((name for name, begins in _OTHERS.items() if begins(data)), "")
+        raise ImageError(f"a {other} image, which is not read; JPEG and PNG are" if other else "neither JPEG nor PNG")
+    if not 0 < width * height <= MAX_PIXELS:
+        raise ImageError(f"an image of {width} x {height} pixels")
+    jpeg = data[:2] == b"\xff\xd8"
+    size, most = (width * height, _MAX_JPEG_RATIO) if jpeg else (_png_bytes(data, width, height), _MAX_PNG_RATIO)
+    if jpeg and data.count(b"\xff\xda") > _MAX_SCANS:
+        raise ImageError(f"a JPEG of more than {_MAX_SCANS} scans")
+    if size > most * len(data):
+        raise ImageError(f"an image of {width} x {height} pixels in {len(data)} bytes")
+    return width, height
+
+
+def reduction(data: bytes, shrink: float) -> int:
+    """By which of 1, 2, 4, 8 an image can be reduced while it is decoded, if it is then shrunk `shrink` times."""
+    if data[:2] != b"\xff\xd8" or min(image_size(data)) < _SMALLEST_REDUCED:
+        return 1
+    return max(factor for factor in (1, 2, 4, 8) if factor == 1 or factor * _SPARE <= shrink)
+
+
+def decode_image(data: bytes, factor: int = 1) -> np.ndarray:
+    """(height, width, 3) uint8, BGR, pixels as stored. Raises ImageError for what is damaged or too large.
+
+    A JPEG can be decoded at 1/`factor` of its size (see `reduction`): pixel (i, j) is then the mean of a block of
+    factor x factor px. Where the image ends within a block, what is missing of it counts as black, like all outside.
+    """
+    import cv2
+
+    full_width, full_height = image_size(data)
+    width, height = (-(-side // factor) for side in (full_width, full_height))
+    if data[:2] == b"\xff\xd8":
+        pixels = _decode_jpeg(data, width, height)
+        pixels[:, -1:] = _part(pixels[:, -1:], full_width, factor)
+        pixels[-1:] = _part(pixels[-1:], full_height, factor)
+    else:
+        flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+        try:
+            pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        except cv2.error as error:
+            raise ImageError("the PNG cannot be decoded") from error
+        if pixels is None:
+            raise ImageError("the PNG cannot be decoded")
+    if pixels.shape != (height, width, 3):
+        raise ImageError(f"decoded to {pixels.shape[1]} x {pixels.shape[0]}, the header says {width} x {height}")
+    return pixels
+
+
+def encode_jpeg(pixels: np.ndarray, quality: int) -> bytes:
+    """BGR pixels as baseline JPEG, chroma at half resolution. The same pixels give the same bytes."""
+    import simplejpeg
+
+    return simplejpeg.encode_jpeg(
+        np.ascontiguousarray(pixels), quality=quality, colorspace="BGR", colorsubsampling="420"
+    )
+
+
+def _png_bytes(data: bytes, width: int, height: int) -> int:
+    """Bytes of an unpacked PNG."""
+    depth, channels = (data[24], {2: 3, 4: 2, 6: 4}.get(data[25], 1)) if len(data) > 25 else (16, 4)
+    return height * (1 + (width * depth * channels + 7) // 8)
+
+
+def _decode_jpeg(data: bytes, width: int, height: int) -> np.ndarray:
+    import simplejpeg
+
+    how = {"colorspace": "BGR", "min_width": width, "min_height": height}
+    try:
+        return simplejpeg.decode_jpeg(data, strict=True, **how)
+    except ValueError as error:
+        if not any(text in str(error) for text in _NOISE_ONLY):
+            raise ImageError(f"the JPEG cannot be decoded ({error})") from error
+    try:
+        return simplejpeg.decode_jpeg(data, strict=False, **how)
+    except ValueError as error:
+        raise ImageError(f"the JPEG cannot be decoded ({error})") from error
+
+
+def _part(blocks: np.ndarray, side: int, factor: int) -> np.ndarray:
+    """The last blocks along a side of the image, darkened by what lies outside of it."""
+    outside = -side % factor
+    return np.rint(blocks * (1 - outside / factor)) if outside else blocks
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int]:
+    import simplejpeg
+
+    try:
+        height, width, *_ = simplejpeg.decode_jpeg_header(data, strict=False)
+    except (ValueError, KeyError) as error:  # KeyError: for a colour space that it does not know
+        raise ImageError(f"a JPEG whose header cannot be read ({error})") from error
+    return width, height
+
+
+def _check_chunks(data: bytes) -> None:
+    """A decoder makes room for a PNG's chunks as their lengths claim."""
+    position = len(_PNG)
+    while position + 8 <= len(data):
+        length, kind = struct.unpack(">I4s", data[position : position + 8])
+        position += 12 + length
+        if position > len(data):
+            raise ImageError("a PNG that ends within a chunk")
+        if kind == b"IEND":
+            return
