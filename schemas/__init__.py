@@ -15,17 +15,19 @@ from schemas.fields import (
     table_to_columns,
     with_float_width,
 )
-from schemas.hmr_skel import HMR_SKEL, STAGES, VERDICTS
-from schemas.run import DATASET, ERROR_QUANTILES, QUANTILE_FIELDS, REJECT_REASONS, REJECTS, SHARD_STATS
+from schemas.hmr_skel import HMR_SKEL, LABEL_CHECKS, STAGES, VERDICTS
+from schemas.run import COUNTED_WORDS, DATASET, ERROR_QUANTILES, QUANTILE_FIELDS, REJECT_REASONS, REJECTS, SHARD_STATS
 from schemas.validation import check_columns, check_schema, describe
 
 __all__ = [
     "CAMERAHMR",
+    "COUNTED_WORDS",
     "DATASET",
     "ERROR_QUANTILES",
     "HMR_SKEL",
     "KEYPOINTS",
     "KEYPOINT_NAMES",
+    "LABEL_CHECKS",
     "MIRRORED_KEYPOINTS",
     "QUANTILE_FIELDS",
     "REJECTS",

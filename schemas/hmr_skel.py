@@ -28,6 +28,13 @@ STAGES = ("start", "lower", "upper", "full")
 VERDICTS = ("doubtful_source", "implausible_shape", "far", "at_limits", "good")
 """Whether a fit can be used; of several that apply, the first is stored (`fitting.fit.verdict` has the bounds)."""
 
+LABEL_CHECKS = (
+    *("unchecked", "consistent", "cam_ext_added", "translation_in_mm", "translation_in_cm"),
+    *("translation_from_keypoints", "off_keypoints"),
+)
+"""What comparing a label row's translation and body with its 2D keypoints gave: nothing to compare; agreement; what was
+mended, after which they agree; or more than a tenth of the box apart."""
+
 IDENTITY_FIELDS = [
     Field("key", "str", "name of the sample in its tar: data set, image, person"),
     Field("dataset", "str", "name of the label file without -release.npz"),
@@ -113,11 +120,22 @@ QUALITY_FIELDS = [
     Field("betas_change", "float32", "norm of betas minus transferred betas", (), "standard deviations"),
     Field("betas_pressed", "int32", "betas at the end of their reach", optional=True),
     Field("verdict", "str", "whether the fit can be used: " + ", ".join(VERDICTS), optional=True),
+    Field(
+        "reprojection_error",
+        "float32",
+        "median distance of confident 2D keypoints from the projected SMPL joints; -1 if it cannot be told",
+        (),
+        "box_size",
+        "image",
+        optional=True,
+    ),
+    Field("label_check", "str", "what that means: " + ", ".join(LABEL_CHECKS), optional=True),
 ]
 
 HMR_SKEL_FIELDS = IDENTITY_FIELDS + GEOMETRY_FIELDS + PARAMETER_FIELDS + QUALITY_FIELDS
 
 HMR_SKEL = arrow_schema(
-    "hmr_skel", "1.2", HMR_SKEL_FIELDS, keypoint_names=KEYPOINT_NAMES, mirrored_keypoints=MIRRORED_KEYPOINTS
+    "hmr_skel", "1.3", HMR_SKEL_FIELDS, keypoint_names=KEYPOINT_NAMES, mirrored_keypoints=MIRRORED_KEYPOINTS
 )
-"""1.1 has the mirrored parameters, 1.2 verdicts; older shards are read without them."""
+"""1.1 has the mirrored parameters, 1.2 verdicts, 1.3 how labels agree with the 2D keypoints; older
+shards are read without them."""

@@ -12,6 +12,9 @@ ERROR_QUANTILES = (0.5, 0.95, 0.99, 1.0)
 QUANTILE_FIELDS = ("vertex_error_mm", "vertex_error_p95_mm", "max_vertex_error_mm", "joint_error_mm")
 """Distances of which stats and manifest give mean and quantiles."""
 
+COUNTED_WORDS = {"verdicts": "verdict", "label_checks": "label_check", "smpl_genders": "gender"}
+"""Counts over people in stats and manifest, and the HMR_SKEL field whose words they count."""
+
 REJECTS_FIELDS = [
     Field("label_file", "str", "name of the label file"),
     Field("label_row", "int64", "row in the label file"),
@@ -31,6 +34,8 @@ REJECT_REASONS = (
     "no_smpl_parameters",
     "unknown_gender",
     "kid_shape",
+    "contradictory_labels",
+    "other_image_size",
 )
 """Why a label row can be left out of the shards."""
 
@@ -44,6 +49,8 @@ SHARD_STATS_FIELDS = [
     Field("samples", "int64", "people written"),
     Field("converged", "int64", "people whose fit converged"),
     Field("verdicts", "str", "JSON object: verdict -> people", optional=True),
+    Field("label_checks", "str", "JSON object: label check -> people", optional=True),
+    Field("smpl_genders", "str", "JSON object: gender of the SMPL source -> people", optional=True),
     Field("rejects", "str", "JSON object: reason -> rows"),
     Field("errors", "str", "JSON object: distance -> mean and quantiles (p50, ..., max) over people, mm"),
     Field("stage_errors", "str", "JSON object: stage of the fit -> mean vertex distance over people, mm"),
@@ -59,6 +66,8 @@ DATASET_FIELDS = [
     Field("samples", "int64", "people written"),
     Field("converged", "int64", "people whose fit converged"),
     Field("verdicts", "str", "JSON object: verdict -> people", optional=True),
+    Field("label_checks", "str", "JSON object: label check -> people", optional=True),
+    Field("smpl_genders", "str", "JSON object: gender of the SMPL source -> people", optional=True),
     Field("rejects", "str", "JSON object: reason -> rows"),
     Field("errors", "str", "JSON object: distance -> mean and quantiles (p50, ..., max) over people, mm"),
     Field("stage_errors", "str", "JSON object: stage of the fit -> mean vertex distance over people, mm"),
@@ -75,6 +84,7 @@ DATASET_FIELDS = [
 ]
 
 REJECTS = arrow_schema("rejects", "1.0", REJECTS_FIELDS)
-SHARD_STATS = arrow_schema("shard_stats", "1.1", SHARD_STATS_FIELDS)
-DATASET = arrow_schema("dataset", "1.1", DATASET_FIELDS)
-"""1.1 of both has verdicts, of the manifest joint limits; older ones are read without them."""
+SHARD_STATS = arrow_schema("shard_stats", "1.2", SHARD_STATS_FIELDS)
+DATASET = arrow_schema("dataset", "1.2", DATASET_FIELDS)
+"""1.1 of both has verdicts, of the manifest joint limits, 1.2 label checks and genders; older
+ones are read without them."""

@@ -4,6 +4,7 @@ Images are read, decoded, cropped and encoded by a few threads while the main on
 left out (pipelines.convert.rows). What the data set's rows say:
 
 - a translation that is absent or not finite is solved from the 2D keypoints, else zero (`trans_source` tells);
+- body and translation are compared with the 2D keypoints, and mended, flagged or rejected (`label_check` tells);
 - 3D keypoints that are absent come from the SMPL source;
 - 2D and 3D keypoints that are not finite get confidence 0;
 - without images, label files may lack camera, box and keypoints: these fields are then zero.
@@ -21,9 +22,9 @@ import numpy as np
 from pipelines.convert.bodies import Bodies
 from pipelines.convert.crop_jobs import CropJobs, Geometry
 from pipelines.convert.crops import box_side
+from pipelines.convert.reprojection import AGREEING, CONTRADICTORY, place_people, sizes_that_contradict
 from pipelines.convert.rows import Rows, read_rows
 from pipelines.convert.settings import ConversionSettings
-from pipelines.convert.translation import solve_translation
 from pipelines.files.lock import check_still_ours
 from pipelines.files.storage import place
 from pipelines.plan.planning import ShardSpec
@@ -104,6 +105,7 @@ def write_fitted(shard: FittedShard, settings: ConversionSettings) -> dict[str, 
     began = time.perf_counter()
     images, geometry = shard.crops.collect()
     waited = time.perf_counter() - began
+    _reject_other_images(shard.rows, geometry)
     kept = _kept(shard)
     rows = shard.wanted[kept]
     fitted = {name: values[kept] for name, values in shard.fitted.items()}
@@ -152,12 +154,15 @@ def _fit(
     for gender, chosen in _by_gender(rows.columns["gender"][wanted]):
         poses, betas = rows.columns["pose_cam"][wanted[chosen]], rows.columns["shape"][wanted[chosen]]
         points, confidence = bodies.keypoints(gender, poses, betas)
-        trans, source = _translations(rows.columns, wanted[chosen], points, confidence)
+        placed = place_people(rows.columns, wanted[chosen], points, confidence)
+        _reject_contradictory(rows, wanted[chosen], placed.error)
+        trans = placed.trans
         fitted = dict(bodies.fit(gender, poses, betas, trans, progress, spent=spent))
         for name in ("limits_pressed", "betas_pressed"):
             fitted[name] = np.asarray(fitted[name]).reshape(len(poses), -1).sum(axis=1)
         fitted["verdict"] = fitted["verdict"].astype(object)
-        fitted["smpl_trans"], fitted["trans_source"] = trans, source
+        fitted["smpl_trans"], fitted["trans_source"] = trans, placed.source
+        fitted["label_check"], fitted["reprojection_error"] = placed.check, placed.error
         fitted["keypoints_3d"] = _keypoints_3d(rows.columns["keypoints3d"][wanted[chosen]], points, confidence, trans)
         for name, values in fitted.items():
             values = np.asarray(values)
@@ -172,20 +177,21 @@ def _by_gender(genders: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
         yield gender, np.flatnonzero(genders == gender)
 
 
-def _translations(
-    columns: Columns, rows: np.ndarray, points: np.ndarray, confidence: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    trans = columns["trans_cam"][rows].astype(np.float32)
-    source = np.full(len(rows), "label", object)
-    absent = np.flatnonzero(~np.isfinite(trans).all(axis=1))
-    trans[absent], source[absent] = 0, "none"
-    seen = absent[columns["known_camera"][rows[absent]]]
-    if len(seen):
-        cameras, keypoints = columns["cam_int"][rows[seen]], columns["gtkps"][rows[seen]]
-        solved, possible = solve_translation(points[seen], confidence, keypoints, cameras)
-        trans[seen] = solved
-        source[seen[possible]] = "keypoints"
-    return trans, source
+def _reject_contradictory(rows: Rows, chosen: np.ndarray, errors: np.ndarray) -> None:
+    for row, error in zip(chosen.tolist(), errors.tolist(), strict=True):
+        if error > CONTRADICTORY:
+            detail = f"2D keypoints lie {error:.2f} boxes from the projected body (more than {AGREEING} is flagged)"
+            detail = detail if np.isfinite(error) else "the body lies behind the camera that sees its 2D keypoints"
+            rows.reject([row], "contradictory_labels", detail)
+
+
+def _reject_other_images(rows: Rows, geometry: Geometry) -> None:
+    columns = rows.columns
+    for row in np.flatnonzero(sizes_that_contradict(geometry.image_size, columns["cam_int"], columns["gtkps"])):
+        width, height = geometry.image_size[row]
+        x, y = columns["cam_int"][row, :2, 2]
+        detail = f"an image of {width} x {height} px, labels for one with its middle at ({x:g}, {y:g})"
+        rows.reject([row], "other_image_size", detail)
 
 
 def _keypoints_3d(labelled: np.ndarray, points: np.ndarray, confidence: np.ndarray, trans: np.ndarray) -> np.ndarray:
@@ -238,7 +244,7 @@ def _sample_columns(
         "limits_pressed": fitted["limits_pressed"].astype(np.int32),
         "betas_pressed": fitted["betas_pressed"].astype(np.int32),
     }
-    columns |= {name: fitted[name] for name in _QUALITY}
+    columns |= {name: fitted[name] for name in (*_QUALITY, "label_check", "reprojection_error")}
     return columns
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.convert.crops import box_side
+from pipelines.convert.reprojection import boxes_that_contradict
 from pipelines.files.storage import place
 from pipelines.plan.planning import ShardSpec, image_name, open_for_job, sample_key
 from pipelines.read.labels import LabelFile, dataset_name
@@ -142,6 +143,10 @@ def _check(rows: Rows) -> None:
     for row in np.flatnonzero(~boxed & columns["known_box"]).tolist():
         center = ", ".join(f"{x:g}" for x in columns["center"][row])
         rows.reject([row], "degenerate_box", f"box of {side[row]:g} px around ({center})")
+    odd = boxes_that_contradict(columns["center"], side, columns["gtkps"])
+    for row in np.flatnonzero(boxed & odd & columns["known_box"]).tolist():
+        detail = f"box of {side[row]:g} px is not that of the 2D keypoints (scale is px / 200)"
+        rows.reject([row], "degenerate_box", detail)
     camera = columns["cam_int"].astype(np.float64)
     sound = finite("cam_int") & (camera[:, 0, 0] > 0) & (camera[:, 1, 1] > 0)
     sound &= (np.abs(camera[:, 2] - [0, 0, 1]) < 1e-6).all(axis=1) & (np.abs(camera[:, 1, 0]) < 1e-6)

@@ -125,7 +125,18 @@ def summarise(shards: Sequence[Shard], worst: int = 5) -> dict:
     """
     from schemas import QUANTILE_FIELDS, STAGES
 
-    parts = read_parts(shards, ["dataset", "verdict", *SUMMARY_SCALARS, *QUANTILE_FIELDS, "stage_vertex_error_mm"])
+    parts = read_parts(
+        shards,
+        [
+            "dataset",
+            "verdict",
+            "label_check",
+            "reprojection_error",
+            *SUMMARY_SCALARS,
+            *QUANTILE_FIELDS,
+            "stage_vertex_error_mm",
+        ],
+    )
     table = concatenated(parts)
     scalars = {name: table[name].to_numpy() for name in (*SUMMARY_SCALARS, *QUANTILE_FIELDS)}
     stages = table["stage_vertex_error_mm"].combine_chunks().flatten().to_numpy().reshape(-1, len(STAGES))
@@ -133,12 +144,15 @@ def summarise(shards: Sequence[Shard], worst: int = 5) -> dict:
     columns = {name: scalars[name] for name in described} | dict(zip(STAGES, stages.T, strict=True))
     with ThreadPoolExecutor(cores()) as pool:  # quantiles of a million numbers are what is left to compute
         found = dict(zip(columns, pool.map(statistics, columns.values()), strict=True))
+    errors = table["reprojection_error"].drop_null().to_numpy()
     exceeded, pressed = scalars["limits_exceeded"], scalars["limits_pressed"]
     return {
         "shards": len(shards),
         "samples": table.num_rows,
         "converged": int(scalars["converged"].sum()),
         "verdicts": _counts(table["verdict"].drop_null()),
+        "label_checks": _counts(table["label_check"].drop_null()),
+        "reprojection_error": statistics(errors[errors >= 0]),
         "datasets": _counts(table["dataset"]),
         "rejects": count_rejects(shards),
         "errors": {name: found[name] for name in QUANTILE_FIELDS},
@@ -307,6 +321,7 @@ def _show_summary(summary: dict, out) -> None:
     samples = summary["samples"]
     rows = {"shards": summary["shards"], "samples": samples, "fits converged": summary["converged"]}
     rows |= {f"verdict {word}": count for word, count in summary["verdicts"].items()}
+    rows |= {f"labels {word}": count for word, count in summary["label_checks"].items()}
     rows |= {f"data set {name}": count for name, count in summary["datasets"].items()}
     rows |= {f"rejected: {reason}": count for reason, count in summary["rejects"].items()} or {"rejected": 0}
     limits = summary["limits"]
@@ -324,7 +339,7 @@ def _show_summary(summary: dict, out) -> None:
 
     stages = {f"vertex_error_mm after {name}": values for name, values in summary["stages"].items()}
     described = summary["errors"] | stages | {"iterations": summary["iterations"]}
-    described |= {"betas_change": summary["betas_change"]}
+    described |= {name: summary[name] for name in ("betas_change", "reprojection_error")}
     heads = next((list(values) for values in described.values() if values), [])
     errors = table("over people", "quantity", *heads)
     for name, values in described.items():

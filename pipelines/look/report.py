@@ -87,7 +87,8 @@ def write_report(
     people, converged, exceeded, pressed = {}, {}, 0, 0
     angles = AngleCounts(COORDINATE_NAMES)
     verdicts: Counter[str] = Counter()
-    columns = ["label_file", "converged", "verdict", "limits_exceeded", "limits_pressed", "poses"]
+    checks: Counter[str] = Counter()
+    columns = ["label_file", "converged", "verdict", "label_check", "limits_exceeded", "limits_pressed", "poses"]
     columns += ["stage_vertex_error_mm"]
     for shard in shards:
         table = read_parts([shard], [*columns, *QUANTILE_FIELDS])[0]
@@ -100,6 +101,7 @@ def write_report(
         exceeded += int((table["limits_exceeded"].to_numpy() > 0).sum())
         pressed += int((table["limits_pressed"].to_numpy() > 0).sum())
         verdicts.update(table["verdict"].drop_null().to_pylist())
+        checks.update(table["label_check"].drop_null().to_pylist())
         for file in sorted(set(files)):
             mine = files == file
             kinds = distances.setdefault(file, {name: Distances() for name in values})
@@ -120,7 +122,8 @@ def write_report(
         f"<h1>{escape(title)}</h1>",
         _made_line(manifest, run),
         *_overview(people, converged, reasons, rejects, exceeded, pressed),
-        *_verdict_part(verdicts),
+        *_words_part("Verdicts", verdicts),
+        *_words_part("Labels compared with themselves", checks),
     ]
     page += _people_part(shards, body_models)
     page += _distance_part(distances, QUANTILE_FIELDS, STAGES)
@@ -194,10 +197,10 @@ def _people_part(shards: Sequence[Shard], body_models: str | None) -> Iterable[s
         yield f"<p>They could not be drawn: {escape(str(error))}</p>"
 
 
-def _verdict_part(verdicts: Mapping[str, int]) -> Iterable[str]:
-    if verdicts:
-        yield "<h2>Verdicts</h2>"
-        yield bars_svg(dict(sorted(verdicts.items(), key=lambda item: (-item[1], item[0]))))
+def _words_part(title: str, words: Mapping[str, int]) -> Iterable[str]:
+    if words:
+        yield f"<h2>{title}</h2>"
+        yield bars_svg(dict(sorted(words.items(), key=lambda item: (-item[1], item[0]))))
 
 
 def _angle_part(angles: AngleCounts, manifest: dict) -> Iterable[str]:

@@ -154,11 +154,14 @@ def _document_problems(schema: pa.Schema, document: Mapping) -> Iterator[tuple[s
 
 
 def _count_problems(shard: Shard, stats: Mapping, rows: int, columns: Mapping[str, np.ndarray]) -> Iterator[str]:
+    from schemas import COUNTED_WORDS
+
     labels = shard.parquet.name
     converged = int(np.sum(columns["converged"])) if rows else 0
-    verdicts = Counter(columns["verdict"].tolist()) if rows and "verdict" in columns else {}
-    if stats.get("verdicts", verdicts) != verdicts:
-        yield f"{shard.stats.name} states verdicts {stats['verdicts']}, {labels} has {dict(verdicts)}"
+    for words, column in COUNTED_WORDS.items():
+        counted = Counter(columns[column].tolist()) if rows and column in columns else {}
+        if stats.get(words, counted) != counted:
+            yield f"{shard.stats.name} states {words.replace('_', ' ')} {stats[words]}, {labels} has {dict(counted)}"
     for name, found in (("samples", rows), ("converged", converged)):
         if stats.get(name, found) != found:
             yield f"{shard.stats.name} states {stats[name]} {name}, {labels} has {found}"
@@ -252,7 +255,7 @@ def _check_manifest(folder: Path | UrlPath, shards: Sequence[Shard]) -> Iterator
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from schemas import DATASET, REJECTS, SHARD_STATS, InputError, check_schema
+    from schemas import COUNTED_WORDS, DATASET, REJECTS, SHARD_STATS, InputError, check_schema
 
     if not (folder / DATASET_FILE).is_file():
         yield "is missing: the run that wrote this folder has not finished"
@@ -283,11 +286,12 @@ def _check_manifest(folder: Path | UrlPath, shards: Sequence[Shard]) -> Iterator
     for entry in stats.values():
         for reason, count in entry["rejects"].items():
             rejects[reason] = rejects.get(reason, 0) + count
-    verdicts: Counter[str] = Counter()
-    for entry in stats.values():
-        verdicts.update(entry.get("verdicts", {}))
-    if manifest.get("verdicts", verdicts) != verdicts:
-        yield f"states verdicts {manifest['verdicts']}, its shards have {dict(verdicts)}"
+    for words in COUNTED_WORDS:
+        counted: Counter[str] = Counter()
+        for entry in stats.values():
+            counted.update(entry.get(words, {}))
+        if manifest.get(words, counted) != counted:
+            yield f"states {words.replace('_', ' ')} {manifest[words]}, its shards have {dict(counted)}"
     if manifest["rejects"] != rejects:
         yield f"states rejects {manifest['rejects']}, its shards have {rejects}"
     try:

@@ -129,6 +129,11 @@ def print_summary(directory: Path | UrlPath, name: str, seconds: float) -> None:
     table.add_row("fits that did not converge (flagged)", f"{manifest['samples'] - manifest['converged']:,}")
     for word, count in manifest["verdicts"].items():
         table.add_row(f"verdict: {word}", f"{count:,}")
+    for word, count in manifest.get("label_checks", {}).items():
+        if word != "consistent":
+            table.add_row(f"labels: {word}", f"{count:,}")
+    genders = ", ".join(f"{gender} {count:,}" for gender, count in manifest.get("smpl_genders", {}).items())
+    table.add_row("SMPL models", genders or "none")
     kept = run["shards_kept"]
     table.add_row("shards", f"{len(manifest['shards']):,}" + (f" ({kept:,} kept)" if kept else ""))
     table.add_row("rate", f"{run['rows_made'] / max(seconds, 1e-9):,.1f} people/s over {seconds:,.1f} s")

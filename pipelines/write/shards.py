@@ -26,6 +26,7 @@ from pipelines.files.storage import UrlPath, file_sha256, output_problems, publi
 from pipelines.plan.planning import ShardSpec
 from pipelines.write.ledger import Ledger
 from schemas import (
+    COUNTED_WORDS,
     ERROR_QUANTILES,
     HMR_SKEL,
     QUANTILE_FIELDS,
@@ -82,7 +83,9 @@ def write_shard(
             "rows": len(spec),
             "samples": len(images),
             "converged": int(np.sum(columns["converged"])),
-            "verdicts": dict(sorted(Counter(columns["verdict"].tolist()).items())),
+            "verdicts": _counts(columns["verdict"]),
+            "label_checks": _counts(columns["label_check"]),
+            "smpl_genders": _counts(columns["gender"]),
             "rejects": _count_reasons(rejected),
             "errors": error_quantiles(columns),
             "stage_errors": stage_means(columns["stage_vertex_error_mm"]),
@@ -146,7 +149,7 @@ def write_dataset(
     names = sorted(shards)
     summaries, counts = [], {"rows": 0, "samples": 0, "converged": 0}
     reasons: Counter[str] = Counter()
-    verdicts: Counter[str] = Counter()
+    words: dict[str, Counter[str]] = {name: Counter() for name in COUNTED_WORDS}
     distances: dict[str, list[np.ndarray]] = {name: [] for name in QUANTILE_FIELDS}
     stages = np.zeros(len(STAGES))
     label_files: dict[str, int] = {}
@@ -170,7 +173,8 @@ def write_dataset(
             for key in counts:
                 counts[key] += stats[key]
             reasons.update(stats["rejects"])
-            verdicts.update(stats.get("verdicts", {}))
+            for key, counted in words.items():
+                counted.update(stats.get(key, {}))
             columns = ["label_file", "label_row", *QUANTILE_FIELDS]
             table = pq.read_table(readable(directory / f"{name}.parquet"), columns=columns)
             ledger.add(table)
@@ -192,7 +196,7 @@ def write_dataset(
         "version": record_version(DATASET),
         "name": "hmr-skel",
         **counts,
-        "verdicts": dict(sorted(verdicts.items())),
+        **{key: dict(sorted(counted.items())) for key, counted in words.items()},
         "rejects": dict(sorted(reasons.items())),
         "errors": error_quantiles(gathered),
         "stage_errors": {stage: _rounded(mean) for stage, mean in zip(STAGES, means, strict=True)},
@@ -295,6 +299,10 @@ def _rejects_table(rejected: list[dict[str, Any]]):
         column[:] = [row.get(field.name) for row in rejected]
         columns[field.name] = column.astype(np.int64) if field.name == "label_row" else column
     return columns_to_table(REJECTS, columns)
+
+
+def _counts(words: np.ndarray) -> dict[str, int]:
+    return dict(sorted(Counter(words.tolist()).items()))
 
 
 def _count_reasons(rejected: list[dict[str, Any]]) -> dict[str, int]:

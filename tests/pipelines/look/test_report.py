@@ -58,7 +58,7 @@ def test_the_page_tells_what_the_columns_hold(folder, tmp_path):
     exceeding = sum(int((c["limits_exceeded"] > 0).sum()) for c in (first, second))
     assert f"{exceeding} of 70 people have an angle outside" in page
     charts = [ElementTree.fromstring(text) for text in re.findall(r"<svg.*?</svg>", page)]
-    assert len(charts) == 2 + 2 * 8 + 46
+    assert len(charts) == 3 + 2 * 8 + 46
     assert "missing_image" in "".join(charts[0].itertext()) and "3" in "".join(charts[0].itertext())
 
 
@@ -107,7 +107,7 @@ def test_a_page_without_the_body_models_says_so(folder, tmp_path):
     write_report(find_shards([folder[0]]), tmp_path / "r.html", body_models=str(tmp_path / "none"))
     page = (tmp_path / "r.html").read_text()
     assert f"They could not be drawn: {tmp_path / 'none'}" in page and "<img" not in page
-    assert len(re.findall(r"<svg", page)) == 2 + 2 * 8 + 46
+    assert len(re.findall(r"<svg", page)) == 3 + 2 * 8 + 46
 
 
 @settings(max_examples=60, deadline=None)
