@@ -30,10 +30,10 @@ VERDICTS = ("doubtful_source", "implausible_shape", "far", "at_limits", "good")
 
 LABEL_CHECKS = (
     *("unchecked", "consistent", "cam_ext_added", "translation_in_mm", "translation_in_cm"),
-    *("translation_from_keypoints", "off_keypoints"),
+    *("translation_from_keypoints", "off_keypoints", "contradicts_keypoints"),
 )
 """What comparing a label row's translation and body with its 2D keypoints gave: nothing to compare; agreement; what was
-mended, after which they agree; or more than a tenth of the box apart."""
+mended, after which they agree; or apart by more than a tenth of the box, or by more than half of it."""
 
 IDENTITY_FIELDS = [
     Field("key", "str", "name of the sample in its tar: data set, image, person"),

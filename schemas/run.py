@@ -34,7 +34,7 @@ REJECT_REASONS = (
     "no_smpl_parameters",
     "unknown_gender",
     "kid_shape",
-    "contradictory_labels",
+    "behind_camera",
     "other_image_size",
 )
 """Why a label row can be left out of the shards."""

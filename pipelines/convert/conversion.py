@@ -22,7 +22,7 @@ import numpy as np
 from pipelines.convert.bodies import Bodies
 from pipelines.convert.crop_jobs import CropJobs, Geometry
 from pipelines.convert.crops import box_side
-from pipelines.convert.reprojection import AGREEING, CONTRADICTORY, place_people, sizes_that_contradict
+from pipelines.convert.reprojection import place_people, sizes_that_contradict
 from pipelines.convert.rows import Rows, read_rows
 from pipelines.convert.settings import ConversionSettings
 from pipelines.files.lock import check_still_ours
@@ -155,7 +155,7 @@ def _fit(
         poses, betas = rows.columns["pose_cam"][wanted[chosen]], rows.columns["shape"][wanted[chosen]]
         points, confidence = bodies.keypoints(gender, poses, betas)
         placed = place_people(rows.columns, wanted[chosen], points, confidence)
-        _reject_contradictory(rows, wanted[chosen], placed.error)
+        _reject_behind(rows, wanted[chosen], placed.error)
         trans = placed.trans
         fitted = dict(bodies.fit(gender, poses, betas, trans, progress, spent=spent))
         for name in ("limits_pressed", "betas_pressed"):
@@ -177,12 +177,9 @@ def _by_gender(genders: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
         yield gender, np.flatnonzero(genders == gender)
 
 
-def _reject_contradictory(rows: Rows, chosen: np.ndarray, errors: np.ndarray) -> None:
-    for row, error in zip(chosen.tolist(), errors.tolist(), strict=True):
-        if error > CONTRADICTORY:
-            detail = f"2D keypoints lie {error:.2f} boxes from the projected body (more than {AGREEING} is flagged)"
-            detail = detail if np.isfinite(error) else "the body lies behind the camera that sees its 2D keypoints"
-            rows.reject([row], "contradictory_labels", detail)
+def _reject_behind(rows: Rows, chosen: np.ndarray, errors: np.ndarray) -> None:
+    behind = chosen[np.isinf(errors)]
+    rows.reject(behind, "behind_camera", "the body lies behind the camera that sees its 2D keypoints")
 
 
 def _reject_other_images(rows: Rows, geometry: Geometry) -> None:

@@ -18,7 +18,8 @@ AGREEING = 0.1
 """Of the box: as far as this a row agrees with itself."""
 
 CONTRADICTORY = 0.5
-"""Of the box: farther than this the keypoints are another person's, or the position is another's."""
+"""Of the box: farther than this, keypoints or position are somebody else's. SMPL and keypoints that two programs found
+with cameras of their own differ as much, so such a row is marked; who trains on 2D keypoints can leave it out."""
 
 _CONFIDENT = 0.3
 _FEWEST_KEYPOINTS = 4
@@ -106,6 +107,7 @@ def place_people(columns: Columns, rows: np.ndarray, points: np.ndarray, confide
     source[_mend(trans, error, check, "translation_from_keypoints", unplaced, solved, errors)] = "keypoints"
     check[(check == "unchecked") & (error <= AGREEING)] = "consistent"
     check[error > AGREEING] = "off_keypoints"
+    check[error > CONTRADICTORY] = "contradicts_keypoints"
     return Placed(trans, source, check, np.where(np.isnan(error), -1, error))
 
 

@@ -154,7 +154,7 @@ def test_every_row_is_written_or_rejected_with_its_reason(built):
     rejects = pq.read_table(built / "rejects.parquet").to_pylist()
     assert {row["label_row"]: row["reason"] for row in rejects} == BROKEN
     assert {row["label_file"] for row in rejects} == {"aic-release.npz"}
-    assert set(BROKEN.values()) == set(REJECT_REASONS)
+    assert set(BROKEN.values()) < set(REJECT_REASONS)
     assert all(row["detail"] for row in rejects)
     written = list(zip(columns["dataset"], columns["label_row"], strict=True))
     assert written == [("aic", i) for i in range(PEOPLE) if i not in BROKEN] + [("coco", i) for i in range(4)]

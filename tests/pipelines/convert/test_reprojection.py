@@ -165,7 +165,10 @@ def test_nothing_that_is_off_is_accepted_in_silence(tmp_path_factory, bodies, so
             off = np.linalg.norm(seen[:, :2] / seen[:, 2:] - labels["gtkps"][row, :, :2], axis=1)
         off[seen[:, 2] <= 0] = np.inf
         side = 200 * labels["scale"][row]
-        assert found.check[i] in ("off_keypoints", "unchecked") or np.median(off) <= 1.001 * AGREEING * side
+        assert (
+            found.check[i] in ("off_keypoints", "contradicts_keypoints", "unchecked")
+            or np.median(off) <= 1.001 * AGREEING * side
+        )
         assert found.check[i] != "unchecked"
     if set(names) == {"nothing"}:
         assert set(found.check) == {"consistent"}
@@ -212,14 +215,23 @@ def test_an_image_of_another_size_than_the_camera_says(tmp_path, bodies, sound, 
         assert reason in stats["rejects"]
 
 
-def test_keypoints_of_somebody_else_are_rejected_or_flagged_in_the_shard(tmp_path, bodies, sound):
-    trans = sound["trans_cam"] + np.array([[0, 0, 0], [3, 0, 0], [0.35, 0, 0], [0, 0, 0]], np.float32)
+def test_contradictions_are_told_in_the_shard(tmp_path, bodies, sound):
+    trans = sound["trans_cam"] + np.array([[0, 0, 0], [3, 0, 0], [0.35, 0, 0], [0, 0, -5]], np.float32)
     np.savez(tmp_path / "a-release.npz", **changed(sound, trans_cam=trans))
     [spec] = plan_shards(find_label_files([str(tmp_path / "a-release.npz")], with_images=False), None, 100)
     (tmp_path / "out").mkdir()
     stats = convert_shard(spec, ConversionSettings(str(tmp_path / "out")), bodies)
-    assert stats["rejects"] == {"contradictory_labels": 1}
-    assert stats["label_checks"] == {"consistent": 2, "off_keypoints": 1}
+    words = ["consistent", "contradicts_keypoints", "off_keypoints", "translation_from_keypoints"]
+    assert stats["label_checks"] == dict.fromkeys(words, 1)
     columns = table_to_columns(pq.read_table(tmp_path / "out" / "000000.parquet"))
-    assert columns["label_check"].tolist() == ["consistent", "off_keypoints", "consistent"]
-    assert AGREEING < columns["reprojection_error"][1] < CONTRADICTORY
+    assert columns["label_check"].tolist() == words
+    assert AGREEING < columns["reprojection_error"][2] < CONTRADICTORY < columns["reprojection_error"][1]
+
+
+def test_a_body_behind_the_camera_that_no_translation_brings_to_its_keypoints(tmp_path, bodies, sound):
+    labels = changed(sound, trans_cam=-sound["trans_cam"], gtkps=sound["gtkps"][:, ::-1])
+    np.savez(tmp_path / "a-release.npz", **labels)
+    [spec] = plan_shards(find_label_files([str(tmp_path / "a-release.npz")], with_images=False), None, 100)
+    (tmp_path / "out").mkdir()
+    stats = convert_shard(spec, ConversionSettings(str(tmp_path / "out")), bodies)
+    assert stats["rejects"] == {"behind_camera": ROWS}
