@@ -1,28 +1,34 @@
 """Pickles of arrays, read without running anything that they hold.
 
-A pickle can call any function that it names. Here every class and function that it names is replaced by an inert
-record of its arguments and its state; arrays are rebuilt from those records afterwards. Only numpy arrays,
-scipy.sparse matrices, chumpy arrays and builtin containers are known, and anything else is refused by name. That numpy
-itself never sees the records matters: its own unpickling trusts type flags that a hostile file can set.
+Arrays are rebuilt from inert records (`inert_records`). Only numpy arrays, scipy.sparse matrices, chumpy arrays and
+builtin containers are known, and anything else is refused by name. That numpy itself never sees the records matters:
+its own unpickling trusts type flags that a hostile file can set.
 """
 
 from __future__ import annotations
 
-import collections
-import io
 import math
-import pickle
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
+from fitting.body.inert_records import Rebuilder, Record, unpickle
 from schemas import InputError
 
 _ADMITTED = "numpy arrays, scipy.sparse matrices, chumpy arrays and plain Python values"
-_LARGEST = 2**28  # elements of one array; a claimed shape beyond it is damage or malice
-_CONTAINERS = {"set": set, "frozenset": frozenset, "list": list, "dict": dict, "tuple": tuple, "object": object}
+_LARGEST = 2**32  # bytes of all arrays of a file together
+_LARGEST_DENSE = 2**24  # elements of a sparse matrix once it is dense; a claimed shape beyond it is damage or malice
+_CONTAINERS = {
+    *(f"{module}.{name}" for module in ("builtins", "__builtin__") for name in ("set", "frozenset", "list", "dict")),
+    *("builtins.tuple", "__builtin__.tuple", "collections.OrderedDict"),
+}
+_PLAIN = re.compile(
+    r"collections\.OrderedDict|(copyreg|copy_reg)\._reconstructor|_codecs\.encode"
+    r"|(builtins|__builtin__)\.(bytes|set|frozenset|list|dict|tuple|object)"
+)
 _NUMPY = re.compile(
     r"numpy\.(ndarray|dtype|_?core\.multiarray\.(_reconstruct|scalar)|_?core\.numeric\._frombuffer"
     r"|matrixlib\.defmatrix\.matrix)"
@@ -38,47 +44,19 @@ class Unrecoverable:
         self.kind = kind
 
 
-class _Record:
-    """What a pickle says about one object: its class, the arguments of its construction, its state."""
+def _refuse_unknown(path: Path) -> Callable[[str], None]:
+    def refuse(full: str) -> None:
+        if not any(known.fullmatch(full) for known in (_PLAIN, _NUMPY, _SPARSE, _CHUMPY)):
+            raise InputError(f"the pickle refers to {full}, which is refused", file=path, expected=_ADMITTED)
 
-    source = ""
-
-    def __new__(cls, *args: Any, **_named: Any) -> _Record:
-        self = object.__new__(cls)
-        self.args, self.state = args, None
-        return self
-
-    def __init__(self, *_args: Any, **_named: Any) -> None:
-        pass
-
-    def __setstate__(self, state: Any) -> None:
-        self.state = state
+    return refuse
 
 
-class _Unpickler(pickle.Unpickler):
-    """Admits names by a fixed list and hands out inert records in the place of their classes and functions."""
+def _refuse_outside(path: Path) -> Callable[[Any], Any]:
+    def refuse(_pid: Any) -> None:
+        raise InputError("the pickle refers to data outside it", file=path, expected=_ADMITTED)
 
-    def __init__(self, file: io.BufferedIOBase, path: Path) -> None:
-        super().__init__(file, encoding="latin1")
-        self._path = path
-        self._records: dict[str, type[_Record]] = {}
-
-    def find_class(self, module: str, name: str) -> Any:
-        full = f"{module}.{name}"
-        if module in ("builtins", "__builtin__") and name in _CONTAINERS:
-            return _CONTAINERS[name]
-        if full == "collections.OrderedDict":
-            return collections.OrderedDict
-        plain = full in ("copyreg._reconstructor", "copy_reg._reconstructor", "_codecs.encode")
-        empty = full in ("builtins.bytes", "__builtin__.bytes")
-        if not (plain or empty or any(known.fullmatch(full) for known in (_NUMPY, _SPARSE, _CHUMPY))):
-            raise InputError(f"the pickle refers to {full}, which is refused", file=self._path, expected=_ADMITTED)
-        if full not in self._records:
-            self._records[full] = type(name, (_Record,), {"source": full})
-        return self._records[full]
-
-    def persistent_load(self, pid: Any) -> Any:
-        raise InputError("the pickle refers to data outside it", file=self._path, expected=_ADMITTED)
+    return refuse
 
 
 def read_pickle(path: Path) -> Any:
@@ -96,7 +74,7 @@ def read_pickle(path: Path) -> Any:
 def parse_pickle(stream: BinaryIO, path: Path) -> Any:
     """`read_pickle` of a pickle that lies inside the file `path`; the stream is read from where it stands."""
     try:
-        return _Rebuilder().value(_Unpickler(stream, path).load())
+        return _Arrays().value(unpickle(stream, _refuse_unknown(path), _refuse_outside(path)))
     except (InputError, OSError):
         raise
     except Exception as error:  # damaged pickles raise whatever their bytes happen to mean
@@ -104,34 +82,17 @@ def parse_pickle(stream: BinaryIO, path: Path) -> Any:
         raise InputError(problem, file=path, expected=f"a pickle of {_ADMITTED}") from error
 
 
-class _Rebuilder:
-    """Turns records into numpy arrays. Objects that a pickle shares are rebuilt once."""
+class _Arrays(Rebuilder):
+    """Turns records into numpy arrays."""
 
     def __init__(self) -> None:
-        self._done: dict[int, Any] = {}
-        self._open: set[int] = set()
+        super().__init__()
+        self._bytes = 0
 
-    def value(self, item: Any) -> Any:
-        if not isinstance(item, (_Record, dict, list, tuple)):
-            return item
-        if id(item) in self._done:
-            return self._done[id(item)]
-        if id(item) in self._open:
-            raise ValueError("an object contains itself")
-        self._open.add(id(item))
-        if isinstance(item, _Record):
-            result = self._record(item)
-        elif isinstance(item, dict):
-            result = {self.value(key): self.value(element) for key, element in item.items()}
-        else:
-            result = [self.value(element) for element in item]
-            result = tuple(result) if isinstance(item, tuple) else result
-        self._open.remove(id(item))
-        self._done[id(item)] = result
-        return result
-
-    def _record(self, record: _Record) -> Any:
+    def record(self, record: Record) -> Any:
         source, args, state = record.source, record.args, record.state
+        if source in _CONTAINERS:
+            return self.builtin(record)
         if source.endswith(("copyreg._reconstructor", "copy_reg._reconstructor")):
             source, args = args[0].source, ()
         name = source.rpartition(".")[2]
@@ -155,6 +116,9 @@ class _Rebuilder:
             return self._chumpy(source, self.value(state))
         raise ValueError(f"{source} without contents")
 
+    def other(self, item: Any) -> Any:
+        raise ValueError(f"{getattr(item, 'source', type(item).__name__)} without contents")
+
     def _array(self, data: Any, kind: Any, shape: Any, order: str) -> np.ndarray:
         kind, data = self.value(kind), self.value(data)
         shape = tuple(int(n) for n in shape)
@@ -168,6 +132,9 @@ class _Rebuilder:
         raw = data.encode("latin1") if isinstance(data, str) else data
         if len(raw) != math.prod(shape) * kind.itemsize:
             raise ValueError(f"{len(raw)} bytes for an array of shape {shape}")
+        self._bytes += len(raw)
+        if self._bytes > _LARGEST:  # arrays that share their bytes in the file do so no more
+            raise ValueError(f"arrays of more than {_LARGEST} bytes")
         return np.frombuffer(raw, kind).reshape(shape, order=order).copy()
 
     def _chumpy(self, source: str, state: dict) -> Any:
@@ -210,7 +177,7 @@ def _dense(name: str, state: dict) -> np.ndarray:
 
 def scatter(data: np.ndarray, row: np.ndarray, column: np.ndarray, rows: int, columns: int) -> np.ndarray:
     """The dense (rows, columns) matrix of coordinate triplets; entries of the same place add up."""
-    if not 0 <= rows * columns <= _LARGEST:
+    if not 0 <= rows * columns <= _LARGEST_DENSE:
         raise ValueError(f"a sparse matrix of shape ({rows}, {columns})")
     row, column = np.asarray(row, dtype=np.int64), np.asarray(column, dtype=np.int64)
     if row.size and (min(row.min(), column.min()) < 0 or row.max() >= rows or column.max() >= columns):

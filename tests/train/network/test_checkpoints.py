@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from fitting.body.inert_pickle import read_pickle
 from schemas import InputError
 from train import SKELCF, FLNet, load_checkpoint
 from train.config import VARIANTS, NetworkConfig, variant
@@ -112,7 +113,7 @@ def test_nothing_that_a_file_holds_is_executed(tmp_path):
     tree = read_torch_file(path)
     assert isinstance(tree["trap"], Inert)
     assert "mkdir" in tree["trap"].source
-    assert isinstance(tree["cfg"], Inert)
+    assert tree["cfg"] == {"lr": 1e-5}  # a dictionary by inheritance is one here, without its attributes
     assert tree["epoch"] == 3
     with pytest.raises(InputError, match=r"Settings|mkdir|numpy"):
         load_tensors(tree, path)
@@ -328,6 +329,66 @@ def test_hostile_archives_are_refused(tmp_path):
     with pytest.raises(InputError, match="damaged"):
         read_torch_file(_rewritten(path, tmp_path / "e.pth", lambda n, d: poison if n.endswith("data.pkl") else d))
     assert torch.equal(load_tensors(read_torch_file(path), path)["model"]["a"], torch.arange(10.0))
+
+
+def _with_pickle(path: Path, target: Path, content: bytes) -> Path:
+    return _rewritten(path, target, lambda name, data: content if name.endswith("data.pkl") else data)
+
+
+def test_keys_that_would_end_the_interpreter_are_refused(tmp_path):
+    path = tmp_path / "a.pth"
+    torch.save({"model": {"a": torch.arange(10.0)}}, path)
+    deep = b"\x80\x02}(" + b")" + b"\x85" * 200_000 + b"K\x01u."
+    # Each tuple holds the one before twice: 2 ** 40 values to hash.
+    doubled = b"\x80\x02}(K\x01\x85" + b"2\x86" * 40 + b"K\x01u."
+    in_sets = [b"\x80\x04\x8f(" + key + b"\x90." for key in (deep[4:-4], doubled[4:-4])]
+    for content in (deep, doubled, *in_sets, in_sets[0].replace(b"\x8f(", b"(").replace(b"\x90", b"\x91")):
+        with pytest.raises(InputError, match="damaged"):
+            read_torch_file(_with_pickle(path, tmp_path / "b.pth", content))
+        (tmp_path / "skel_male.pkl").write_bytes(content)
+        with pytest.raises(InputError, match="damaged"):
+            read_pickle(tmp_path / "skel_male.pkl")
+
+
+def test_claims_of_more_numbers_than_the_file_holds_are_refused(tmp_path):
+    path = tmp_path / "a.pth"
+    torch.save({"model": {"a": torch.zeros(1).expand(2**31), "b": torch.zeros(1).expand(2**20)}}, path)
+    assert path.stat().st_size < 3000
+    tree = read_torch_file(path)["model"]
+    with pytest.raises(InputError, match="claim more numbers"):
+        tree["a"].load()
+    assert read_torch_file(path)["model"]["b"].load().shape == (2**20,)
+
+
+def test_a_program_of_torchscript_is_no_checkpoint(tmp_path):
+    path = tmp_path / "a.pth"
+    torch.save({"model": _network().state_dict()}, path)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(f"{archive.namelist()[0].partition('/')[0]}/constants.pkl", b"")
+    with pytest.raises(InputError, match="TorchScript"):
+        load_checkpoint(path)
+
+
+def test_files_without_checksums_load(tmp_path):
+    path, model = tmp_path / "a.pth", _network(seed=9)
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save({"model": model.state_dict()}, path)
+    finally:
+        torch.serialization.set_crc32_options(True)
+    with zipfile.ZipFile(path) as archive, pytest.raises(zipfile.BadZipFile):
+        archive.read(archive.namelist()[0])
+    assert _same(load_checkpoint(path), model)
+
+
+def test_dictionaries_by_inheritance_are_taken(tmp_path):
+    """Lightning and others keep tensors in dictionaries of their own."""
+    path, model = tmp_path / "a.ckpt", _network(seed=9)
+    state = Settings(model.state_dict())
+    state.owner = "anybody"
+    torch.save({"state_dict": state, "hyper_parameters": collections.defaultdict(list, lr=[1])}, path)
+    assert _same(load_checkpoint(path), model)
+    assert read_torch_file(path)["hyper_parameters"] == {"lr": [1]}
 
 
 # --------------------------------------------------------------------------------------------- reading of tensors
