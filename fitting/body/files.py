@@ -6,6 +6,7 @@ the four arrays `KEY_data`, `KEY_row`, `KEY_col` and `KEY_shape`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from os import PathLike
 from pathlib import Path
@@ -32,6 +33,13 @@ KEYPOINT_REGRESSORS = {"SMPL_to_J19": 19, "J_regressor_SKEL_mix_MALE": 24, "J_re
 
 EVALUATION_REGRESSORS = {"J_regressor_h36m": 17}
 """The same, of files that only evaluation needs: Human3.6M's joints, as SPIN's file has them."""
+
+
+_DOWNLOADED = "basicmodel_{}_lbs_10_207_0_v1.{}.pkl"
+_GENDER_WORDS = {"neutral": ("neutral",), "male": ("m", "male"), "female": ("f", "female")}
+_MODEL_FOLDER = re.compile(r"(smpl|skel|models|skel_models_v[\d.]+|smpl_python_v\.?[\d.]+)")
+_DEEPEST = 3
+"""Folders within folders: what the downloads of SMPL and SKEL unpack to."""
 
 
 # ---------------------------------------------------------------------------------------------- what users call
@@ -97,8 +105,8 @@ def keypoint_arrays(path_or_dir: str | PathLike[str], vertices: int) -> dict[str
 def find_model_file(path_or_dir: str | PathLike[str], kind: Literal["smpl", "skel"], gender: str) -> Path:
     """The file of a body model: `path_or_dir` itself, or the official name in that directory, its smpl/ or its skel/.
 
-    Names are compared without regard to case; `.pkl` comes before `.npz`. Raises InputError that names what was
-    looked for and what is there.
+    Names are compared without regard to case; `.pkl` comes before `.npz`. SMPL is known by its download's name as
+    well. Raises InputError that names what was looked for and what is there.
     """
     genders = ("neutral", "male", "female") if kind == "smpl" else ("male", "female")
     if gender not in genders:
@@ -111,11 +119,13 @@ def find_model_file(path_or_dir: str | PathLike[str], kind: Literal["smpl", "ske
     if not given.is_dir():
         raise InputError("no such file or directory", file=given, expected=f"{names[0]} or a directory that holds it")
     folders = _places(given)
-    path = first_file(folders, names)
+    path = first_file(folders, names) or (_downloaded_smpl(folders, gender) if kind == "smpl" else None)
     if path is None:
         there = sorted(str(p.relative_to(given)) for folder in folders for p in folder.iterdir() if p.is_file())
         shown = ", ".join(there[:12]) + (", ..." if len(there) > 12 else "")
         problem = f"no {kind.upper()} body model in this directory; it holds {shown or 'no files'}"
+        if kind == "smpl":
+            names.append(_DOWNLOADED.format(_GENDER_WORDS[gender][0], "x.0"))
         raise InputError(problem, file=given, expected=f"{' or '.join(names)}, there or in {kind}/")
     return path
 
@@ -140,7 +150,12 @@ def check_arrays(values: dict[str, Any], kind: Literal["smpl", "skel"], file: st
     """
     checked = dict(values)
     if kind == "skel":
-        version = _text(required(values, "version", file))
+        if "version" not in values:
+            problem = f"the file is older than {SKEL_VERSION}: the key is missing"
+            raise InputError(
+                problem, file=file, field="version", expected=f"SKEL {SKEL_VERSION}, to be downloaded anew"
+            )
+        version = _text(values["version"])
         if version != SKEL_VERSION:
             raise InputError(f"SKEL version {version!r}", file=file, field="version", expected=repr(SKEL_VERSION))
         checked["version"] = version
@@ -241,11 +256,28 @@ def _is_demo(path_or_dir: str | PathLike[str]) -> bool:
 
 
 def _places(directory: Path) -> list[Path]:
-    """The directory, then its smpl/ and skel/ in whatever case."""
+    """The directory, then its smpl/ and skel/ in whatever case, and the folders that the downloads unpack to."""
     if not directory.is_dir():
         raise InputError("no such directory", file=directory)
-    inner = sorted(p for p in directory.iterdir() if p.is_dir() and p.name.lower() in ("smpl", "skel"))
-    return [directory, *inner]
+    places = [directory]
+    for place in places:  # grows by folders in folders: SMPL_python_v.1.1.0/smpl/models
+        deep = len(place.relative_to(directory).parts)
+        inner = sorted(place.iterdir()) if deep < _DEEPEST else []
+        places += [p for p in inner if p.is_dir() and _MODEL_FOLDER.fullmatch(p.name.lower())]
+    return places
+
+
+def _downloaded_smpl(places: list[Path], gender: str) -> Path | None:
+    """SMPL under the name that it is downloaded with; of several versions the newest."""
+    words = "|".join(_GENDER_WORDS[gender])
+    name = re.compile(rf"basicmodel_({words})_lbs_10_207_0_v([\d.]+)\.(pkl|npz)", re.IGNORECASE)
+    found = [
+        (match.group(2), path)
+        for place in places
+        for path in sorted(place.iterdir())
+        if (match := name.fullmatch(path.name)) and path.is_file()
+    ]
+    return max(found, key=lambda item: item[0])[1] if found else None
 
 
 def first_file(folders: list[Path], names: list[str]) -> Path | None:
@@ -260,7 +292,7 @@ def first_file(folders: list[Path], names: list[str]) -> Path | None:
 
 def required(values: dict[str, Any], key: str, file: str | PathLike[str]) -> Any:
     if key not in values:
-        raise InputError("the key is missing", file=file, field=key, expected=f"one of the keys {', '.join(values)}")
+        raise InputError(f"the key is missing; the file has {', '.join(values)}", file=file, field=key)
     return values[key]
 
 

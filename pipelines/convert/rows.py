@@ -136,7 +136,11 @@ def _check(rows: Rows) -> None:
     rows.reject(unknown, "unknown_gender", "gender is none of male, female, neutral; --smpl-gender overrides it")
     kids = np.flatnonzero(columns["kid_share"] != 0)
     rows.reject(kids, "kid_shape", "the 11th beta is not zero: a share of the child's template, which SKEL has not")
-    rows.reject(np.flatnonzero(~finite("pose_cam")), "non_finite_pose", "pose_cam holds NaN or infinity")
+    rows.reject(
+        np.flatnonzero(~finite("pose_cam")),
+        "non_finite_pose",
+        "pose_cam holds NaN, infinity or no rotation",
+    )
     rows.reject(np.flatnonzero(~finite("shape")), "non_finite_shape", "shape holds NaN or infinity")
     side = box_side(columns["scale"])
     boxed = finite("center") & np.isfinite(side) & (side >= SMALLEST_BOX) & (side <= LARGEST_BOX)

@@ -23,6 +23,7 @@ from pipelines.hand_on.meshes import MeshFile, fit_meshes, is_mesh_file, open_me
 from pipelines.hand_on.opensim import UP_CHOICES, MotionFiles, hand_on_motion, resolve_up
 from pipelines.hand_on.smplx_parameters import SMPLXFile, is_smplx_file, open_smplx
 from pipelines.read.labels import POSE_AND_SHAPE, LabelFile, open_labels
+from pipelines.read.results import is_result, label_file_of
 from schemas import QUANTILE_FIELDS, STAGES, Columns, InputError
 
 if TYPE_CHECKING:
@@ -42,7 +43,8 @@ class FitSequenceOptions:
     """What to fit, with which bodies, and where to put it."""
 
     input: Annotated[Path, Positional, arg(metavar="IN")]
-    """Label file (.npz, CameraHMR layout), motion sequence (AMASS layout: poses, betas, trans, mocap_framerate), or
+    """Label file (.npz, CameraHMR layout), motion sequence (AMASS layout: poses, betas, trans, mocap_framerate;
+    also pickles of 3DPW and of plain arrays), or
     meshes without parameters (.npz with vertices (N, V, 3) in metres, .ply) on SMPL's topology. SMPL-X's meshes and
     parameters need smplx2smpl_deftrafo_setup.pkl, parameters also SMPLX_NEUTRAL.npz among the body models."""
     output: Annotated[Path, arg(metavar="OUT", aliases=("-o",))]
@@ -121,9 +123,10 @@ def main(argv: list[str], prog: str = "hmr-skel fit") -> int:
             raise InputError(f"{value} given", field=f"--{name.replace('_', '-')}", expected="a positive number")
     smpl_gender = None if options.smpl_gender == "file" else options.smpl_gender
     bodies = _load_bodies(options)
-    meshes = _open_meshes(options, bodies)
+    source = label_file_of(options.input) if is_result(options.input) else options.input
+    meshes = _open_meshes(source, smpl_gender, bodies)
     optional = [name for name in _OPTIONAL if name != "gender" or not smpl_gender]
-    labels = meshes or open_labels(options.input, POSE_AND_SHAPE, optional)
+    labels = meshes or open_labels(source, POSE_AND_SHAPE, optional)
     start, stop = row_range(options.rows, labels)
     frame_rate = options.frame_rate or labels.frame_rate
     if meshes and files and options.up == "auto":
@@ -151,12 +154,11 @@ def main(argv: list[str], prog: str = "hmr-skel fit") -> int:
     return 0
 
 
-def _open_meshes(options: FitSequenceOptions, bodies: LoadedBodies) -> MeshFile | SMPLXFile | None:
+def _open_meshes(path: Path, smpl_gender: str | None, bodies: LoadedBodies) -> MeshFile | SMPLXFile | None:
     """The input's meshes, if it is a file of meshes or of SMPL-X's parameters, which become some."""
-    if is_smplx_file(options.input):
-        stated = None if options.smpl_gender == "file" else options.smpl_gender
-        return open_smplx(options.input, lambda gender: bodies.models.smplx(stated or gender))
-    return open_meshes(options.input) if is_mesh_file(options.input) else None
+    if is_smplx_file(path):
+        return open_smplx(path, lambda gender: bodies.models.smplx(smpl_gender or gender))
+    return open_meshes(path) if is_mesh_file(path) else None
 
 
 def row_range(text: str, labels: LabelFile | MeshFile | SMPLXFile) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 | field | spellings accepted |
 | --- | --- |
 | pose_cam | pose_cam, poses, pose (72 or 24x3 axis-angle, or 156 or 52x3 of SMPL-H), or global_orient + body_pose |
+| | root_orient + pose_body; any of them as rotation matrices (N, J, 3, 3) |
 | shape | shape, betas; more than 10 are cut; one row may serve the whole file. Of 11 the last is a child's share |
 | trans_cam | trans_cam, transl, trans |
 | cam_ext | as it is: the camera's share of a translation, in its last column |
@@ -33,6 +34,8 @@ import numpy as np
 
 from pipelines.files.npz import Member, check_readable, chunk_rows, iterate_rows, npz_members, read_all, read_rows
 from pipelines.files.storage import file_sha256
+from pipelines.read.results import refuse_result
+from pipelines.read.rotations import rotation_vectors
 from pipelines.read.telltales import (
     KID_BETAS,
     MODEL_TYPE_SPELLINGS,
@@ -71,7 +74,8 @@ MOST_ROWS = 100_000_000
 """The field's largest label file has 1.5 million; the ledger needs two bytes of memory per row."""
 
 _TOLD = {*FRAME_RATE_SPELLINGS, *MODEL_TYPE_SPELLINGS}
-_SPLIT_POSE = ("global_orient", "body_pose")
+_PARTS = ("orient", "body")
+_SPLIT_POSES = (("global_orient", "body_pose"), ("root_orient", "pose_body"))
 _SMPLH_WIDTH, _BODY_JOINTS = 156, 21
 
 
@@ -120,7 +124,7 @@ class LabelFile:
         stop = self.rows if stop is None else min(stop, self.rows)
         start = min(max(start, 0), stop)
         wanted = self.fields if fields is None else [name for name in fields if name in self.fields]
-        return {name: _canonical(self, name, self._raw(name, start, stop), stop - start) for name in wanted}
+        return {name: _canonical(self, name, self._raw(name, start, stop), stop - start, start) for name in wanted}
 
     def iterate(self, name: str, chunk: int = 65536) -> Iterator[np.ndarray]:
         """One field from first row to last in pieces of `chunk` rows, in one pass over the file."""
@@ -130,8 +134,10 @@ class LabelFile:
             for start in range(0, self.rows, chunk):
                 yield self.read(start, start + chunk, [name])[name]
             return
+        start = 0
         for rows in iterate_rows(self.path, members[0], chunk):
-            yield _canonical(self, name, [rows], len(rows))
+            yield _canonical(self, name, [rows], len(rows), start)
+            start += len(rows)
 
     def _raw(self, name: str, start: int, stop: int) -> list[np.ndarray]:
         found = []
@@ -154,6 +160,7 @@ def open_labels(
     are not looked at. Raises InputError that names file and field.
     """
     path = fspath(path)
+    refuse_result(path)
     arrays = npz_members(path)
     members: dict[str, tuple[Member, ...]] = {}
     for name, spellings in SPELLINGS.items():
@@ -163,8 +170,9 @@ def open_labels(
             if spelling in arrays:
                 members[name] = (arrays[spelling],)
                 break
-    if "pose_cam" in require and "pose_cam" not in members and all(part in arrays for part in _SPLIT_POSE):
-        members["pose_cam"] = tuple(arrays[part] for part in _SPLIT_POSE)
+    if "pose_cam" in require and "pose_cam" not in members:
+        pair = next((pair for pair in _SPLIT_POSES if all(part in arrays for part in pair)), ())
+        members |= {"pose_cam": tuple(arrays[part] for part in pair)} if pair else {}
     if {"pose_cam", "shape"} & members.keys():
         refuse_other_models(path, arrays)
     if "shape" in members and _is_kid(members["shape"][0]):
@@ -172,7 +180,7 @@ def open_labels(
     tell_unread(path, arrays, {part.name for parts in members.values() for part in parts} | _TOLD)
     for name in require:
         if name not in members:
-            names = [*SPELLINGS[name]] + ([" + ".join(_SPLIT_POSE)] if name == "pose_cam" else [])
+            names = [*SPELLINGS[name]] + ([" + ".join(pair) for pair in _SPLIT_POSES] if name == "pose_cam" else [])
             expected = f"an array named {' or '.join(names)}"
             raise InputError("the field is missing", file=path, field=name, expected=expected)
     rows = _count_rows(path, members)
@@ -235,8 +243,8 @@ _ROW_SHAPES: dict[str, tuple[Callable[[tuple[int, ...]], bool], str]] = {
     "center": (lambda s: s == (2,), "numbers (N, 2), px"),
     "scale": (lambda s: s in ((), (1,), (2,)), "numbers (N,) or (N, 2)"),
     "pose_cam": (
-        lambda s: math.prod(s) in (72, _SMPLH_WIDTH) and s[-1:] in ((3,), (72,), (_SMPLH_WIDTH,)),
-        "axis-angle (N, 72), (N, 24, 3) or SMPL-H's (N, 156), rad",
+        lambda s: (math.prod(s) in (72, _SMPLH_WIDTH) and s[-1:] in ((3,), (72,), (_SMPLH_WIDTH,))) or s == (24, 3, 3),
+        "axis-angle (N, 72), (N, 24, 3) or SMPL-H's (N, 156), rad, or matrices (N, 24, 3, 3)",
     ),
     "shape": (lambda s: len(s) == 1 and s[0] >= 10, "betas (N, 10) or more, or one row for the file"),
     "cam_int": (lambda s: s == (3, 3), "matrices (N, 3, 3)"),
@@ -250,13 +258,21 @@ _ROW_SHAPES: dict[str, tuple[Callable[[tuple[int, ...]], bool], str]] = {
     "has_smpl": (lambda s: s in ((), (1,)), "0 or 1 (N,)"),
     "cam_ext": (lambda s: s in ((3, 4), (4, 4)), "matrices (N, 4, 4) or (N, 3, 4)"),
     "kid_share": (lambda s: s == (KID_BETAS,), ""),
-    "global_orient": (lambda s: math.prod(s) == 3, "axis-angle (N, 3), rad"),
-    "body_pose": (lambda s: math.prod(s) in (63, 69) and s[-1] in (3, 63, 69), "axis-angle (N, 69) or (N, 63), rad"),
+    "orient": (
+        lambda s: math.prod(s) == 3 or s in ((3, 3), (1, 3, 3)),
+        "axis-angle (N, 3), rad, or matrices (N, 1, 3, 3)",
+    ),
+    "body": (
+        lambda s: (math.prod(s) in (63, 69) and s[-1] in (3, 63, 69)) or s in ((23, 3, 3), (21, 3, 3)),
+        "axis-angle (N, 69) or (N, 63), rad, or matrices (N, 23, 3, 3) or (N, 21, 3, 3)",
+    ),
 }
 
 
 def _check_shape(path: str, name: str, member: Member, rows: int) -> None:
-    part = member.name if member.name in _SPLIT_POSE else name
+    part = next(
+        (part for pair in _SPLIT_POSES for part, own in zip(_PARTS, pair, strict=True) if own == member.name), name
+    )
     fits, expected = _ROW_SHAPES[part]
     if name in ("imgname", "gender"):
         if member.dtype.kind not in "US":
@@ -294,12 +310,13 @@ def _with_rows(member: Member, rows: int, name: str) -> Member:
     return member
 
 
-def _canonical(labels: LabelFile, name: str, parts: list[np.ndarray], rows: int) -> np.ndarray:
+def _canonical(labels: LabelFile, name: str, parts: list[np.ndarray], rows: int, start: int) -> np.ndarray:
     values = parts[0]
     if name in ("imgname", "gender"):
         return _text(values.reshape(rows), lower=name == "gender")
-    if len(parts) == 2:
-        values = np.concatenate([_flat(part) for part in parts], axis=1)
+    if name == "pose_cam":
+        where = f"{labels.path}, field {labels.members[name][0].name!r}"
+        values = np.concatenate([_vectors(part, where, start) for part in parts], axis=1)
     with np.errstate(over="ignore"):  # a number too large becomes infinite, and its row a reject
         values = values.astype(np.float32)
     if name == "pose_cam":
@@ -323,6 +340,13 @@ def _canonical(labels: LabelFile, name: str, parts: list[np.ndarray], rows: int)
         if values.shape[2] == 3:
             values = np.concatenate([values, np.ones_like(values[..., :1])], axis=2)
     return values
+
+
+def _vectors(values: np.ndarray, where: str, start: int) -> np.ndarray:
+    """Rotation vectors (N, 3 J), of matrices if `values` are some."""
+    if values.shape[1:][-2:] != (3, 3):
+        return _flat(values)
+    return rotation_vectors(values.reshape(len(values), -1, 3, 3), where, start)
 
 
 def _flat(values: np.ndarray) -> np.ndarray:

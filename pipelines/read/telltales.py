@@ -61,7 +61,7 @@ def refuse_other_models(path: str, arrays: Mapping[str, Member]) -> None:
         if name in arrays:
             raise InputError("these are SMPL-X parameters", file=path, field=name, expected=expected)
     body = arrays.get("body_pose")
-    if named is None and body is not None and (body.shape[-1:] == (63,) or body.shape[-2:] == (21, 3)):
+    if named is None and body is not None and (body.shape[-1:] == (63,) or 21 in body.shape[1:2]):
         problem = "21 joints, as SMPL-X has them"
         more = "; of SMPL-H, say surface_model_type='smplh'"
         raise InputError(problem, file=path, field="body_pose", expected=f"23 joints of SMPL{more}")

@@ -300,3 +300,36 @@ def test_the_embedded_body_passes_the_same_checks():
     assert set(keypoint_arrays("demo", len(smpl["v_template"]))) == {
         *("SMPL_to_J19", "J_regressor_SKEL_mix_MALE", "J_regressor_SMPL_MALE", "J_regressor_h36m")
     }
+
+
+@pytest.mark.parametrize(
+    ("place", "name", "gender"),
+    [
+        (".", "basicmodel_neutral_lbs_10_207_0_v1.1.0.pkl", "neutral"),
+        (".", "basicModel_neutral_lbs_10_207_0_v1.0.0.pkl", "neutral"),
+        ("smpl/models", "basicmodel_m_lbs_10_207_0_v1.1.0.pkl", "male"),
+        ("SMPL_python_v.1.1.0/smpl/models", "basicmodel_f_lbs_10_207_0_v1.1.0.pkl", "female"),
+    ],
+)
+def test_smpl_is_found_under_its_downloads_name(tmp_path, place, name, gender):
+    (tmp_path / place).mkdir(parents=True, exist_ok=True)
+    (tmp_path / place / name).touch()
+    assert find_model_file(tmp_path, "smpl", gender) == tmp_path / place / name
+    (tmp_path / f"SMPL_{gender.upper()}.pkl").touch()
+    assert find_model_file(tmp_path, "smpl", gender).name == f"SMPL_{gender.upper()}.pkl", "the official name wins"
+    other = "male" if gender != "male" else "female"
+    with pytest.raises(InputError, match="no SMPL body model in this directory"):
+        find_model_file(tmp_path, "smpl", other)
+
+
+def test_skel_is_found_in_its_downloads_folder(tmp_path):
+    (tmp_path / "skel_models_v1.1").mkdir()
+    (tmp_path / "skel_models_v1.1" / "skel_male.pkl").touch()
+    assert find_model_file(tmp_path, "skel", "male").parent.name == "skel_models_v1.1"
+
+
+def test_skel_without_a_version_is_called_older(tmp_path, random_models):
+    values = {key: value for key, value in random_models[1].items() if key != "version"}
+    (tmp_path / "skel_male.pkl").write_bytes(pickle.dumps(values))
+    with pytest.raises(InputError, match=r"older than 1\.1\.1"):
+        skel_arrays(tmp_path / "skel_male.pkl")

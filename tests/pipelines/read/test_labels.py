@@ -204,7 +204,7 @@ def test_missing_fields_are_named(tmp_path, canonical, name):
     [
         ("pose_cam", np.zeros((ROWS, 71))),
         ("pose_cam", np.zeros((ROWS, 3, 24))),
-        ("pose_cam", np.zeros((ROWS, 24, 3, 3))),
+        ("pose_cam", np.zeros((ROWS, 24, 3, 2))),
         ("shape", np.zeros((ROWS, 9))),
         ("scale", np.zeros((ROWS, 3))),
         ("center", np.zeros((ROWS + 1, 2))),
