@@ -1,6 +1,6 @@
 "use strict";
 // Shows the clip: a glTF model whose animation has one second per frame, angle curves, and pictures with their cameras.
-// The part of the address behind # sets frame, skin (percent), bones, follow, view: #frame=12&view=1
+// The part of the address behind # sets frame, skin (percent), bones, follow, view, play: #frame=12&view=1
 
 const clip = JSON.parse(document.getElementById("clip").textContent);
 const count = clip.captions.length;
@@ -56,6 +56,8 @@ new THREE.GLTFLoader().parse(bytes.buffer, "", (model) => {
   for (const mesh of [skin, bones]) mesh.frustumCulled = false;
   skin.renderOrder = 1;
   mixer = new THREE.AnimationMixer(model.scene);
+  // The last frame is at the end of the animation, where it would begin anew.
+  model.animations[0].duration = count;
   mixer.clipAction(model.animations[0]).play();
   document.body.dataset.ready = "1";
   show();
@@ -117,7 +119,7 @@ function show() {
                                            : `${index + 1} of ${count}`;
   curves(index);
   if (!mixer) return;
-  mixer.setTime(Math.min(position, count - 1));
+  mixer.setTime(clip.rate ? Math.min(position, count - 1) : index);  // nobody is between two people
   skin.visible = Number(controls.skin.value) > 0;
   skin.material.opacity = controls.skin.value / 100;
   skin.material.transparent = Number(controls.skin.value) < 100;
@@ -234,6 +236,7 @@ element("play").addEventListener("click", () => {
   last = performance.now();
   if (playing) requestAnimationFrame(tick);
 });
+if (wanted.get("play") === "1") element("play").click();
 controls.frame.addEventListener("input", () => { position = Number(controls.frame.value); show(); });
 for (const name of ["skin", "bones", "follow", "view"]) controls[name].addEventListener("input", show);
 handles.addEventListener("change", () => { if (!playing && mixer && !controls.view.checked) lit(orbit); });

@@ -209,12 +209,12 @@ def changed(shown: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 def test_a_browser_shows_the_runner(tmp_path):
-    np.savez(tmp_path / "fit.npz", **motion())
+    poses = motion()["poses"] * ~np.isin(np.arange(46), [0, 1, 2])  # on the spot, so that the view stays
+    np.savez(tmp_path / "fit.npz", **motion(poses=poses, trans=np.zeros((5, 3))))
     page = tmp_path / "page.html"
     assert run(tmp_path / "fit.npz", "--html", page) == 0
     empty, whole, bare, later = (
-        screenshot(page, state, tmp_path)
-        for state in ("frame=2&skin=0&bones=0", "frame=2&skin=100", "frame=2&skin=0", "frame=4&skin=100")
+        screenshot(page, state, tmp_path) for state in ("skin=0&bones=0", "skin=100", "skin=0", "frame=4&skin=100")
     )
     skin = changed(whole, empty)
     assert skin[:, :540].mean() > 0.03, "a body fills a good part of the stage"
@@ -229,7 +229,7 @@ def test_a_browser_shows_the_runner(tmp_path):
     assert (bones & ~skin).sum() < 0.15 * bones.sum(), "bones lie inside the skin"
     red, _, blue = bare[bones].mean(0)
     assert red > blue, "bone is not blue"
-    assert changed(later[:, :540], whole[:, :540])[skin[:, :540]].mean() > 0.1, "another frame is another pose"
+    assert changed(later[:, :540], whole[:, :540])[skin[:, :540]].mean() > 0.1, "the last frame is not the first"
 
 
 def test_through_the_camera_a_person_lies_on_the_picture(tmp_path, demo_skel):
