@@ -58,7 +58,7 @@ def _of_side(r: str) -> list[SkinMarker]:
         SkinMarker(f"toe_lateral_{r}", heel, (toes,), out),
         SkinMarker(f"toe_medial_{r}", heel, (toes,), inward),
         SkinMarker(f"toe_tip_{r}", toes, (toes,), FORWARD, farthest=True),
-        SkinMarker(f"shoulder_{r}", f"scapula_{r}", (shoulder,), UP),
+        SkinMarker(f"shoulder_{r}", shoulder, (shoulder,), UP),
         SkinMarker(f"upper_arm_{r}", shoulder, (shoulder, elbow), UP),
         SkinMarker(f"elbow_lateral_{r}", shoulder, (elbow,), UP),
         SkinMarker(f"elbow_medial_{r}", shoulder, (elbow,), DOWN),

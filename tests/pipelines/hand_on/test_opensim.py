@@ -30,6 +30,8 @@ RUNNING = Path(__file__).with_name("running_frames.npz")
 
 SLIDING = [SKEL_JOINTS.index(name) for name in ("lumbar_body", "thorax", "head", "scapula_r", "scapula_l")]
 
+MARKER_NAMES = [*JOINT_CENTRES, *(marker.name for marker in SKIN_MARKERS)]
+
 TO_Y_UP = {
     "y": np.eye(3),
     "z": Rotation.from_euler("x", -90, degrees=True).as_matrix(),
@@ -58,6 +60,15 @@ def joints_in_ground(skel: SKEL, fit, up: str) -> np.ndarray:
     return body.joints.numpy() @ ground_axes(up).T
 
 
+def pose(opensim, model, state, table, frame: int) -> None:
+    """Puts an OpenSim model into the pose of a row of a motion."""
+    for name, value in zip(table.getColumnLabels(), table.getRowAtIndex(frame).to_numpy(), strict=True):
+        coordinate = model.getCoordinateSet().get(name)
+        turns = coordinate.getMotionType() == opensim.Coordinate.Rotational
+        coordinate.setValue(state, np.radians(value) if turns else value, False)
+    model.realizePosition(state)
+
+
 def played(osim: Path, mot: Path) -> np.ndarray:
     """(T, 24, 3) origins of the bodies as OpenSim's own kinematics has them over the motion."""
     opensim = pytest.importorskip("opensim", reason="OpenSim's Python package is not installed")
@@ -66,13 +77,9 @@ def played(osim: Path, mot: Path) -> np.ndarray:
     state = model.initSystem()
     table = opensim.TimeSeriesTable(str(mot))
     assert table.getTableMetaDataString("inDegrees") == "yes"
-    coordinates, found = model.getCoordinateSet(), []
+    found = []
     for frame in range(table.getNumRows()):
-        for name, value in zip(table.getColumnLabels(), table.getRowAtIndex(frame).to_numpy(), strict=True):
-            coordinate = coordinates.get(name)
-            turns = coordinate.getMotionType() == opensim.Coordinate.Rotational
-            coordinate.setValue(state, np.radians(value) if turns else value, False)
-        model.realizePosition(state)
+        pose(opensim, model, state, table, frame)
         found.append([model.getBodySet().get(name).getPositionInGround(state).to_numpy() for name in SKEL_JOINTS])
     model.realizeAcceleration(state)  # it can be simulated, too
     return np.array(found)
@@ -116,10 +123,28 @@ def test_opensim_reads_the_markers(running, double_skel):
     files, fit = running
     table = opensim.TimeSeriesTableVec3(str(files["trc"]))
     assert table.getTableMetaDataString("Units") == "m"
-    assert list(table.getColumnLabels()) == [*JOINT_CENTRES, *(marker.name for marker in SKIN_MARKERS)]
+    assert list(table.getColumnLabels()) == MARKER_NAMES
     np.testing.assert_allclose(table.getIndependentColumn(), np.arange(12) / 3, atol=1e-8)
     last = np.array([table.getRowAtIndex(11).getElt(0, i).to_numpy() for i in range(24)])
     np.testing.assert_allclose(last, joints_in_ground(double_skel, fit, "z")[11], atol=1e-5)
+
+
+def test_markers_of_the_model_stay_near_the_skin(running, double_skel):
+    """Each is fixed to the bone that its skin goes with: a wrong bone is several centimetres off."""
+    opensim = pytest.importorskip("opensim", reason="OpenSim's Python package is not installed")
+    files, fit = running
+    opensim.Logger.setLevelString("error")
+    model = opensim.Model(str(files["osim"]))
+    state, table = model.initSystem(), opensim.TimeSeriesTable(str(files["mot"]))
+    skin = marker_positions(double_skel, fit, "z")
+    apart = []
+    for frame in range(table.getNumRows()):
+        pose(opensim, model, state, table, frame)
+        found = [model.getMarkerSet().get(name).getLocationInGround(state).to_numpy() for name in MARKER_NAMES]
+        apart.append(1000 * np.linalg.norm(np.array(found) - skin[frame], axis=1))
+    mean = dict(zip(MARKER_NAMES, np.mean(apart, axis=0), strict=True))
+    assert max(mean[name] for name in JOINT_CENTRES) < 0.1
+    assert {name: mm for name, mm in mean.items() if mm > 15} == {}
 
 
 def test_every_form_holds_the_same_numbers(running):
