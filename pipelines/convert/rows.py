@@ -13,7 +13,7 @@ import numpy as np
 
 from pipelines.convert.crops import box_side
 from pipelines.convert.reprojection import boxes_that_contradict
-from pipelines.files.storage import place
+from pipelines.files.storage import file_sha256, place
 from pipelines.plan.planning import ShardSpec, image_name, open_for_job, sample_key
 from pipelines.read.labels import LabelFile, dataset_name
 from schemas import KEYPOINTS, Columns, InputError
@@ -71,6 +71,7 @@ def read_rows(spec: ShardSpec, smpl_gender: str | None = None) -> Rows:
             facts = place(part.label_file).stat()
         except OSError as error:
             raise InputError(f"cannot be read: {error.strerror or error}", file=part.label_file) from error
+        _check_unchanged(part.label_file, part.sha256, (facts.st_size, facts.st_mtime_ns))
         labels = _labels(part.label_file, spec.image_root is not None, (facts.st_size, facts.st_mtime_ns), smpl_gender)
         columns = {name: values[:: part.step] for name, values in labels.read(part.start, part.stop).items()}
         chosen = range(part.start, part.stop, part.step)
@@ -89,6 +90,14 @@ def read_rows(spec: ShardSpec, smpl_gender: str | None = None) -> Rows:
             if isinstance(found, str):
                 rows.reject([row], "missing_image", found)
     return rows
+
+
+@lru_cache(maxsize=256)
+def _check_unchanged(path: str, planned: str, _state: tuple[int, int]) -> None:
+    """Raises InputError for a file that is not the one planned. Read once per process, and again when it changes."""
+    if planned and file_sha256(path) != planned:
+        problem = "has changed since the run was planned"
+        raise InputError(problem, file=path, expected="the file that was there; the same command plans again")
 
 
 @lru_cache(maxsize=64)

@@ -14,13 +14,13 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 from pipelines.command.options import parse_row_range
 from pipelines.files.npz import check_sums
 from pipelines.files.storage import find, is_url, place
 from pipelines.plan.person_numbers import PersonNumbers
-from pipelines.read.images import ImageRef, ImageSource, without_extension
+from pipelines.read.images import ImageRef, ImageSource, modified_at, without_extension
 from pipelines.read.labels import IMAGE_LABELS, POSE_AND_SHAPE, SPELLINGS, LabelFile, open_labels
 from schemas import InputError
 
@@ -30,12 +30,13 @@ _PIECE = 65536
 
 @dataclass(frozen=True)
 class RowRange:
-    """Rows start, start + step, ... below stop of one label file."""
+    """Rows start, start + step, ... below stop of one label file, and the file's sha256 as it was planned."""
 
     label_file: str
     start: int
     stop: int
     step: int = 1
+    sha256: str = ""
 
     def __len__(self) -> int:
         return len(range(self.start, self.stop, self.step))
@@ -47,7 +48,8 @@ class ShardSpec:
 
     The lists have one entry per row. `persons` counts the earlier rows of the same image in the label file. An image
     is bytes [offset, offset + size) of `files[file]` below `image_root`; file -1 means that there is none, and
-    `member` then says why. Without images (`--images none`) `image_root` is None and the lists are empty.
+    `member` then says why. `modified` is when each of the files was changed, ns, 0 if unknown. Without images
+    (`--images none`) `image_root` is None and the lists are empty.
     """
 
     name: str
@@ -60,6 +62,7 @@ class ShardSpec:
     size: list[int] = field(repr=False)
     member: list[str] = field(repr=False)
     hash: str
+    modified: list[int] = field(default_factory=list, repr=False)
 
     def __len__(self) -> int:
         return sum(len(part) for part in self.rows)
@@ -68,7 +71,9 @@ class ShardSpec:
         """Image of the i-th row, or why there is none."""
         if self.file[i] < 0:
             return self.member[i]
-        return ImageRef(self.files[self.file[i]], self.offset[i], self.size[i], self.member[i])
+        file = self.file[i]
+        changed = self.modified[file] if self.modified else 0
+        return ImageRef(self.files[file], self.offset[i], self.size[i], self.member[i], changed)
 
     def to_json(self) -> str:
         rows = [asdict(part) for part in self.rows]
@@ -149,7 +154,7 @@ def plan_shards(
     """The shards one after another, numbered from 000000.
 
     `settings_hash` stands for everything but rows and images that determines a shard's bytes; it enters the hash of
-    each spec. Label files enter with the sha256 of their content, images by name, place and size.
+    each spec. Label files enter with the sha256 of their content, images by name, place, size and time of change.
     """
     selection = selection or RowSelection()
     number = 0
@@ -246,9 +251,9 @@ class _OpenShard:
 
     def add(self, labels: LabelFile, piece: _Piece) -> None:
         last = self.rows[-1] if self.rows else None
-        rows = RowRange(labels.path, piece.rows.start, piece.rows[-1] + 1, piece.rows.step)
+        rows = RowRange(labels.path, piece.rows.start, piece.rows[-1] + 1, piece.rows.step, labels.sha256)
         if last and last.label_file == rows.label_file and last.stop - 1 + rows.step == rows.start:
-            self.rows[-1] = RowRange(last.label_file, last.start, rows.stop, rows.step)
+            self.rows[-1] = replace(last, stop=rows.stop, step=rows.step)
         else:
             self.rows.append(rows)
         self.persons += piece.persons
@@ -268,6 +273,8 @@ class _OpenShard:
 
     def close(self, name: str) -> ShardSpec:
         self.digest.update(name.encode())
+        modified = [] if self.images is None else [modified_at(self.images.root, file) for file in self.files]
+        self.digest.update(json.dumps(modified).encode() if any(modified) else b"")
         return ShardSpec(
             name=name,
             rows=tuple(self.rows),
@@ -279,6 +286,7 @@ class _OpenShard:
             size=self.size,
             member=self.member,
             hash=self.digest.hexdigest(),
+            modified=modified,
         )
 
     def _image(self, file: int, offset: int, size: int, member: str) -> None:

@@ -32,12 +32,15 @@ _TAR_DEPTH = 3
 
 @dataclass(frozen=True)
 class ImageRef:
-    """Bytes [offset, offset + size) of a file; `file` is relative to the source's root, `member` the name in a tar."""
+    """Bytes [offset, offset + size) of a file; `file` is relative to the source's root, `member` the name in a tar.
+
+    `modified` is when the file was changed, ns, if that is known: bytes of one that was changed since are not read."""
 
     file: str
     offset: int
     size: int
     member: str = ""
+    modified: int = field(default=0, compare=False)
 
     @property
     def label(self) -> str:
@@ -146,8 +149,17 @@ def open_images(where: str) -> ImageSource | None:
     return images
 
 
+def modified_at(root: str, file: str) -> int:
+    """When a file below the folder was changed, ns; 0 if that cannot be told."""
+    try:
+        return 0 if is_url(root) else os.stat(os.path.join(root, file)).st_mtime_ns
+    except OSError:
+        return 0
+
+
 def read_image(root: str, ref: ImageRef) -> bytes:
-    """The encoded image. Raises OSError if the file is gone or no regular file, EOFError if it has become shorter."""
+    """The encoded image. Raises OSError if the file is gone or no regular file, EOFError if it is not what was planned:
+    shorter, or changed since."""
     if is_url(root):
         data = read_range(UrlPath(root) / ref.file, ref.offset, ref.size)
         if len(data) != ref.size:
@@ -156,12 +168,15 @@ def read_image(root: str, ref: ImageRef) -> bytes:
     # Since the plan was made the name may have become a link or a pipe: the one is not followed, the other not awaited.
     flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     with open(os.path.join(root, ref.file), "rb", buffering=0, opener=lambda path, _: os.open(path, flags)) as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        facts = os.fstat(file.fileno())
+        if not stat.S_ISREG(facts.st_mode):
             raise OSError(errno.EINVAL, "not a regular file")
         file.seek(ref.offset)
         data = file.read(ref.size)
     if len(data) != ref.size:
         raise EOFError(f"{len(data)} of {ref.size} bytes")
+    if ref.modified and facts.st_mtime_ns != ref.modified:
+        raise EOFError("changed since the run was planned")
     return data
 
 
