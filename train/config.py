@@ -50,6 +50,8 @@ class NetworkConfig:
     """start the refinement from the coarse heads; without, from the mean parameters"""
     refinement_layers: int = 6
     """refinement steps; 0 = coarse heads alone"""
+    stepwise: bool = True
+    """residuals after each refinement layer, and tokens made anew; without, one residual after the last"""
     looped: bool = False
     """one layer's weights for all refinement steps"""
     heads: int = 8
@@ -84,7 +86,7 @@ class NetworkConfig:
 
 @dataclass(frozen=True)
 class LossConfig:
-    """Weights of the loss (DESIGN section 7)."""
+    """Weights of the loss (train/README.md). The defaults are SKEL-CF's as published."""
 
     joints_3d: float = 0.05
     """pelvis-relative 3D keypoints, m"""
@@ -96,29 +98,34 @@ class LossConfig:
     """rotation matrices of the 23 joints below the pelvis"""
     root_rotation: float = 0.002
     """rotation matrix of the pelvis"""
+    parameters: Literal["absolute", "squared"] = "absolute"
+    """differences of betas and rotation matrices: absolute as SKEL-CF's, or squared as HSMR's"""
     refinement: float = 0.1
-    """the intermediate layers together"""
+    """the intermediate layers' rotation matrices: means per layer, summed over layers"""
     maps: float = 0.2
     """the keypoints' places among the tokens, for networks that tell them"""
-    layer_supervision: Literal["rotations", "full"] = "rotations"
-    """what the intermediate layers are held to: rotation matrices, or everything that the final one is"""
+    layer_supervision: Literal["rotations", "rotations-all", "full"] = "rotations"
+    """what the intermediate layers are held to: rotation matrices; these in the final layer as well, as in the
+    released code; or everything that the final one is held to"""
 
     def __post_init__(self) -> None:
-        _one_of("layer_supervision", self.layer_supervision, ("rotations", "full"))
+        _one_of("layer_supervision", self.layer_supervision, ("rotations", "rotations-all", "full"))
+        _one_of("parameters", self.parameters, ("absolute", "squared"))
 
 
 _NETWORK_VARIANTS: dict[str, dict[str, Any]] = {
     "skel-cf": {},
     "no-camera": {"camera": False},
     "no-coarse": {"coarse": False},
-    "no-refinement": {"refinement_layers": 0},
+    "no-refinement": {"stepwise": False},
+    "coarse-only": {"refinement_layers": 0},
     "full-supervision": {},
     "looped": {"looped": True},
     "hsmr": {"architecture": "hsmr", "camera": False, "coarse": False},
 }
 
 VARIANTS = tuple(_NETWORK_VARIANTS)
-"""The paper's ablations and its baseline."""
+"""The paper's ablations and its baseline; and the coarse heads alone."""
 
 
 def variant(

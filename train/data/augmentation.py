@@ -9,6 +9,7 @@ takes the stored crop to the input. Pixel convention: schemas.hmr_skel (origin a
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
@@ -20,6 +21,7 @@ from pipelines.draw.warp import inverse, warp
 from pipelines.files.jpeg import image_size
 from schemas import KEYPOINT_NAMES, MIRRORED_KEYPOINTS, InputError
 from train.data.augmentation_config import NONE, AugmentationConfig
+from train.data.photometric import change_colours
 from train.data.shards import Person
 
 INPUT = 256
@@ -30,8 +32,9 @@ def _bodies_part(*names: str) -> np.ndarray:
     return np.array([any(name in keypoint for name in names) for keypoint in KEYPOINT_NAMES])
 
 
+_SIDES = ("left", "right")
 _HEAD = ("nose", "eye", "ear", "neck", "head", "jaw")
-_PARTS = (
+_PARTS = np.stack([
     _bodies_part(*_HEAD, "shoulder", "elbow", "wrist", "hip", "pelvis", "thorax", "spine"),
     _bodies_part(*_HEAD, "shoulder", "elbow", "thorax"),
     _bodies_part(*_HEAD, "shoulder"),
@@ -41,11 +44,35 @@ _PARTS = (
     _bodies_part("right_shoulder", "right_elbow", "right_wrist"),
     _bodies_part("left_hip", "left_knee", "left_ankle", "left_heel"),
     _bodies_part("right_hip", "right_knee", "right_ankle", "right_heel"),
-)
-"""What an extreme crop can show: without legs, above the waist, the head, the legs, the trunk, one limb."""
+])  # fmt: skip
+"""(9, 44) what an extreme crop can show: without legs, above the waist, the head, the legs, the trunk, one limb."""
+_ABOVE_WAIST = [1, 2, 5, 6]
+"""Of these, those that need no hips."""
+_UPPER_BODY = [KEYPOINT_NAMES.index(f"{side}_{j}") for side in _SIDES for j in ("shoulder", "elbow", "wrist")]
+_BODY = [*_UPPER_BODY, *(KEYPOINT_NAMES.index(f"{side}_{joint}") for side in _SIDES for joint in ("knee", "ankle"))]
+"""The ten joints by which somebody is seen whole."""
 _PART_MARGIN = 1.25
 _SMALLEST_PART = 0.1
 """An extreme crop is at least this part of the person's box."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """What is drawn for one person: another box in the same photograph, then a mirrored world and a rolled camera."""
+
+    center: np.ndarray
+    """(2,) of the box, px of the photograph"""
+    box: float
+    mirrored: bool
+    roll: float
+    """rad"""
+
+    @property
+    def turn(self) -> np.ndarray:
+        """(2, 2) what mirror and roll do to x and y, about the principal point."""
+        cosine, sine = math.cos(self.roll), math.sin(self.roll)
+        turn = np.array([[cosine, -sine], [sine, cosine]])
+        return turn @ np.diag([-1.0, 1.0]) if self.mirrored else turn
 
 
 def augment(
@@ -64,53 +91,67 @@ def augment(
     `root_basis` (3, 3), from `root_basis()`, is needed for rotations. The input shows the box times `margin`. Raises
     InputError, with tar and key, for an image that cannot be decoded and for a person without box.
     """
-    document, labels = person.document, person.arrays
     rng = rng or np.random.default_rng(0)
-    center, box = np.asarray(document["box_center"], np.float64), float(document["box_size"]) * margin
+    center, box = np.asarray(person.document["box_center"], np.float64), float(person.document["box_size"]) * margin
     if not box > 0:
         raise InputError(f"sample {person.key}: no box", file=person.tar, field="box_size", expected="more than 0 px")
-    focal, principal = _camera(labels["cam_int"], document["image_size"], center, box)
+    focal, principal = _camera(person.arrays["cam_int"], person.document["image_size"], center, box)
+    change = draw_change(person.arrays["keypoints_2d"], center, box, config, rng)
+    on_grid = not change.roll and config.scale_change > 0
+    if on_grid:
+        change = _on_the_grid(change, person.arrays["crop_affine"])
+    found = _changed_labels(person, change, principal, root_basis)
+    image = _cut(person, change) if on_grid else _turned(person, change, principal)
+    return {
+        "image": change_colours(image, config, rng),
+        **found,
+        "box": np.float32(change.box),
+        "focal": np.float32(focal),
+        "principal": principal.astype(np.float32),
+    }
+
+
+def draw_change(
+    keypoints: np.ndarray, center: np.ndarray, box: float, config: AugmentationConfig, rng: np.random.Generator
+) -> Change:
+    """A change of a person with keypoints (44, 3), px and confidence, in a box around `center` (2,), px."""
+    even = config.distributions == "even"
+
+    def drawn(count: int | None = None) -> Any:
+        """From -1 to 1."""
+        return rng.uniform(-1, 1, count) if even else np.clip(rng.standard_normal(count), -1, 1)
+
+    if rng.random() < config.extreme_crop:
+        center, box = _part_box(keypoints, center, box, _PARTS if even else _parts_of(keypoints), rng)
+    box *= 1 + drawn() * config.scale_change
+    center = center + drawn(2) * config.shift * box
+    mirrored, roll = rng.random() < config.mirror, math.radians(drawn() * config.rotation)
+    if config.rotation_share < 1 and rng.random() >= config.rotation_share:
+        roll = 0.0
+    return Change(center, box, mirrored, roll)
+
+
+def _changed_labels(
+    person: Person, change: Change, principal: np.ndarray, root_basis: np.ndarray | None
+) -> dict[str, np.ndarray]:
+    """Poses, betas, keypoints and the box's centre after a change, in the changed photograph and camera."""
+    labels, turn = person.arrays, change.turn
     keypoints_2d, keypoints_3d = labels["keypoints_2d"].astype(np.float64), labels["keypoints_3d"].copy()
     poses = labels["poses"].copy()
-    if rng.random() < config.extreme_crop:
-        center, box = _part_box(keypoints_2d, center, box, rng)
-    box *= 1 + rng.uniform(-1, 1) * config.scale_change
-    center = center + rng.uniform(-1, 1, 2) * config.shift * box
-    mirrored, roll = rng.random() < config.mirror, math.radians(rng.uniform(-1, 1) * config.rotation)
-    turn = np.array([[math.cos(roll), -math.sin(roll)], [math.sin(roll), math.cos(roll)]])
-    if mirrored:
-        turn = turn @ np.diag([-1.0, 1.0])
+    if change.mirrored:
         keypoints_2d, keypoints_3d = keypoints_2d[MIRRORED_KEYPOINTS], keypoints_3d[MIRRORED_KEYPOINTS]
         poses = poses[COUNTERPART] * MIRROR_SIGN.astype(np.float32)
-    if roll:
-        poses = rotate_root(poses, roll, root_basis)
+    if change.roll:
+        poses = rotate_root(poses, change.roll, root_basis)
     keypoints_3d[:, :2] = keypoints_3d[:, :2] @ turn.T
-    keypoints_2d[:, :2] = principal + (keypoints_2d[:, :2] - principal) @ turn.T
-    if not roll and config.scale_change:
-        center, box = _on_the_grid(center, box, labels["crop_affine"])
-    straight, straight_box = center, box
-    center = principal + turn @ (center - principal)
-    keypoints_2d[:, :2] = (keypoints_2d[:, :2] - center) / box
-
-    if not roll and config.scale_change:
-        image = _cut(person, straight, straight_box, labels["crop_affine"], mirrored)
-    else:
-        zoom = INPUT / box
-        to_input = np.zeros((2, 3))
-        to_input[:, :2] = zoom * turn
-        to_input[:, 2] = zoom * (principal - turn @ principal - center) + INPUT / 2
-        image = _warp(person, to_input @ inverse(labels["crop_affine"]))
-    image = change_colours(image, config, rng)
+    center = principal + turn @ (change.center - principal)
+    keypoints_2d[:, :2] = (principal + (keypoints_2d[:, :2] - principal) @ turn.T - center) / change.box
     return {
-        "image": image,
         "poses": poses,
         "betas": labels["betas"],
         "keypoints_3d": keypoints_3d,
         "keypoints_2d": keypoints_2d.astype(np.float32),
         "center": center.astype(np.float32),
-        "box": np.float32(box),
-        "focal": np.float32(focal),
-        "principal": principal.astype(np.float32),
     }
 
 
@@ -149,50 +190,20 @@ def decode(person: Person, zoom: float) -> tuple[np.ndarray, np.ndarray]:
     return pixels, np.array([pixels.shape[1] / width, pixels.shape[0] / height])
 
 
-def change_colours(image: np.ndarray, config: AugmentationConfig, rng: np.random.Generator) -> np.ndarray:
-    """The image (H, W, 3) uint8 with random colour gains, and perhaps one photometric flaw."""
-    if config.colour:
-        image = cv2.transform(image, np.diag(1 + rng.uniform(-1, 1, 3) * config.colour))
-    if rng.random() >= config.photometric:
-        return image
-    flaw = rng.integers(6)
-    if flaw == 0:
-        return cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.5, 2.5)))
-    if flaw == 1:  # motion
-        length = int(rng.integers(3, 12))
-        kernel, angle = np.zeros((length, length), np.float32), rng.uniform(0, math.pi)
-        reach = (length - 1) / 2 * np.array([math.cos(angle), math.sin(angle)])
-        first, last = (np.rint((length - 1) / 2 + s * reach).astype(int).tolist() for s in (-1, 1))
-        cv2.line(kernel, first, last, 1.0)
-        return cv2.filter2D(image, -1, kernel / kernel.sum())
-    if flaw == 2:
-        noise = rng.standard_normal(image.shape, np.float32) * rng.uniform(4, 20)
-        return np.clip(image + noise, 0, 255).astype(np.uint8)
-    if flaw == 3:
-        data = simplejpeg.encode_jpeg(image, quality=int(rng.integers(10, 50)), colorspace="RGB")
-        return simplejpeg.decode_jpeg(data, colorspace="RGB")
-    if flaw == 4:  # low resolution
-        side = int(image.shape[0] * rng.uniform(0.25, 0.7))
-        small = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA)
-        return cv2.resize(small, image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
-    contrast, brightness = rng.uniform(0.5, 1.3), rng.uniform(-30, 30)
-    table = np.clip((np.arange(256) - 128) * contrast + 128 + brightness, 0, 255).astype(np.uint8)
-    return cv2.LUT(image, table)
-
-
-def _on_the_grid(center: np.ndarray, box: float, crop_affine: np.ndarray) -> tuple[np.ndarray, float]:
+def _on_the_grid(change: Change, crop_affine: np.ndarray) -> Change:
     """The box moved by less than a pixel of the stored image, so that it begins and ends between two pixels."""
     zoom, shift = crop_affine[0, 0].astype(np.float64), crop_affine[:, 2].astype(np.float64)
-    side = max(round(box * zoom), 1)
-    corner = np.rint(zoom * center + shift - side / 2)
-    return (corner + side / 2 - shift) / zoom, side / zoom
+    side = max(round(change.box * zoom), 1)
+    corner = np.rint(zoom * change.center + shift - side / 2)
+    return replace(change, center=(corner + side / 2 - shift) / zoom, box=side / zoom)
 
 
-def _cut(person: Person, center: np.ndarray, box: float, crop_affine: np.ndarray, mirrored: bool) -> np.ndarray:
+def _cut(person: Person, change: Change) -> np.ndarray:
     """The input for a box on the grid of the stored image: a rectangle of it, resized, which is quicker than a warp."""
+    crop_affine = person.arrays["crop_affine"]
     zoom = float(crop_affine[0, 0])
-    side = round(box * zoom)
-    left, top = np.rint(zoom * center + crop_affine[:, 2] - side / 2).astype(int).tolist()
+    side = round(change.box * zoom)
+    left, top = np.rint(zoom * change.center + crop_affine[:, 2] - side / 2).astype(int).tolist()
     pixels, scale = decode(person, INPUT / side)
     if (scale != 1).any():
         affine = np.array([[INPUT / side, 0, -left * INPUT / side], [0, INPUT / side, -top * INPUT / side]])
@@ -205,11 +216,17 @@ def _cut(person: Person, center: np.ndarray, box: float, crop_affine: np.ndarray
             canvas[y : y + inside.shape[0], x : x + inside.shape[1]] = inside
             inside = canvas
         image = cv2.resize(inside, (INPUT, INPUT), interpolation=cv2.INTER_LINEAR)
-    return cv2.flip(image, 1) if mirrored else image
+    return cv2.flip(image, 1) if change.mirrored else image
 
 
-def _warp(person: Person, affine: np.ndarray) -> np.ndarray:
-    """The stored image under an affine from stored to input pixels; black outside."""
+def _turned(person: Person, change: Change, principal: np.ndarray) -> np.ndarray:
+    """The input for any change, of which one affine takes the stored image there."""
+    zoom, turn = INPUT / change.box, change.turn
+    center = principal + turn @ (change.center - principal)
+    to_input = np.zeros((2, 3))
+    to_input[:, :2] = zoom * turn
+    to_input[:, 2] = zoom * (principal - turn @ principal - center) + INPUT / 2
+    affine = to_input @ inverse(person.arrays["crop_affine"])
     return _warped(*decode(person, math.sqrt(abs(np.linalg.det(affine[:, :2])))), affine)
 
 
@@ -227,9 +244,21 @@ def _camera(cam_int: np.ndarray, image_size, center: np.ndarray, box: float) -> 
     return (float(np.hypot(*size)), size / 2) if (size > 0).all() else (5 * box, center)
 
 
-def _part_box(keypoints: np.ndarray, center: np.ndarray, box: float, rng: np.random.Generator):
-    """Centre and side of a square around a part of the body; the box as it is if too little of the part is known."""
-    shown = keypoints[_PARTS[rng.integers(len(_PARTS))] & (keypoints[:, 2] > 0), :2]
+def _parts_of(keypoints: np.ndarray) -> np.ndarray:
+    """The parts (n, 44) that an extreme crop may show of a person: all of one seen whole, or those above the waist."""
+    seen = keypoints[:, 2] > 0
+    if seen[_BODY].all():
+        return _PARTS
+    return _PARTS[_ABOVE_WAIST] if seen[_UPPER_BODY].all() else _PARTS[:0]
+
+
+def _part_box(
+    keypoints: np.ndarray, center: np.ndarray, box: float, parts: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, float]:
+    """Centre and side of a square around one of the parts; the box as it is if too little of the part is known."""
+    if not len(parts):
+        return center, box
+    shown = keypoints[parts[rng.integers(len(parts))] & (keypoints[:, 2] > 0), :2]
     if len(shown) < 2:
         return center, box
     low, high = shown.min(0), shown.max(0)

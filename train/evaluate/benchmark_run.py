@@ -31,11 +31,10 @@ from train.evaluate.report import concatenated, person_columns, summary
 from train.evaluate.tables import WIDTH, Result, main_tables, method_table, stage_table
 from train.evaluate.two_stage import two_stage_method
 from train.network.camera import bbox_cue
-from train.network.decoder import relaxed_stance
 from train.network.inputs import assumed_framing, normalised
+from train.network.mean_parameters import BETAS, CAM, POSES
 
 ATTENTION_BATCH = 8
-_MEAN_CAM = (0.9, 0.0, 0.0)
 
 
 def run_benchmarks(options: EvaluateOptions) -> int:
@@ -97,7 +96,7 @@ def _methods(
     first = next(iter(groups), "released")
     others = [two_stage_method(file, opened.people, models) for file in second.get(opened.name, [])]
     if MEAN in options.checkpoint:
-        others.append(mean_method(relaxed_stance(), torch.zeros(10), torch.tensor(_MEAN_CAM)))
+        others.append(mean_method(*(torch.tensor(m) for m in (POSES, BETAS, CAM))))
     if others:
         groups[first] = groups.get(first, []) + others
     return [(_distinct(methods), patches) for patches, methods in groups.items()]

@@ -1,7 +1,7 @@
 """The full-perspective camera: from a crop's scale and shift to a place in front of the photograph's camera, and back.
 
 Camera frame: x right, y down, z forward, metres. Pixels of the full image have their origin at the outer corner of the
-top left one. Source: CLIFF (Li et al., ECCV 2022) and CameraHMR (Patel and Black, 3DV 2025), as in DESIGN section 7.
+top left one. Source: CLIFF (Li et al., ECCV 2022) and CameraHMR (Patel and Black, 3DV 2025); see train/README.md.
 
 Everything is elementwise arithmetic, which neither autocast nor TF32 lowers in precision.
 """
@@ -33,17 +33,6 @@ class Framing(NamedTuple):
     """(B,) focal length."""
     principal: Tensor
     """(B, 2) principal point; the image's middle if nothing else is known."""
-
-    @classmethod
-    def of_labels(cls, center: Tensor, box: Tensor, cam_int: Tensor) -> Framing:
-        """From boxes (B, 2), (B,) and camera matrices (B, 3, 3). With two focal lengths their mean is taken."""
-        focal = (cam_int[:, 0, 0] + cam_int[:, 1, 1]) / 2
-        return cls(center, box, focal, cam_int[:, :2, 2])
-
-    @classmethod
-    def of_image(cls, center: Tensor, box: Tensor, image_size: Tensor, vertical_fov: Tensor) -> Framing:
-        """From boxes, widths and heights (B, 2) of the images and their vertical fields of view (B,), rad (FLNet)."""
-        return cls(center, box, focal_length(vertical_fov, image_size[:, 1]), image_size / 2)
 
     @classmethod
     def of_crop(cls, center: Tensor, box: Tensor) -> Framing:

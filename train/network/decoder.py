@@ -6,7 +6,6 @@ those of the released checkpoints.
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from train.config import NetworkConfig
+from train.network import mean_parameters
 from train.network.pose_representation import WIDTH, poses_to_representation, representation_to_poses
 from train.network.vit import initialise
 
@@ -133,7 +133,8 @@ class CoarseToFine(nn.Module):
         super().__init__()
         dim, cue = config.size.dim, CUE if config.camera else 0
         self.camera, self.coarse, self.steps = config.camera, config.coarse, config.refinement_layers
-        _register_means(self, "mean", POSES_6D)
+        self.stepwise = config.stepwise
+        _register_means(self, "mean")
         for name, count in (("poses", POSES_6D), ("betas", BETAS), ("cam", CAM)):
             head = nn.Sequential(nn.Linear(dim, config.hidden_dim), nn.GELU(), nn.Linear(config.hidden_dim, count))
             self.add_module(f"{name}_decoder", head)
@@ -148,7 +149,7 @@ class CoarseToFine(nn.Module):
             nn.init.trunc_normal_(head[2].weight, std=0.002)
 
     def forward(self, tokens: Tensor, bbox: Tensor) -> tuple[Estimate | None, tuple[Estimate, ...]]:
-        """Coarse estimate (None in the variant without) and one estimate per refinement layer.
+        """Coarse estimate (None in the variant without) and one estimate per refinement layer, or that of the last.
 
         `tokens` (B, 192, dim), `bbox` (B, 3) the bounding-box cue.
         """
@@ -160,13 +161,15 @@ class CoarseToFine(nn.Module):
             coarse = estimate = estimate.add(*heads)
         layers: list[Estimate] = []
         for step in range(self.steps):
-            x = self.embed(estimate, bbox)
             if step == 0:
-                x = x + self.transformer.pos_embedding
+                x = self.embed(estimate, bbox) + self.transformer.pos_embedding
+            elif self.stepwise:
+                x = self.embed(estimate, bbox)
             x = self.transformer.layer(step % len(self.transformer.layers), x, tokens)
-            residuals = self.poses_decoder(x[:, 0]), self.betas_decoder(x[:, 1]), self.cam_decoder(x[:, 2])
-            estimate = estimate.add(*residuals)
-            layers.append(estimate)
+            if self.stepwise or step + 1 == self.steps:
+                residuals = self.poses_decoder(x[:, 0]), self.betas_decoder(x[:, 1]), self.cam_decoder(x[:, 2])
+                estimate = estimate.add(*residuals)
+                layers.append(estimate)
         return coarse, tuple(layers)
 
     def embed(self, estimate: Estimate, bbox: Tensor) -> Tensor:
@@ -191,7 +194,7 @@ class SingleQuery(nn.Module):
         self.poses_decoder = nn.Linear(dim, POSES_6D)
         self.betas_decoder = nn.Linear(dim, BETAS)
         self.cam_decoder = nn.Linear(dim, CAM)
-        _register_means(self, "init", POSES_6D)
+        _register_means(self, "init")
         self.apply(initialise)
         nn.init.trunc_normal_(self.transformer.pos_embedding, std=0.02)
         for head in (self.poses_decoder, self.betas_decoder, self.cam_decoder):
@@ -209,24 +212,11 @@ class SingleQuery(nn.Module):
         return None, (start.add(self.poses_decoder(x), self.betas_decoder(x), self.cam_decoder(x)),)
 
 
-def relaxed_stance() -> Tensor:
-    """(46,) an upright person facing the camera, arms half lowered, knees and elbows a little bent."""
-    poses = torch.zeros(46)
-    poses[0] = math.pi
-    for side in (3, 10):
-        poses[side], poses[side + 3], poses[side + 4] = 0.24, 0.44, 0.2
-    poses[29], poses[39] = 0.8, -0.8
-    poses[27], poses[37] = -0.2, -0.2
-    poses[[31, 41]] = 0.35
-    poses[[32, 42]] = 0.9
-    return poses
-
-
-def _register_means(module: nn.Module, prefix: str, poses: int) -> None:
-    stance = poses_to_representation(relaxed_stance()).reshape(1, poses)
-    module.register_buffer(f"{prefix}_poses", stance)
-    module.register_buffer(f"{prefix}_betas", torch.zeros(1, BETAS))
-    module.register_buffer(f"{prefix}_cam", torch.tensor([[0.9, 0.0, 0.0]]))
+def _register_means(module: nn.Module, prefix: str) -> None:
+    poses = poses_to_representation(torch.tensor(mean_parameters.POSES)).reshape(1, POSES_6D)
+    module.register_buffer(f"{prefix}_poses", poses)
+    module.register_buffer(f"{prefix}_betas", torch.tensor([mean_parameters.BETAS]))
+    module.register_buffer(f"{prefix}_cam", torch.tensor([mean_parameters.CAM]))
 
 
 def _means(module: nn.Module, prefix: str, count: int) -> Estimate:

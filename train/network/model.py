@@ -24,7 +24,7 @@ class Output(NamedTuple):
     coarse: Estimate | None
     """Of the coarse heads; None in the variants that have none."""
     layers: tuple[Estimate, ...]
-    """After each refinement layer; empty in the variant without."""
+    """After each refinement layer, or after the last (`stepwise`); empty without refinement."""
     maps: Tensor | None = None
     """(B, 44, 192) logits of each keypoint's place among the tokens, if the network tells them."""
 
@@ -35,7 +35,7 @@ class Output(NamedTuple):
 
 
 class SKELCF(nn.Module):
-    """The network of DESIGN section 7 in the variant that `config` says; SKEL-CF with ViT-H without one.
+    """The network of train/README.md in the variant that `config` says; SKEL-CF with ViT-H without one.
 
     Source: Li, Jin et al., SKEL-CF, ECCV 2026 (arXiv 2511.20157). Parameters have the released names.
     """
@@ -64,10 +64,6 @@ class SKELCF(nn.Module):
         decode = self.head if self.config.architecture == "hsmr" else self.decoder
         maps = self.map_head(tokens).transpose(1, 2).float() if self.config.keypoint_maps else None
         return Output(*decode(tokens, bbox), maps)
-
-    @property
-    def parameters_count(self) -> int:
-        return sum(p.numel() for p in self.parameters())
 
 
 def forward_flops(config: NetworkConfig) -> int:

@@ -1,9 +1,9 @@
 """SKEL's 46 angles as 24 x 6 numbers that a network can regress, and as rotation matrices.
 
 A joint with three coordinates is written as the first two rows of its rotation matrix, a joint with one as
-(cos q, -sin q, 0, 0, 0, 0), a hand as its two angles in radians and four zeros. "Rotation" always means Rp of DESIGN
-section 3: the product of a joint's coordinates in the joint's own frame. Source: SKEL-CF's released code, agreed with
-by tests/reference/golden_pose_rep.npz.
+(cos q, -sin q, 0, 0, 0, 0), a hand as its two angles in radians and four zeros. "Rotation" always means the
+product of a joint's coordinates in the joint's own frame (Rp in fitting/README.md). Source: SKEL-CF's released code,
+agreed with by tests/reference/golden_pose_rep.npz.
 
 Everything is elementwise arithmetic, which neither autocast nor TF32 lowers in precision.
 """

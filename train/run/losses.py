@@ -4,12 +4,13 @@
 
 (1)-(3) compare one estimate with its target, (4) weighs them for the coarse and the final estimate, (5) holds the
 layers between to the target's rotations, (6) is what is minimised. The camera is supervised only through (2). Sums run
-over joints and coordinates, means over people. Source: SKEL-CF (arXiv 2511.20157) as in DESIGN section 7. The numbers
-are this project's, in the order of that section; the paper's own may differ.
+over joints and coordinates, means over people. Source: SKEL-CF (arXiv 2511.20157) as in train/README.md. The numbers
+are this project's, in the order of that page; the paper's own may differ.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -55,13 +56,14 @@ class Parameters(NamedTuple):
     root_rotation: Tensor
 
 
-def parameters(estimate: Estimate, betas: Tensor, rotations: Tensor) -> Parameters:
+def parameters(estimate: Estimate, betas: Tensor, rotations: Tensor, squared: bool = False) -> Parameters:
     """(3) Mean over people of the L1 distances of shape, of the body's rotation matrices and of the root's.
 
-    `betas` (B, 10) and `rotations` (B, 24, 3, 3) are the targets.
+    `betas` (B, 10) and `rotations` (B, 24, 3, 3) are the targets. `squared` differences are HSMR's.
     """
-    apart = (representation_to_rotations(estimate.poses_6d) - rotations).abs().sum((2, 3))
-    shape = (estimate.betas - betas).abs().sum(1)
+    size = torch.square if squared else torch.abs
+    apart = size(representation_to_rotations(estimate.poses_6d) - rotations).sum((2, 3))
+    shape = size(estimate.betas - betas).sum(1)
     return Parameters(shape.mean(), apart[:, 1:].sum(1).mean(), apart[:, 0].mean())
 
 
@@ -76,15 +78,15 @@ def stage(
     terms = {
         "joints_3d": joints_3d(keypoints, targets.keypoints_3d),
         "joints_2d": joints_2d(projected, targets.keypoints_2d),
-        **parameters(estimate, targets.betas, rotations)._asdict(),
+        **parameters(estimate, targets.betas, rotations, config.parameters == "squared")._asdict(),
     }
     return sum(getattr(config, name) * value for name, value in terms.items()), terms
 
 
-def refinement(layers: tuple[Estimate, ...], rotations: Tensor) -> Tensor:
-    """(5) Mean absolute difference of rotation matrices, over the layers before the final one."""
-    apart = [(representation_to_rotations(layer.poses_6d) - rotations).abs().mean() for layer in layers[:-1]]
-    return torch.stack(apart).mean()
+def refinement(layers: Sequence[Estimate], rotations: Tensor) -> Tensor:
+    """(5) Sum over layers of the mean absolute difference of rotation matrices, over people, joints and entries."""
+    apart = [(representation_to_rotations(layer.poses_6d) - rotations).abs().mean() for layer in layers]
+    return torch.stack(apart).sum()
 
 
 def keypoint_maps(logits: Tensor, target: Tensor) -> Tensor:
@@ -126,8 +128,9 @@ def total(output: Output, targets: Targets, body: KeypointLayer, config: LossCon
             value, found = stage(estimate, points, targets, rotations, config)
             parts.append(value)
             terms |= {f"{name}/{term}": loss.detach() for term, loss in found.items()}
-        if between and config.layer_supervision == "rotations":
-            value = refinement(output.layers, rotations)
+        held = between if config.layer_supervision == "rotations" else output.layers
+        if between and config.layer_supervision != "full":
+            value = refinement(held, rotations)
             parts.append(config.refinement * value)
             terms["layers/rotations"] = value.detach()
         if output.maps is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -10,9 +12,11 @@ import torch
 
 from fitting import SKEL
 from pipelines.files.body_models import BodyModels
-from schemas import MIRRORED_KEYPOINTS, InputError
-from train.data.augmentation import INPUT, augment, root_basis
+from schemas import KEYPOINT_NAMES, MIRRORED_KEYPOINTS, InputError
+from train.data import photometric
+from train.data.augmentation import INPUT, augment, draw_change, root_basis
 from train.data.augmentation_config import NONE, AugmentationConfig
+from train.data.photometric import _DEGRADED, _TONES, change_colours
 from train.data.shards import Person
 from train.run.body import PELVIS_KEYPOINT, KeypointLayer
 
@@ -30,8 +34,7 @@ GEOMETRY = {
 
 
 def config(**changes) -> AugmentationConfig:
-    settings = dict.fromkeys(AugmentationConfig.__dataclass_fields__, 0.0)
-    return AugmentationConfig(**settings | changes)
+    return replace(NONE, **changes)
 
 
 @pytest.fixture(scope="module")
@@ -156,6 +159,79 @@ def test_boxes_stay_within_the_bounds_asked_for(person):
     assert 0.897 <= min(sides) < 0.93 and 1.07 < max(sides) <= 1.103
     parts = [augment(person, config(extreme_crop=1.0), np.random.default_rng(n))["box"] / box for n in range(40)]
     assert min(parts) < 0.5 and max(parts) <= 1.0 and min(parts) >= 0.1
+
+
+def test_published_scales_are_clipped_normal_and_even_ones_uniform(person):
+    box = person.document["box_size"]
+    nobody = np.zeros((44, 3))
+
+    def scales(distributions: str) -> np.ndarray:
+        rng = np.random.default_rng(0)
+        settings = config(scale_change=0.1, distributions=distributions)
+        return np.array([draw_change(nobody, np.zeros(2), box, settings, rng).box for _ in range(4000)]) / box
+
+    published, even = scales("published"), scales("even")
+    assert published.min() == pytest.approx(0.9) and published.max() == pytest.approx(1.1)
+    # A normal number is beyond 1 in 15.87 of a hundred cases on each side, and within a half in 38.3.
+    assert (published > 1.0999).mean() == pytest.approx(0.1587, abs=0.02)
+    assert (published < 0.9001).mean() == pytest.approx(0.1587, abs=0.02)
+    assert (np.abs(published - 1) < 0.05).mean() == pytest.approx(0.383, abs=0.025)
+    assert (even > 1.0999).mean() < 0.01 and (np.abs(even - 1) < 0.05).mean() == pytest.approx(0.5, abs=0.025)
+
+
+def test_published_extreme_crops_are_of_people_seen_whole_or_from_the_waist_up(person):
+    keypoints, center, box = person.arrays["keypoints_2d"].astype(float), np.zeros(2), person.document["box_size"]
+
+    def boxes(hidden, distributions="published") -> set[float]:
+        seen = keypoints.copy()
+        seen[hidden, 2] = 0
+        settings = config(extreme_crop=1.0, distributions=distributions)
+        rng = np.random.default_rng(0)
+        found = {round(draw_change(seen, center, box, settings, rng).box, 3) for _ in range(200)}
+        return found - {round(box, 3)}
+
+    knee, wrist = KEYPOINT_NAMES.index("left_knee"), KEYPOINT_NAMES.index("right_wrist")
+    whole, upper = boxes([]), boxes([knee])
+    assert len(whole) >= 7 and 2 <= len(upper) < len(whole)
+    assert not boxes([knee, wrist]) and not boxes([wrist])
+    assert len(boxes([knee, wrist], "even")) >= 6
+
+
+def test_shares_of_rotations(person, basis):
+    settings = config(rotation=30.0, rotation_share=0.6)
+    rolls = np.array(
+        [
+            draw_change(np.zeros((44, 3)), np.zeros(2), 100.0, settings, np.random.default_rng(n)).roll
+            for n in range(1000)
+        ]
+    )
+    assert (rolls != 0).mean() == pytest.approx(0.6, abs=0.04) and np.abs(rolls).max() <= np.radians(30) + 1e-9
+
+
+@pytest.mark.parametrize("flaw", range(len(_DEGRADED) + len(_TONES)))
+def test_photometric_flaws_keep_the_picture_recognisable(flaw):
+    """Of a photograph's kind: noise of many scales. Shapes stay, edges stay where they are, nothing saturates."""
+    rng = np.random.default_rng(0)
+    scales = [cv2.resize(rng.random((n, n, 3)), (256, 256), interpolation=cv2.INTER_CUBIC) for n in (4, 16, 64)]
+    picture = np.clip(255 * np.mean(scales, 0), 0, 255).astype(np.uint8)
+    for seed in range(5):
+        changed = (_DEGRADED + _TONES)[flaw](picture, np.random.default_rng(seed))
+        assert changed.shape == picture.shape and changed.dtype == np.uint8
+        assert not np.array_equal(changed, picture)
+        grey = [cv2.cvtColor(p, cv2.COLOR_RGB2GRAY).ravel() for p in (picture, changed)]
+        assert np.corrcoef(*grey)[0, 1] > 0.5
+        assert 20 < changed.mean() < 235 and changed.std() > 5
+
+
+def test_published_flaws_come_from_two_groups_each_with_its_share():
+    picture = np.random.default_rng(0).integers(40, 200, (64, 64, 3), np.uint8)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(photometric, "_DEGRADED", (lambda image, _: image + np.uint8(1),))
+        patch.setattr(photometric, "_TONES", (lambda image, _: image + np.uint8(2),))
+        rng, settings = np.random.default_rng(0), config(photometric=0.3)
+        added = [int((change_colours(picture, settings, rng) - picture).max()) for _ in range(3000)]
+    shares = np.bincount(added, minlength=4) / len(added)
+    np.testing.assert_allclose(shares, [0.49, 0.21, 0.21, 0.09], atol=0.03)
 
 
 def test_colours_change_and_labels_do_not(person):

@@ -186,7 +186,7 @@ def test_names_that_wrappers_put_before_a_networks_own(tmp_path, wrapping):
     assert _same(load_checkpoint(path), model)
 
 
-@pytest.mark.parametrize("name", ["no-camera", "no-refinement"])
+@pytest.mark.parametrize("name", ["no-camera", "coarse-only"])
 def test_variants_that_shapes_tell_apart(tmp_path, name):
     model = _network(variant(name, SMALL)[0])
     path = tmp_path / "variant.pth"

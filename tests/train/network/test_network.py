@@ -10,12 +10,11 @@ import pytest
 import torch
 from seeded_weights import MEAN_BETAS, MEAN_CAM, MEAN_POSES, REFERENCE, names_of, released_names, seeded_state
 
-from fitting.body.limits import BSM_LIMITS
+from fitting import SKEL
 from schemas import InputError
 from train import SKELCF, FLNet
 from train.config import BACKBONES, VARIANTS, BackboneSize, NetworkConfig, variant
 from train.network.camera import focal_length
-from train.network.decoder import relaxed_stance
 from train.network.flnet import whole_image
 from train.network.model import forward_flops
 from train.network.pose_representation import poses_to_representation
@@ -128,7 +127,8 @@ def test_what_each_variant_has():
     assert len(output("skel-cf").layers) == 6
     assert output("skel-cf").coarse is not None
     assert output("no-coarse").coarse is None
-    assert output("no-refinement").layers == ()
+    assert output("no-refinement").coarse is not None and len(output("no-refinement").layers) == 1
+    assert output("coarse-only").layers == ()
     assert output("hsmr").coarse is None
     assert len(output("hsmr").layers) == 1
     assert len(output("looped").layers) == 6
@@ -176,19 +176,45 @@ def test_unknown_settings_are_named():
         NetworkConfig(coarse=False, refinement_layers=0)
 
 
-def test_the_stance_at_the_start_is_upright_symmetric_and_possible():
-    poses = relaxed_stance().numpy()
-    limited = np.isfinite(BSM_LIMITS).all(1)
-    assert (poses[limited] >= BSM_LIMITS[limited, 0]).all()
-    assert (poses[limited] <= BSM_LIMITS[limited, 1]).all()
-
-
-def test_an_untrained_network_predicts_about_the_stance_at_the_start():
+@pytest.mark.parametrize("name, prefix", [("skel-cf", "decoder.mean"), ("hsmr", "head.init")])
+def test_fresh_networks_start_from_the_published_means(name, prefix):
+    network = SKELCF(variant(name, TINY)[0]).eval()
+    state = network.state_dict()
+    poses = poses_to_representation(torch.tensor(MEAN_POSES))
+    torch.testing.assert_close(state[f"{prefix}_poses"], poses.reshape(1, 144))
+    torch.testing.assert_close(state[f"{prefix}_betas"], torch.tensor([MEAN_BETAS]))
+    torch.testing.assert_close(state[f"{prefix}_cam"], torch.tensor([MEAN_CAM]))
     with torch.no_grad():
-        final = SKELCF(TINY).eval()(*_inputs()).final
+        final = network(*_inputs()).final
     # The pelvis' angle of pi may come out as -pi.
-    assert (final.poses - relaxed_stance()).sin().abs().max() < 0.3
-    assert (final.cam - torch.tensor([0.9, 0.0, 0.0])).abs().max() < 0.3
+    assert (final.poses - torch.tensor(MEAN_POSES)).sin().abs().max() < 0.3
+    assert (final.cam - torch.tensor(MEAN_CAM)).abs().max() < 0.3
+
+
+def test_the_mean_person_stands_upright_and_faces_the_camera():
+    skel = SKEL.demo()
+    joints = skel(torch.tensor([MEAN_POSES]), torch.zeros(1, 10), torch.zeros(1, 3)).joints[0]
+    head, pelvis, ankle, toes = (joints[n] for n in (13, 0, 3, 5))
+    assert head[1] < pelvis[1] - 0.4 and ankle[1] > pelvis[1] + 0.6  # y points down
+    assert toes[2] < ankle[2] - 0.05  # z points away from the camera
+
+
+def test_without_refinement_there_is_one_residual_after_six_layers():
+    """Table 4's row: camera and coarse heads stay; tokens are made once, the heads add to the coarse estimate once."""
+    model = _network(variant("no-refinement", replace(TINY, refinement_layers=6))[0]).eval()
+    image, bbox = _inputs()
+    with torch.no_grad():
+        found = model(image, bbox)
+        decoder, tokens = model.decoder, model.backbone(image[..., 32:224])
+        x = decoder.embed(found.coarse, bbox) + decoder.transformer.pos_embedding
+        for n in range(6):
+            x = decoder.transformer.layer(n, x, tokens)
+        added = (decoder.poses_decoder(x[:, 0]), decoder.betas_decoder(x[:, 1]), decoder.cam_decoder(x[:, 2]))
+        expected = found.coarse.add(*added)
+    assert len(found.layers) == 1
+    for value, wanted in zip(found.final, expected, strict=True):
+        torch.testing.assert_close(value, wanted)
+    assert names_of(model.state_dict()) == names_of(SKELCF(replace(TINY, refinement_layers=6)).state_dict())
 
 
 # --------------------------------------------------------------------------- precision, memory, speed and chance

@@ -9,7 +9,7 @@ import torch
 from fitting import SKEL
 from pipelines.files.body_models import BodyModels
 from train.network.camera import Framing, project_to_crop
-from train.network.decoder import relaxed_stance
+from train.network.mean_parameters import POSES
 from train.run.body import KeypointLayer
 from train.run.panels import draw_in_crop, sheet
 
@@ -28,7 +28,7 @@ def framing(x: float = 320.0) -> Framing:
 @pytest.mark.parametrize("shift", [(0.0, 0.0), (0.4, -0.2)])
 def test_the_body_covers_its_keypoints_and_nothing_far_from_them(skel, shift):
     image = np.full((256, 256, 3), 128, np.uint8)
-    poses, betas, cam = relaxed_stance(), torch.zeros(10), torch.tensor([0.9, *shift])
+    poses, betas, cam = torch.tensor(POSES), torch.zeros(10), torch.tensor([0.9, *shift])
     drawn = draw_in_crop(image, skel, poses, betas, cam, framing(200.0))
     covered = (drawn != 128).any(2)
     points = project_to_crop(KeypointLayer.of(BodyModels())(poses[None], betas[None]), cam[None], framing(200.0))[0]
@@ -43,7 +43,7 @@ def test_the_body_covers_its_keypoints_and_nothing_far_from_them(skel, shift):
 
 def test_bodies_behind_or_beside_the_camera_leave_the_crop_as_it_is(skel):
     image = np.full((64, 64, 3), 50, np.uint8)
-    drawn = draw_in_crop(image, skel, relaxed_stance(), torch.zeros(10), torch.tensor([0.9, 30.0, 0.0]), framing())
+    drawn = draw_in_crop(image, skel, torch.tensor(POSES), torch.zeros(10), torch.tensor([0.9, 30.0, 0.0]), framing())
     assert (drawn == 50).all()
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
+from dataclasses import fields
 from pathlib import Path
 
 import cv2
@@ -23,6 +25,7 @@ from pipelines.command.options import option_values, parse_options, write_option
 from schemas import InputError
 from train import SKELCF, load_checkpoint
 from train.config import VARIANTS, LossConfig, NetworkConfig
+from train.data.augmentation_config import AugmentationConfig
 from train.network.checkpoints import run_checkpoints
 from train.options import PRESETS, TrainOptions
 from train.run import trainer
@@ -49,6 +52,10 @@ SMALL = [
     *("--device", "cpu", "--learning-rate", "1e-4", "--evaluate-people", "0", "--panel-steps", "0"),
 ]
 
+
+HSMR_LACKS = {"architecture", "camera", "coarse", "stepwise", "looped", "hidden_dim", "maps"}
+HSMR_LACKS |= {"refinement", "layer_supervision"}
+"""Settings that its variant sets, or that its architecture has no use for."""
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -289,7 +296,7 @@ def test_every_variant_trains(shards, tmp_path, name):
     more = ("--variant", name, "--steps", "1", "--query-dim", "16", "--refinement-layers", "2", "--limit", "4")
     assert train(options(shards, tmp_path, *more)) == 0
     assert load_checkpoint(run_checkpoints(tmp_path)[-1]).config.refinement_layers == (
-        0 if name == "no-refinement" else 2
+        0 if name == "coarse-only" else 2
     )
 
 
@@ -336,14 +343,31 @@ def test_the_papers_settings():
     expected = {"batch": 64, "epochs": 30, "learning_rate": 1e-5, "weight_decay": 1e-4, "ema": 0.9995, "ema_ramp": 6000}
     expected |= {"gradient_norm": 1.0, "scale_change": 0.1, "colour": 0.2, "extreme_crop": 0.1, "photometric": 0.3}
     expected |= {"rotation": 0.0, "mirror": 0.0, "warmup_epochs": 1.0, "decay": "none", "variant": "skel-cf"}
+    expected |= {"distributions": "published", "refinement": 0.1, "layer_supervision": "rotations"}
     assert {name: settings[name] for name in expected} == expected
+    hsmr = option_values(parse_train(["--preset", "hsmr"]))
+    expected = {"batch": 78, "epochs": 100, "learning_rate": 1e-5, "weight_decay": 1e-4, "variant": "hsmr"}
+    expected |= {"joints_2d": 0.01, "parameters": "squared", "rotation": 30.0, "rotation_share": 0.6, "mirror": 0.5}
+    assert {name: hsmr[name] for name in expected} == expected
     assert [parse_train(["--preset", p]).network.backbone for p in ("one-gpu", "laptop", "tiny")] == [
         *("h", "s", "tiny")
     ]
 
 
+@pytest.mark.parametrize("preset, absent", [("paper", {"query_dim", "maps"}), ("hsmr", HSMR_LACKS)])
+def test_presets_of_publications_state_everything_that_decides_what_is_learnt(preset, absent):
+    """With a word on where it comes from, but for switches of what is not there."""
+    text = (PRESETS / f"{preset}.yaml").read_text()
+    stated = {line.partition(":")[0].replace("-", "_") for line in text.splitlines() if line[:1].isalpha()}
+    decisive = {f.name for kind in (NetworkConfig, LossConfig, AugmentationConfig) for f in fields(kind)}
+    decisive |= {"variant", "learning_rate", "warmup_epochs", "decay", "weight_decay", "gradient_norm", "batch"}
+    decisive |= {"accumulate", "epochs", "ema", "ema_ramp", "precision", "margin"}
+    assert decisive - stated == absent | {"stochastic_depth"}  # the backbone's own
+    assert re.search(r"\((paper|released)\)", text) and text.count("# ") > 20
+
+
 def test_unknown_presets_and_options_are_told(tmp_path):
-    with pytest.raises(InputError, match=r"no preset 'huge'.*laptop, one-gpu, overfit, paper, tiny"):
+    with pytest.raises(InputError, match=r"no preset 'huge'.*hsmr, laptop, one-gpu, overfit, paper, tiny"):
         parse_train(["--preset", "huge"])
     (tmp_path / "x.yaml").write_text("learningrate: 1\n")
     with pytest.raises(InputError, match="no such option; expected learning_rate"):
