@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -188,7 +189,8 @@ def open_labels(
         raise InputError(f"{rows} rows", file=path, expected=f"at most {MOST_ROWS}; split the file")
     for name, parts in members.items():
         for member in parts:
-            check_readable(path, member, name)
+            if name != "gender":  # of which `_check_shape` tells what stands in for it
+                check_readable(path, member, name)
             _check_shape(path, name, member, rows)
     return LabelFile(
         path=path,
@@ -363,9 +365,13 @@ def _smpl_pose(values: np.ndarray) -> np.ndarray:
 
 
 def _text(values: np.ndarray, lower: bool) -> np.ndarray:
-    """Text as objects; None where bytes are no UTF-8, for the row to be rejected. Genders in SMPL's words or None."""
+    """Text as objects; None where it is none, for the row to be rejected. Genders in SMPL's words or None."""
     found = np.empty(len(values), object)
-    for i, value in enumerate(values.tolist()):
+    readable = np.ones(len(values), bool)
+    if values.dtype.kind == "U" and values.dtype.itemsize:  # Python refuses the whole array for one code point
+        native = np.ascontiguousarray(values.astype(values.dtype.newbyteorder("=")))
+        readable = (native.view(np.uint32).reshape(len(values), -1) <= sys.maxunicode).all(axis=1)
+    for i, value in zip(np.flatnonzero(readable).tolist(), values[readable].tolist(), strict=True):
         if isinstance(value, bytes):
             try:
                 value = value.decode()

@@ -113,7 +113,8 @@ def test_an_unknown_gender_is_a_reject_of_the_job_and_the_end_of_a_fit(tmp_path,
 def test_a_gender_that_cannot_be_read_can_be_overridden(tmp_path, gender, capsys):
     path = saved(tmp_path, gender=gender)
     assert fit(path, "-o", tmp_path / "out.npz") == 2
-    assert "field 'gender'" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "field 'gender'" in said and "--smpl-gender" in said
     assert job_rows(path, "female").columns["gender"].tolist() == ["female"] * 3
     assert fit(path, "-o", tmp_path / "out.npz", "--smpl-gender", "female") == 0
 
@@ -123,6 +124,18 @@ def test_a_gender_with_a_broken_code_point_costs_its_row(tmp_path):
     assert rows.sound.tolist() == [0, 2]
     rows = job_rows(saved(tmp_path, gender=np.array(["male", "m\udcffle", "f"])))
     assert rows.sound.tolist() == [0, 2]
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_a_code_point_beyond_unicode_costs_its_row(tmp_path, order):
+    for name, texts in (("gender", ["male", "f", "m"]), ("imgname", ["a.jpg", "b.jpg", "c.jpg"])):
+        values = np.array(texts).astype(f"{order}U8")
+        values.view(f"{order}u4").reshape(ROWS, -1)[1, 0] = 0x110000
+        path = saved(tmp_path, **{name: values})
+        rows = job_rows(path)
+        assert rows.sound.tolist() == [0, 2], name
+        rows.rejected()
+        assert len(job_rows(saved(tmp_path, **{name: np.array(texts)})).sound) == ROWS
 
 
 def test_a_childs_share_is_refused(tmp_path, capsys):
