@@ -34,7 +34,7 @@ from pipelines.files.shards import Shard
 from pipelines.files.storage import UrlPath, is_url, output_problems, place, use_options
 from pipelines.look.report import REPORT_FILE, write_report
 from pipelines.plan.plan_file import PlannedShard, plan_file
-from pipelines.write.progress import ProgressBar, failed_run, print_summary, report_failure
+from pipelines.write.progress import ProgressBar, failed_run, nothing_written, print_summary, report_failure
 from pipelines.write.run_record import check_writable, save_options, write_run
 from pipelines.write.runner_log import runner_log
 from pipelines.write.shards import remove_leftovers, remove_stale_shards, withdraw_dataset, write_dataset
@@ -154,6 +154,10 @@ def run(argv: list[str]) -> int:
         seconds = convert(job, runner, directory, options.quiet)
     if not options.quiet:
         print_summary(directory, options.output, seconds)
+    nothing = nothing_written(directory)
+    if nothing:
+        sys.stderr.write(f"{PROG}: error: {options.output}: {nothing}\n")
+        return 1
     return 0
 
 

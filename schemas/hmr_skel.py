@@ -60,6 +60,16 @@ GEOMETRY_FIELDS = [
         wide=True,
     ),
     Field(
+        "box_extent",
+        "float32",
+        "width and height of the person's box, as the label has them; 0 if unknown",
+        (2,),
+        "px",
+        "image",
+        optional=True,
+        wide=True,
+    ),
+    Field(
         "cam_int",
         "float32",
         "camera matrix of the full image; zeros if unknown",
@@ -137,5 +147,5 @@ HMR_SKEL_FIELDS = IDENTITY_FIELDS + GEOMETRY_FIELDS + PARAMETER_FIELDS + QUALITY
 HMR_SKEL = arrow_schema(
     "hmr_skel", "1.3", HMR_SKEL_FIELDS, keypoint_names=KEYPOINT_NAMES, mirrored_keypoints=MIRRORED_KEYPOINTS
 )
-"""1.1 has the mirrored parameters, 1.2 verdicts, 1.3 how labels agree with the 2D keypoints; older
-shards are read without them."""
+"""1.1 has the mirrored parameters, 1.2 verdicts, 1.3 how labels agree with the 2D keypoints and the
+box's width and height; older shards are read without them."""

@@ -54,6 +54,7 @@ def label_columns(count: int, seed: int = 0, dataset: str = "aic", first_row: in
     columns["crop_size"][:] = CROP
     columns["box_center"][:] = rng.normal([320, 240], 20, (count, 2))
     columns["box_size"][:] = rng.uniform(240, 280, count)
+    columns["box_extent"][:] = columns["box_size"][:, None] * [0.5, 1]
     columns["cam_int"][:] = [[500, 0, 320], [0, 500, 240], [0, 0, 1]]
     scale = CROP / (1.25 * columns["box_size"])
     columns["crop_affine"][:] = 0

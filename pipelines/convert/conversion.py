@@ -226,6 +226,7 @@ def _sample_columns(
         "crop_size": geometry.crop_size[kept],
         "box_center": np.where(labels["known_box"][:, None], labels["center"], 0),
         "box_size": np.where(labels["known_box"], box_side(labels["scale"]), 0),
+        "box_extent": np.where(labels["known_box"][:, None], 200 * labels["scale"], 0),
         "cam_int": labels["cam_int"],
         "crop_affine": geometry.affine[kept],
         "keypoints_2d": _without_gaps(labels["gtkps"]),

@@ -134,7 +134,7 @@ class SharedBodies:
         for _ in range(_TRIES):
             try:
                 return getattr(self._owner(device), call)(*arguments)
-            except (EOFError, ConnectionError):
+            except (EOFError, ConnectionError, FileNotFoundError):  # the last: its address went while it was asked
                 with self._lock:
                     self._held.pop(device, None)
         raise RuntimeError(f"the process of {device} died {_TRIES} times")

@@ -25,7 +25,7 @@ from schemas import HMR_SKEL, InputError, field_dtype, field_shape
 EXPORTED = {
     "imgname": "imgname",
     "center": "box_center",
-    "scale": "box_size",
+    "scale": "box_extent",
     "pose_cam": "smpl_poses",
     "shape": "smpl_betas",
     "trans_cam": "smpl_trans",
@@ -40,7 +40,7 @@ EXPORTED = {
     "skel_vertex_error_mm": "vertex_error_mm",
     "label_row": "label_row",
 }
-"""Name in the label file -> field of HMR_SKEL. `scale` is the box's side divided by 200, as label files have it."""
+"""Name in the label file -> field of HMR_SKEL. `scale` is the box's width and height divided by 200."""
 
 ROWS_AT_A_TIME = 1 << 14
 
@@ -168,6 +168,8 @@ def _pieces(shards: Sequence[Shard], rows: Rows, source: str) -> Iterator[np.nda
 
 def _column(shard: Shard, source: str) -> np.ndarray:
     column = concatenated(read_parts([shard], [source]))[source].combine_chunks()
+    if source == "box_extent" and column.null_count:  # a shard of before 1.3 knows the longer side only
+        return np.repeat(_column(shard, "box_size")[:, None], 2, 1)
     shape = field_shape(HMR_SKEL.field(source))
     if shape:
         return column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), *shape)

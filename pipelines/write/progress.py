@@ -113,6 +113,15 @@ class ProgressBar:
             yield from ((Path(entry.path), entry.stat().st_mtime_ns) for entry in entries)
 
 
+def nothing_written(directory: Path | UrlPath) -> str | None:
+    """What to say of a run that has written nobody: nothing should go on from there as if it had."""
+    manifest = json.loads((directory / DATASET_FILE).read_text())
+    if manifest["samples"]:
+        return None
+    reasons = ", ".join(f"{reason} {count:,}" for reason, count in manifest["rejects"].items())
+    return f"nobody was written, all {manifest['rows']:,} rows are rejects ({reasons})"
+
+
 def print_summary(directory: Path | UrlPath, name: str, seconds: float) -> None:
     """The closing table of a run, from its dataset.json and run.json; `seconds` is what converting took."""
     from rich.console import Console

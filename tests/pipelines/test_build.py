@@ -375,3 +375,20 @@ def test_a_label_file_that_breaks_in_the_middle_ends_the_run_with_one_line(input
     assert str(path) in lines[0] and "pose_cam" in lines[0]
     assert not (out / "dataset.json").exists()
     assert not (out / ".progress").exists()
+
+
+def test_a_run_that_writes_nobody_says_so_and_fails(inputs, tmp_path, capfd):
+    """Scripts would go on to train on nothing."""
+    with np.load(inputs.folder / "coco-release.npz", allow_pickle=False) as labels:
+        columns = dict(labels)
+    columns["pose_cam"] = np.full_like(columns["pose_cam"], np.nan)
+    np.savez(tmp_path / "nan-release.npz", **columns)
+    out = tmp_path / "out"
+    command = ["--annotations", tmp_path / "nan-release.npz", "--images", "none", "--output", out, "--quiet"]
+    assert main([str(word) for word in command]) == 1
+    said = capfd.readouterr().err.splitlines()[-1]
+    rows = len(columns["pose_cam"])
+    assert (
+        said
+        == f"build_hmr_skel: error: {out}: nobody was written, all {rows} rows are rejects (non_finite_pose {rows})"
+    )

@@ -63,7 +63,7 @@ def test_columns_survive_a_parquet_file_in_each_float_width(tmp_path, bits):
     for name, values in columns.items():
         if values.dtype.kind == "f":
             narrow = bits == 16 and name not in {
-                *("box_center", "box_size", "cam_int", "crop_affine", "keypoints_2d", "keypoints_3d"),
+                *("box_center", "box_size", "box_extent", "cam_int", "crop_affine", "keypoints_2d", "keypoints_3d"),
                 *("trans", "smpl_trans", "mirrored_trans"),
             }
             width = 16 if narrow else max(bits, 32)

@@ -32,7 +32,7 @@ COLUMNS = {
 SHAPES = {
     "imgname": (),
     "center": (2,),
-    "scale": (),
+    "scale": (2,),
     "pose_cam": (72,),
     "shape": (10,),
     "trans_cam": (3,),
@@ -65,7 +65,7 @@ def test_label_files_come_back_in_their_order(tmp_path, capsys):
         for name, source in COLUMNS.items():
             np.testing.assert_array_equal(found[name], aic[source], err_msg=name)
         assert found["imgname"].tolist() == aic["imgname"].tolist()
-        np.testing.assert_allclose(found["scale"] * 200, aic["box_size"], rtol=1e-6)
+        np.testing.assert_allclose(found["scale"] * 200, aic["box_extent"], rtol=1e-6)
         for name, shape in SHAPES.items():
             assert found[name].shape == (23, *shape), name
         assert {found[name].dtype for name in SHAPES if name != "imgname"} == {np.dtype(np.float32)}
@@ -81,11 +81,21 @@ def test_the_pipeline_reads_what_was_exported(tmp_path):
     found = labels.read(5, 9)
     np.testing.assert_array_equal(found["pose_cam"], aic["smpl_poses"][5:9])
     np.testing.assert_array_equal(found["keypoints3d"], aic["keypoints_3d"][5:9])
-    np.testing.assert_allclose(found["scale"] * 200, np.repeat(aic["box_size"][5:9, None], 2, 1), rtol=1e-6)
+    np.testing.assert_allclose(found["scale"] * 200, aic["box_extent"][5:9], rtol=1e-6)
     assert found["imgname"].tolist() == aic["imgname"][5:9].tolist()
     with zipfile.ZipFile(tmp_path / "out" / "aic-release.npz") as archive:
         assert {info.compress_type for info in archive.infolist()} == {zipfile.ZIP_STORED}
         assert archive.testzip() is None
+
+
+def test_shards_without_both_sides_of_the_box_give_the_longer_one(tmp_path):
+    """As they were before version 1.3."""
+    aic = mixed_shards(tmp_path / "shards")
+    for file in (tmp_path / "shards").glob("*.parquet"):
+        pq.write_table(pq.read_table(file).drop_columns(["box_extent"]), file)
+    export.main([str(tmp_path / "shards"), "-o", str(tmp_path / "out")])
+    with np.load(tmp_path / "out" / "aic-release.npz", allow_pickle=False) as found:
+        np.testing.assert_allclose(found["scale"] * 200, np.repeat(aic["box_size"][:, None], 2, 1), rtol=1e-6)
 
 
 def test_pieces_do_not_show_in_the_result(tmp_path, monkeypatch):
