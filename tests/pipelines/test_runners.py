@@ -94,7 +94,7 @@ def test_what_a_worker_finds_is_told_in_one_line(labels, job_service, tmp_path, 
     def gone(path, *rest):
         raise InputError("cannot be read: gone", file=path)
 
-    monkeypatch.setattr("pipelines.convert.rows.open_labels", gone)
+    monkeypatch.setattr("pipelines.convert.rows.open_for_job", gone)
     rows._labels.cache_clear()
     assert main([*arguments_of(labels, tmp_path), *portable(job_service)]) == 2
     lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("build_hmr_skel: error")]

@@ -9,6 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from fitting import SKELFitter
 from fitting.body.constants import constant
+from pipelines.files.body_models import BodyModels
 from train.config import NetworkConfig
 from train.data.batch import Targets
 from train.network.camera import Framing, bbox_cue
@@ -59,7 +60,7 @@ def test_a_training_step_does_not_wait(small_backbone):
     torch.manual_seed(0)
     people = 2
     model = SKELCF(NetworkConfig("tiny", refinement_layers=2, heads=1, keypoint_maps=True)).train()
-    body = KeypointLayer.load("demo")
+    body = KeypointLayer.of(BodyModels("demo"))
     framing = Framing(*(torch.full(shape, 300.0) for shape in ((people, 2), (people,), (people,), (people, 2))))
     image = torch.randint(0, 255, (people, 256, 256, 3), dtype=torch.uint8)
     targets = Targets(*(torch.rand(people, *shape) for shape in ((46,), (10,), (44, 4), (44, 3))), framing)
@@ -78,9 +79,10 @@ def test_a_fit_waits_only_to_see_who_goes_on(demo_smpl, demo_skel):
     rng = torch.Generator().manual_seed(0)
     people = [torch.randn(8, n, generator=rng) * scale for n, scale in ((72, 0.2), (10, 0.5), (3, 0.0))]
     with torch.no_grad():
-        fitter._fit_batch(*people)
+        valid = torch.ones(8, dtype=torch.bool)
+        fitter._fit_batch(*fitter._problem(*people), valid)
         with WaitsOfAHost() as waits:
-            fit = fitter._fit_batch(*people)
+            fit = fitter._fit_batch(*fitter._problem(*people), valid)
     assert set(waits.found) <= {"aten::nonzero", "aten::_local_scalar_dense"}
     # Per iteration: who is finished, and a few rounds of the bounded step.
     assert 0 < len(waits.found) < 12 * int(fit.iterations.max())
