@@ -88,7 +88,7 @@ def _nearest_within(angles: Tensor, low: Tensor, high: Tensor) -> Tensor:
     A turn about three perpendicular axes is written in two ways, each up to whole turns. The one that limits cut less
     is taken; where neither is cut, the one given.
     """
-    half_turn = angles.new_tensor(math.pi)
+    half_turn = math.pi
     other = torch.stack([angles[..., 0] + half_turn, half_turn - angles[..., 1], angles[..., 2] + half_turn], -1)
     middle = ((low + high) / 2).nan_to_num(0)
     both = torch.stack([angles, other])
