@@ -1,4 +1,4 @@
-"""The command `hmr-skel train`; `torchrun --nproc-per-node N -m train.command ...` trains on N devices."""
+"""The command `hmr-skel train`; `torchrun --nproc-per-node N --no-python hmr-skel train ...` for N devices."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ PRESETS = Path(__file__).parent / "presets"
 
 @dataclass
 class TrainOptions:
-    """Train SKEL-CF on HMR-SKEL shards. Run it under torchrun to use several GPUs."""
+    """Train SKEL-CF on HMR-SKEL shards. On N GPUs: torchrun --nproc-per-node N --no-python hmr-skel train ..."""
 
     output: Annotated[Path, arg(metavar="DIR")] = Path("train_output")
     """folder for checkpoints, curves and panels; a run found there is continued"""

@@ -11,7 +11,7 @@ from torch import nn
 
 from schemas import InputError
 from train.benchmarks.stream import Patches
-from train.network.checkpoints import is_released, load_checkpoint, run_checkpoints
+from train.network.checkpoints import has_average, load_checkpoint, run_checkpoints
 from train.network.flnet import FLNet
 from train.network.model import SKELCF
 
@@ -48,7 +48,7 @@ def open_network(
     file = checkpoint_file(checkpoint)
     model = load_network(checkpoint, which, device)
     found = None if camera is None else _camera(Path(camera) if camera else file, bool(camera), device)
-    cut: Patches = patches if patches != "auto" else "released" if is_released(file) else "ours"
+    cut: Patches = model.crops if patches == "auto" else patches
     name = file.parent.name if file.name.startswith("checkpoint-") else file.stem
     return Network(name, model, found, cut)
 
@@ -77,9 +77,16 @@ def checkpoint_file(checkpoint: str) -> Path:
 
 
 def load_network(checkpoint: str, which: str, device: Any) -> SKELCF:
-    """The network of a file, or of a training run's newest checkpoint. Raises InputError if there is none."""
+    """The network of a file, or of a training run's newest checkpoint. Raises InputError if there is none.
+
+    Of a file without a moving average, as HSMR's, "ema" means its weights, which is said aloud.
+    """
     file = checkpoint_file(checkpoint)
+    if which == "ema" and not has_average(file):
+        log.warning("%s: no moving average in it; its weights are taken as they are", file)
+        which = "model"
     model = load_checkpoint(file, which, device=str(device))  # type: ignore[arg-type]
     if not isinstance(model, SKELCF):
-        raise InputError("holds no whole network", file=file, expected="a SKEL-CF or HSMR checkpoint")
+        held = "a focal-length network" if isinstance(model, FLNet) else "a backbone without a head"
+        raise InputError(f"holds {held}", file=file, expected="a SKEL-CF or HSMR network")
     return model

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -51,6 +51,8 @@ class SKELCF(nn.Module):
         # Each architecture's decoder has its own name in the released files.
         name, decoder = ("head", SingleQuery) if self.config.architecture == "hsmr" else ("decoder", CoarseToFine)
         self.add_module(name, decoder(self.config))
+        self.crops: Literal["ours", "released"] = "ours"
+        """how the crops are cut that it was taught on (train.benchmarks.images)"""
         if self.config.keypoint_maps:
             self.map_head = nn.Linear(self.config.size.dim, len(KEYPOINT_NAMES))
 

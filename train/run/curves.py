@@ -28,7 +28,7 @@ def write_curves(run: Path) -> None:
     from matplotlib.figure import Figure
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    logging.getLogger("tensorboard").setLevel(logging.WARNING)  # it tells of every file that it opens
+    logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it tells of every file and of steps taken again
     written = EventAccumulator(str(run))
     written.Reload()
     known = set(written.Tags()["scalars"])

@@ -15,7 +15,15 @@ from torch import nn
 from schemas import InputError
 from train.config import variant
 from train.data.loader import PeopleStream
-from train.network.checkpoints import load_checkpoint, read_training, run_checkpoints, save_checkpoint, unwrapped
+from train.network.checkpoints import (
+    load_checkpoint,
+    read_training,
+    run_checkpoints,
+    save_checkpoint,
+    saved_config,
+    unwrapped,
+)
+from train.network.kinds import settings_apart
 from train.network.model import SKELCF
 from train.options import TrainOptions
 
@@ -78,7 +86,8 @@ def update_average(ema: nn.Module, model: nn.Module, decay: float) -> None:
 def start(model: SKELCF, options: TrainOptions, people: PeopleStream) -> Run:
     """The run at its newest checkpoint, or at its beginning.
 
-    Raises InputError for a checkpoint that was written with another order of people or another network.
+    Raises InputError for a checkpoint that was written with another order of people or by another network, and for
+    options that end the run before it.
     """
     ema = copy.deepcopy(model).eval().requires_grad_(False)
     run = Run(model, ema, optimiser_of(model, options.learning_rate, options.weight_decay))
@@ -86,14 +95,25 @@ def start(model: SKELCF, options: TrainOptions, people: PeopleStream) -> Run:
     if not found:
         return run
     newest = found[-1]
+    if apart := settings_apart(saved_config(newest), model.config):
+        raise InputError(
+            f"another network: {apart}", file=newest, expected="the same, or another --output for a new run"
+        )
     state = read_training(newest)
     for name, value in _identity(options, people).items():
         if state.get(name) != value:
             problem = f"was written with {name.replace('_', ' ')} {state.get(name)}"
             raise InputError(problem, file=newest, expected=f"{value}, or another --output for a new run")
+    done = state["epoch"] * people.cut.steps + state["step"]
+    for name, last in (("steps", options.steps or done), ("epochs", options.epochs * people.cut.steps)):
+        if last < done:
+            problem, given = f"{done} steps are done already", getattr(options, name)
+            raise InputError(problem, file=newest, field=f"--{name}", expected=f"more than the {given} given")
     load_checkpoint(newest, into=model)
     load_checkpoint(newest, "ema", into=ema)
     run.optimiser.load_state_dict(state["optimiser"])
+    for group in run.optimiser.param_groups:  # of the run now, not of the one that wrote the checkpoint
+        group["weight_decay"] = options.weight_decay
     for name in _PLACE:
         setattr(run, name, state[name])
     log.info("going on from %s: epoch %d, step %d", newest, run.epoch, run.step)

@@ -32,6 +32,7 @@ from train.run.body import KeypointLayer
 from train.run.losses import total
 from train.run.processes import World, asked_to_stop, join_world
 from train.run.records import NoRecords, Records
+from train.run.resuming import FILE, tell_differences
 from train.run.state import Run, first_network, learning_rate, start, write_checkpoint
 
 log = logging.getLogger(__name__)
@@ -58,7 +59,9 @@ def train(options: TrainOptions) -> int:
         run = start(first_network(options, world.device), options, people)
         if world.rank == 0:
             options.output.mkdir(parents=True, exist_ok=True)
-            write_options(options.output / "options.yaml", option_values(options))
+            if run.epoch or run.step:
+                tell_differences(options.output, option_values(options))
+            write_options(options.output / FILE, option_values(options))
         if options.compile:
             run.model = torch.compile(run.model)
         if world.ranks > 1:

@@ -18,7 +18,7 @@ from fitting.body.inert_pickle import read_pickle
 from schemas import InputError
 from train import SKELCF, FLNet, load_checkpoint
 from train.config import VARIANTS, NetworkConfig, variant
-from train.network.checkpoints import read_training, save_checkpoint
+from train.network.checkpoints import has_average, read_training, save_checkpoint
 from train.network.torch_files import Inert, StoredTensor, load_tensors, read_torch_file
 from train.network.vit import ViT
 
@@ -228,9 +228,42 @@ def test_a_refused_file_leaves_the_network_as_it_was(tmp_path):
     path = tmp_path / "other.pth"
     torch.save({"model": _network(replace(SMALL, hidden_dim=20)).state_dict()}, path)
     model, same = _network(seed=7), _network(seed=7)
-    with pytest.raises(InputError, match=r"misshapen: decoder\.\w+_decoder"):
+    with pytest.raises(InputError, match=r"another network: hidden_dim 20 instead of 16; expected") as error:
         load_checkpoint(path, into=model)
+    assert len(str(error.value)) < 200 + len(str(path))
     assert _same(model, same)
+
+
+def test_a_file_of_nothing_but_a_moving_average(tmp_path):
+    model, path = _network(seed=3), tmp_path / "ema.pth"
+    average = {f"model.{name}": value for name, value in model.state_dict().items()}
+    torch.save({"ema_model": {"initted": torch.tensor(True), "step": torch.tensor(5), **average}}, path)
+    assert _same(load_checkpoint(path), model) and _same(load_checkpoint(path, "ema"), model)
+    assert has_average(path)
+
+
+def test_an_hmr2_network_is_named_and_lends_its_backbone(tmp_path):
+    model, path = _network(variant("hsmr", SMALL)[0], seed=5), tmp_path / "hmr2.ckpt"
+    spelt = {name.replace("head.", "smpl_head.", 1): value for name, value in model.state_dict().items()}
+    torch.save({"state_dict": {**spelt, "smpl.faces": torch.zeros(2)}, "pytorch-lightning_version": "1.8"}, path)
+    with pytest.raises(InputError, match=r"an HMR2\.0 network, whose head regresses SMPL") as error:
+        load_checkpoint(path)
+    assert "\n" not in str(error.value)
+    fresh = _network()
+    load_checkpoint(path, into=fresh)
+    assert _same(fresh.backbone, model.backbone)
+
+
+def test_a_checkpoint_says_on_whose_crops_its_network_was_taught(tmp_path):
+    released, own = tmp_path / "released.pth", tmp_path / "own.pt"
+    torch.save({"model": _network().state_dict()}, released)
+    model = load_checkpoint(released)
+    assert model.crops == "released" and _network().crops == "ours"
+    save_checkpoint(own, model)
+    assert load_checkpoint(own).crops == "released"
+    save_checkpoint(own, _network())
+    assert load_checkpoint(own).crops == "ours"
+    assert load_checkpoint(released, into=_network()).crops == "ours"  # what it is then taught on
 
 
 def test_long_lists_are_cut(tmp_path):

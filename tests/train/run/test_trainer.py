@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import cv2
@@ -28,8 +28,9 @@ from train.config import VARIANTS, LossConfig, NetworkConfig
 from train.data.augmentation_config import AugmentationConfig
 from train.network.checkpoints import run_checkpoints
 from train.options import PRESETS, TrainOptions
-from train.run import trainer
+from train.run import state, trainer
 from train.run.records import _BAR
+from train.run.resuming import PAST, WITHOUT_EFFECT
 from train.run.state import learning_rate
 from train.run.trainer import train
 
@@ -56,6 +57,8 @@ SMALL = [
 HSMR_LACKS = {"architecture", "camera", "coarse", "stepwise", "looped", "hidden_dim", "maps"}
 HSMR_LACKS |= {"refinement", "layer_supervision"}
 """Settings that its variant sets, or that its architecture has no use for."""
+
+HMR_SKEL = Path(sys.executable).with_name("hmr-skel")
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -103,13 +106,18 @@ def assert_same(one: Path, other: Path) -> None:
 
 
 def start_process(shards, output, *more: str, torchrun: int = 0) -> subprocess.Popen:
-    run = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={torchrun}"] if torchrun else []
-    command = [sys.executable, *run, "-m", "train.command", *arguments(shards, output, *more)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, "-m", "train.command", *arguments(shards, output, *more)]
+    if torchrun:
+        run = [*("-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={torchrun}", "--no-python")]
+        command = [sys.executable, *run, str(HMR_SKEL), "train", *arguments(shards, output, *more)]
+    repository = str(Path(__file__).parents[3])
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": repository}
     pipe = subprocess.PIPE
-    return subprocess.Popen(
-        command, env=environment, stdout=pipe, stderr=pipe, text=True, cwd=Path(__file__).parents[3]
-    )
+    # In a folder where somebody else's train.py lies.
+    (elsewhere := shards / "elsewhere").mkdir(exist_ok=True)
+    (elsewhere / "train.py").write_text("raise SystemExit('not this one')")
+    where = elsewhere if torchrun else repository
+    return subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True, cwd=where)
 
 
 def wait_for(path: Path, process: subprocess.Popen | None = None, seconds: float = 90) -> None:
@@ -188,9 +196,71 @@ def test_a_run_is_not_continued_with_another_order_of_people(shards, undisturbed
             train(options(shards, undisturbed, *more))
 
 
+@pytest.fixture
+def begun(shards, tmp_path) -> Path:
+    """A run of five steps that can go on."""
+    assert train(options(shards, tmp_path / "run", "--steps", "5")) == 0
+    return tmp_path / "run"
+
+
+def test_options_that_differ_on_resume_are_told_with_whether_they_count(shards, begun, caplog):
+    more = ("--learning-rate", "2e-4", "--weight-decay", "0.5", "--log-steps", "3", "--initialise", "x.pt")
+    assert train(options(shards, begun, "--steps", "5")) == 0
+    assert not caplog.records  # nothing differs, nothing is said
+    with pytest.MonkeyPatch.context() as patch:
+        plain = lambda given, device: state.first_network(replace(given, initialise=""), device)  # noqa: E731
+        patch.setattr(trainer, "first_network", plain)
+        assert train(options(shards, begun, "--steps", "6", *more)) == 0
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == 3, told
+    for wanted in ("steps 6 (was 5)", "learning_rate 0.0002 (was 0.0001)", "weight_decay 0.5 (was 0.0001)"):
+        assert wanted in told[0]
+    assert "count from here on" in told[0] and "batch" not in told[0]
+    assert "the run has begun: initialise x.pt" in told[1]
+    assert "change nothing that is learnt: log_steps 3 (was 20)" in told[2]
+    groups = torch.load(run_checkpoints(begun)[-1], weights_only=True)["training"]["optimiser"]["param_groups"]
+    assert groups[0]["weight_decay"] == 0.5 and groups[0]["lr"] == pytest.approx(2e-4)
+
+
+def test_every_option_has_its_place_among_those_that_count_or_do_not():
+    names = option_values(TrainOptions()).keys()
+    assert names >= WITHOUT_EFFECT | PAST and not WITHOUT_EFFECT & PAST
+    assert {"learning_rate", "joints_2d", "scale_change", "body_models"} <= names - WITHOUT_EFFECT - PAST
+
+
+@pytest.mark.parametrize("more, field", [(("--steps", "3"), "steps"), (("--epochs", "1"), "epochs")])
+def test_an_end_before_what_is_done_is_refused(shards, begun, more, field):
+    before = (begun / "options.yaml").read_text()
+    with pytest.raises(InputError, match=rf"5 steps are done already.*--{field}|--{field}.*5 steps are done already"):
+        train(options(shards, begun, *more))
+    assert (begun / "options.yaml").read_text() == before
+
+
+def test_a_run_of_another_network_is_told_in_one_sentence(shards, begun):
+    for more, said in (
+        (("--heads", "2"), "heads 1 instead of 2"),
+        (("--variant", "no-refinement"), "stepwise True instead of False"),
+    ):
+        with pytest.raises(InputError, match=f"another network: {said}") as error:
+            train(options(shards, begun, *more))
+        assert len(str(error.value).replace(str(begun), "")) < 200
+    with pytest.raises(InputError, match="another network: refinement_layers 1 instead of 2"):
+        train(
+            options(
+                shards,
+                begun.parent / "new",
+                "--initialise",
+                str(run_checkpoints(begun)[-1]),
+                "--refinement-layers",
+                "2",
+            )
+        )
+
+
 # ---------------------------------------------------------------------------------------------------------- processes
 
 
+@pytest.mark.skipif(not HMR_SKEL.exists(), reason="the package's commands are not installed")
 def test_two_processes_take_the_steps_of_one_with_the_same_global_batch(shards, undisturbed, tmp_path):
     process = start_process(shards, tmp_path / "two", "--batch", "2", torchrun=2)
     assert train(options(shards, tmp_path / "parts", "--batch", "2", "--accumulate", "2")) == 0
