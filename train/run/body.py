@@ -13,6 +13,8 @@ from pipelines.files.body_models import BodyModels
 
 PELVIS_KEYPOINT = 39
 """Keypoint to which 3D keypoints are relative (MPII's pelvis)."""
+HIP_KEYPOINTS = (9, 12)
+"""OpenPose's right and left hip, which SMPL's own joints give."""
 
 
 def reduced_skel(skel: SKEL, vertices: Tensor) -> SKEL:

@@ -23,7 +23,7 @@ from train.network.decoder import Estimate
 from train.network.model import Output
 from train.network.pose_representation import poses_to_rotations, representation_to_rotations
 from train.network.vit import GRID
-from train.run.body import PELVIS_KEYPOINT, KeypointLayer
+from train.run.body import HIP_KEYPOINTS, PELVIS_KEYPOINT, KeypointLayer
 
 
 class Loss(NamedTuple):
@@ -36,11 +36,23 @@ class Loss(NamedTuple):
 
 
 def joints_3d(keypoints: Tensor, target: Tensor) -> Tensor:
-    """(1) Mean over people of the confidence-weighted L1 distance of pelvis-relative keypoints (B, 44, 3)."""
+    """(1) Mean over people of the confidence-weighted L1 distance of pelvis-relative keypoints (B, 44, 3).
+
+    Where the label has no pelvis keypoint (shards made without the regressor SMPL_to_J19) both sides are relative to
+    the middle of the hips; people who lack these, too, do not count.
+    """
     goal, confidence = target[..., :3], target[..., 3:]
-    moved = keypoints - keypoints[:, PELVIS_KEYPOINT : PELVIS_KEYPOINT + 1]
-    goal = goal - goal[:, PELVIS_KEYPOINT : PELVIS_KEYPOINT + 1]
+    pelvis = confidence[:, PELVIS_KEYPOINT : PELVIS_KEYPOINT + 1] > 0
+    hips = (confidence[:, HIP_KEYPOINTS[0]] > 0) & (confidence[:, HIP_KEYPOINTS[1]] > 0)
+    confidence = confidence * (pelvis | hips[:, None])
+    moved, goal = (side - _origin(side, pelvis) for side in (keypoints, goal))
     return (confidence * (moved - goal).abs()).sum((1, 2)).mean()
+
+
+def _origin(keypoints: Tensor, pelvis: Tensor) -> Tensor:
+    """(B, 1, 3) the pelvis of keypoints (B, 44, 3) where `pelvis` (B, 1, 1) is known, else the middle of the hips."""
+    right, left = (keypoints[:, hip : hip + 1] for hip in HIP_KEYPOINTS)
+    return torch.where(pelvis, keypoints[:, PELVIS_KEYPOINT : PELVIS_KEYPOINT + 1], (right + left) / 2)
 
 
 def joints_2d(projected: Tensor, target: Tensor) -> Tensor:

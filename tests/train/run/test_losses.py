@@ -183,6 +183,20 @@ def test_joints_3d_is_a_sum_over_joints_and_a_mean_over_people():
     assert losses.joints_3d(pelvis, target) == pytest.approx(0.1 * 43)
 
 
+def test_joints_3d_of_a_label_without_pelvis_is_relative_to_the_hips():
+    """A missing keypoint is zero with confidence zero: as an origin it would move everybody."""
+    torch.manual_seed(0)
+    keypoints = torch.randn(3, 44, 3) + torch.tensor([0.0, 0.0, 4.0])
+    target = torch.cat([keypoints, torch.ones(3, 44, 1)], -1)
+    target[1:, 25:] = 0
+    target[2, 9] = 0
+    assert losses.joints_3d(keypoints, target) == pytest.approx(0, abs=1e-4)
+    assert losses.joints_3d(keypoints + 1, target) == pytest.approx(0, abs=1e-4)
+    moved = keypoints.clone()
+    moved[:, 0] += 1  # the nose, of three people; the third has neither pelvis nor both hips
+    assert losses.joints_3d(moved, target) == pytest.approx(2 * 3 / 3, abs=1e-4)
+
+
 def test_joints_2d_is_a_sum_over_joints_and_a_mean_over_people():
     """(2) Keypoints without confidence may lie anywhere."""
     target = torch.zeros(2, 44, 3)
