@@ -7,7 +7,7 @@ import math
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from fitting import SKEL
+    from train.network.model import SKELCF
 
 log = logging.getLogger(__name__)
 
@@ -35,12 +36,14 @@ class PredictOptions:
     """the .npz to write: poses, betas, trans, joints (camera frame, m), focal, boxes"""
     boxes: list[float] = field(default_factory=list)
     """left top right bottom of each person, px, four numbers per person; default: the whole image is one box"""
-    box_margin: float = 1.2
+    box_margin: float = 1.0
     """side of the square that the network sees divided by the longer side of the box"""
     focal: float = 0.0
     """focal length, px; 0 = what the camera network says, or, without one, the image's diagonal"""
     camera: str = ""
-    """checkpoint with the focal-length network (CameraHMR's, or SKEL-CF's)"""
+    """checkpoint with the focal-length network (CameraHMR's, or SKEL-CF's); default: the network's own file"""
+    patches: Literal["auto", "released", "ours"] = "auto"
+    """how crops are cut: as the released code does, or antialiased; auto: as the network was taught"""
     which: Literal["ema", "model"] = "ema"
     """weights of the checkpoint to take: the moving average, or those last trained"""
     overlay: Path | None = None
@@ -54,17 +57,24 @@ class PredictOptions:
 
 
 def predict(
-    model: nn.Module, photograph: np.ndarray, boxes: np.ndarray, focal: float, margin: float = 1.2
+    model: SKELCF,
+    photograph: np.ndarray,
+    boxes: np.ndarray,
+    focal: float,
+    margin: float = 1.0,
+    patches: Literal["released", "ours"] | None = None,
 ) -> dict[str, np.ndarray]:
     """People in a photograph (H, W, 3), uint8 RGB, from boxes (B, 4): left, top, right, bottom, px.
 
     `focal` in px; the principal point is the image's middle. The result has poses (B, 46), betas (B, 10), trans (B, 3)
     m in the camera's frame, cam (B, 3), box_center (B, 2) and box_size (B,), px. Networks without camera place people
-    where the far camera that they assume shows them. Raises InputError for boxes without area.
+    where the far camera that they assume shows them. Crops are cut as `patches` says, by default as those that the
+    network was taught on. Raises InputError for boxes without area.
     """
     import torch
 
     from pipelines.draw.warp import square_affine, warp
+    from train.benchmarks.images import released_crop
     from train.network.camera import Framing, bbox_cue, cam_to_translation
     from train.network.inputs import assumed_framing, normalised
     from train.network.model import IMAGE
@@ -74,8 +84,13 @@ def predict(
     if not (np.isfinite(boxes).all() and (sizes > 0).all()):
         raise InputError(f"{boxes.tolist()} given", field="--boxes", expected="left < right and top < bottom, px")
     centers, sides = (boxes[:, :2] + boxes[:, 2:]) / 2, sizes.max(1) * margin
-    affines = [square_affine(center, side, IMAGE) for center, side in zip(centers, sides, strict=True)]
-    crops = np.stack([warp(photograph, affine, IMAGE) for affine in affines])
+    squares, released = zip(centers, sides, strict=True), (patches or model.crops) == "released"
+    crops = np.stack(
+        [
+            released_crop(photograph, *square) if released else warp(photograph, square_affine(*square, IMAGE), IMAGE)
+            for square in squares
+        ]
+    )
     device = next(model.parameters()).device
     tensor = lambda value: torch.as_tensor(np.asarray(value), dtype=torch.float32, device=device)  # noqa: E731
     middle = np.broadcast_to([photograph.shape[1] / 2, photograph.shape[0] / 2], centers.shape).copy()
@@ -90,18 +105,17 @@ def predict(
     return arrays | {"box_center": centers, "box_size": sides}
 
 
-def estimated_focal(photograph: np.ndarray, camera: str = "", device: Any = "cpu") -> float:
-    """Focal length, px: from the focal-length network in the file `camera`, or the image's diagonal."""
+def estimated_focal(photograph: np.ndarray, network: nn.Module | None = None) -> float:
+    """Focal length, px, of a photograph (H, W, 3): by a focal-length network, or without one the image's diagonal."""
     height, width = photograph.shape[:2]
-    if not camera:
+    if network is None:
         return math.hypot(width, height)
     import torch
 
     from train.network.camera import focal_length
-    from train.network.checkpoints import load_checkpoint
     from train.network.flnet import whole_image
 
-    network = load_checkpoint(camera, "camera", device=str(device))
+    device = next(network.parameters()).device
     with torch.inference_mode():
         vertical = network(whole_image(photograph)[None].to(device)).vertical
     return float(focal_length(vertical, torch.full_like(vertical, height))[0])
@@ -132,15 +146,16 @@ def main(argv: list[str] | None = None, prog: str = "hmr-skel predict") -> int:
     import torch
 
     from pipelines.files.body_models import BodyModels
-    from train.evaluate.networks import load_network
+    from train.evaluate.networks import open_network
 
     device = torch.device(one_device(options.device))
-    model = load_network(options.checkpoint, options.which, device)
+    camera = None if options.focal else options.camera
+    network = open_network(options.checkpoint, options.which, device, camera=camera, patches=options.patches)
     skel = BodyModels(options.body_models).skel
     height, width = photograph.shape[:2]
     boxes = np.array(options.boxes or [0, 0, width, height]).reshape(-1, 4)
-    focal = options.focal or estimated_focal(photograph, options.camera, device)
-    found = predict(model, photograph, boxes, focal, options.box_margin)
+    focal = options.focal or estimated_focal(photograph, network.camera)
+    found = predict(network.model, photograph, boxes, focal, options.box_margin, network.patches)
     body = [torch.from_numpy(found[name]) for name in ("poses", "betas", "trans")]
     with torch.inference_mode():
         found["joints"] = skel(*body).joints.numpy()

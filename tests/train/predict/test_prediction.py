@@ -10,10 +10,13 @@ import trimesh
 
 from fitting import SKEL
 from schemas import InputError
-from train import SKELCF
+from train import SKELCF, FLNet, load_checkpoint
 from train.config import NetworkConfig
+from train.network import inputs
 from train.network.checkpoints import save_checkpoint
 from train.predict.command import main, predict
+
+NORMALISED = inputs.normalised
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +78,38 @@ def test_the_command_writes_parameters_picture_and_meshes(checkpoint, model, pho
     drawn = cv2.imread(files["over.png"])[:, :, ::-1]
     assert drawn.shape == photograph.shape and not np.array_equal(drawn, photograph)
     assert capsys.readouterr().out.count("m before the camera") == 2
+
+
+def test_a_released_file_is_used_at_its_best(tmp_path, photograph, monkeypatch):
+    """Its own focal-length network, the box as it is, and crops cut as the released code cuts them."""
+    torch.manual_seed(1)
+    model = SKELCF(NetworkConfig(backbone="tiny", refinement_layers=1, heads=1, mlp_dim=16))
+    camera = FLNet().eval()
+    with torch.no_grad():
+        camera.fc3.weight.zero_()
+        camera.fc3.bias.copy_(torch.tensor([0.0, 1.1]))  # vertical field of view, rad
+    inside = {f"cam_model.{name}": value for name, value in camera.state_dict().items()}
+    released = tmp_path / "skelcf.pth"
+    average = {f"model.{name}": value for name, value in {**model.state_dict(), **inside}.items()}
+    torch.save({"model": {**model.state_dict(), **inside}, "ema_model": average}, released)
+    cv2.imwrite(str(tmp_path / "photo.png"), photograph[:, :, ::-1])
+    out = tmp_path / "out.npz"
+    box = ["--boxes", "10", "20", "90", "110"]
+    assert main([str(released), str(tmp_path / "photo.png"), *box, "--output", str(out), "--device", "cpu"]) == 0
+    found = dict(np.load(out))
+    assert found["focal"] == pytest.approx(120 / (2 * np.tan(1.1 / 2)), rel=1e-5)
+    assert found["box_size"] == pytest.approx([90])
+    # By hand: bilinear, the box's centre (50, 65) at pixel index 128, centres of pixels at whole numbers.
+    zoom = 256 / 90
+    matrix = np.array([[zoom, 0, 128 - zoom * 50], [0, zoom, 128 - zoom * 65]])
+    seen = []
+    monkeypatch.setattr(inputs, "normalised", lambda image: seen.append(image.numpy()) or NORMALISED(image))
+    boxes = np.array([[10, 20, 90, 110]])
+    again = predict(load_checkpoint(released), photograph, boxes, float(found["focal"]))
+    np.testing.assert_array_equal(seen[0][0], cv2.warpAffine(photograph, matrix, (256, 256), flags=cv2.INTER_LINEAR))
+    np.testing.assert_allclose(found["poses"], again["poses"], atol=1e-5)
+    ours = predict(load_checkpoint(released), photograph, boxes, float(found["focal"]), patches="ours")
+    assert np.abs(seen[1].astype(int) - seen[0]).mean() > 1 and not np.array_equal(ours["poses"], again["poses"])
 
 
 def test_what_cannot_be_predicted_is_told(checkpoint, photograph, tmp_path):
