@@ -97,7 +97,7 @@ class _Arrays(Rebuilder):
             source, args = args[0].source, ()
         name = source.rpartition(".")[2]
         if name == "encode":
-            return str(args[0]).encode("latin1")
+            return _text(args[0]).encode("latin1")
         if name == "bytes":
             return b""
         if name == "_reconstruct":
@@ -154,9 +154,16 @@ class _Arrays(Rebuilder):
         return Unrecoverable(source)
 
 
+def _text(value: Any) -> str:
+    """A string as it is; all else is refused: a tuple that holds itself many times over would never be spelled out."""
+    if not isinstance(value, str):
+        raise ValueError(f"{type(value).__name__} in place of a text")
+    return value
+
+
 def _numpy_type(text: Any, state: Any) -> np.dtype:
     """A dtype from its short text such as 'f8' and the byte order of its state; nothing else is taken over."""
-    kind = np.dtype(text.decode("latin1") if isinstance(text, bytes) else str(text))
+    kind = np.dtype(text.decode("latin1") if isinstance(text, bytes) else _text(text))
     if kind.kind not in "biufcSUO":
         raise ValueError(f"array of type {text!r}")
     return kind.newbyteorder(state[1]) if state is not None and state[1] in ("<", ">") else kind

@@ -108,27 +108,32 @@ def read_torch_file(path: str | PathLike[str]) -> Any:
 
 def load_tensors(tree: Any, file: str | PathLike[str]) -> Any:
     """A tree of `read_torch_file` with its tensors read. Raises InputError if it holds anything inert."""
-    for inert in _found(tree, Inert):
+    for inert in _found(tree, Inert, set()):
         raise InputError(f"holds an object of {inert.source}", file=file, expected="tensors and plain Python values")
-    return _loaded(tree)
+    return _loaded(tree, {})
 
 
-def _found(tree: Any, kind: type) -> Iterator[Any]:
+def _found(tree: Any, kind: type, seen: set[int]) -> Iterator[Any]:
     if isinstance(tree, kind):
         yield tree
-    elif isinstance(tree, (dict, list, tuple)):
+    elif isinstance(tree, (dict, list, tuple)) and id(tree) not in seen:
+        seen.add(id(tree))
         for value in tree.values() if isinstance(tree, dict) else tree:
-            yield from _found(value, kind)
+            yield from _found(value, kind, seen)
 
 
-def _loaded(tree: Any) -> Any:
+def _loaded(tree: Any, done: dict[int, Any]) -> Any:
+    """Containers that the file shares are gone through once: they may be shared 2 ** 40 times."""
     if isinstance(tree, StoredTensor):
         return tree.load()
-    if isinstance(tree, dict):
-        return {key: _loaded(value) for key, value in tree.items()}
-    if isinstance(tree, (list, tuple)):
-        return type(tree)(_loaded(value) for value in tree)
-    return tree
+    if not isinstance(tree, (dict, list, tuple)):
+        return tree
+    if id(tree) not in done:
+        if isinstance(tree, dict):
+            done[id(tree)] = {key: _loaded(value, done) for key, value in tree.items()}
+        else:
+            done[id(tree)] = type(tree)(_loaded(value, done) for value in tree)
+    return done[id(tree)]
 
 
 class _Archive:
@@ -197,9 +202,12 @@ class _Storage:
     def __init__(self, pid: Any) -> None:
         kind, storage, key, _place, _count = pid
         source = getattr(storage, "source", "")
+        # Only strings are spelled out: a tuple that holds itself many times over would never end.
+        if not isinstance(kind, str) or not isinstance(key, str):
+            raise ValueError("tensor data without a name")
         if kind != "storage" or not (source in _STORAGES or source in _UNTYPED):
             raise ValueError(f"tensor data of an unknown kind ({kind} {source})")
-        self.dtype, self.key = _STORAGES.get(source), str(key)
+        self.dtype, self.key = _STORAGES.get(source), key
 
 
 class _Tensors(Rebuilder):

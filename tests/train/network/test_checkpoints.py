@@ -383,6 +383,24 @@ def test_keys_that_would_end_the_interpreter_are_refused(tmp_path):
             read_pickle(tmp_path / "skel_male.pkl")
 
 
+def test_tuples_shared_without_end_are_not_spelled_out(tmp_path):
+    path = tmp_path / "a.pth"
+    torch.save({"model": {"a": torch.arange(10.0)}}, path)
+    doubled = b"K\x01\x85" + b"2\x86" * 40
+    storage = b"(%bctorch\nFloatStorage\n%bX\x03\x00\x00\x00cpuK\x04tQ."
+    word, key = b"X\x07\x00\x00\x00storage", b"X\x01\x00\x00\x000"
+    for content in (storage % (word, doubled), storage % (doubled, key)):
+        with pytest.raises(InputError, match="without a name"):
+            read_torch_file(_with_pickle(path, tmp_path / "b.pth", b"\x80\x02" + content))
+    for name in (b"numpy\ndtype", b"_codecs\nencode"):
+        (tmp_path / "skel_male.pkl").write_bytes(b"\x80\x02c" + name + b"\n(" + doubled + b"tR.")
+        with pytest.raises(InputError, match="tuple in place of a text"):
+            read_pickle(tmp_path / "skel_male.pkl")
+    shared = _with_pickle(path, tmp_path / "c.pth", b"\x80\x02" + doubled + b".")
+    tree = load_tensors(read_torch_file(shared), shared)
+    assert tree[0] is tree[1]
+
+
 def test_claims_of_more_numbers_than_the_file_holds_are_refused(tmp_path):
     path = tmp_path / "a.pth"
     torch.save({"model": {"a": torch.zeros(1).expand(2**31), "b": torch.zeros(1).expand(2**20)}}, path)
