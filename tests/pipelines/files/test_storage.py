@@ -83,11 +83,15 @@ def local_content(output):
 
 
 def repeatable(content):
-    """All that must repeat: run.json and the report tell of one run, options where the input was."""
+    """All that must repeat; run.json and report tell of one run, options and specs where inputs lie, and since when."""
     found = {name: data for name, data in content.items() if name not in ("run.json", "options.yaml", "report.html")}
-    manifest = json.loads(found.pop("dataset.json"))
+    documents = {name: json.loads(found.pop(name)) for name in sorted(found) if name.endswith(".json")}
+    manifest = documents["dataset.json"]
     manifest["options"] = {k: v for k, v in manifest["options"].items() if k not in ("annotations", "images")}
-    return found | {"dataset.json": manifest}
+    for document in (*documents.values(), *manifest["shards"]):
+        document.pop("spec_hash", None)
+        document.pop("document_sha256", None)
+    return found | documents
 
 
 @pytest.fixture(scope="module")
