@@ -271,8 +271,9 @@ def test_shards_from_before_the_optional_fields_give_the_same_people(tmp_path, m
 
 
 def test_a_table_of_a_version_that_cannot_be_read_is_named(tmp_path, monkeypatch):
+    columns = label_columns(3)
     monkeypatch.setattr(written_shards, "HMR_SKEL", of_version("0.9"))
-    write_shard(tmp_path, "000000", label_columns(3))
+    write_shard(tmp_path, "000000", columns)
     with pytest.raises(InputError, match=r"000000\.parquet.*version 0\.9; expected version 1\."):
         make(tmp_path)
 
