@@ -34,10 +34,10 @@ from pipelines.files.shards import Shard
 from pipelines.files.storage import UrlPath, is_url, output_problems, place, use_options
 from pipelines.look.report import REPORT_FILE, write_report
 from pipelines.plan.plan_file import PlannedShard, plan_file
+from pipelines.write.dataset import remove_leftovers, remove_stale_shards, withdraw_dataset, write_dataset
 from pipelines.write.progress import ProgressBar, failed_run, nothing_written, print_summary, report_failure
 from pipelines.write.run_record import check_writable, save_options, write_run
 from pipelines.write.runner_log import runner_log
-from pipelines.write.shards import remove_leftovers, remove_stale_shards, withdraw_dataset, write_dataset
 from schemas import InputError
 
 # Importing Beam warns that Google's clients are not installed; nobody here needs them.

@@ -24,6 +24,7 @@ from pipelines.hand_on.opensim import UP_CHOICES, MotionFiles, hand_on_motion, r
 from pipelines.hand_on.smplx_parameters import SMPLXFile, is_smplx_file, open_smplx
 from pipelines.read.labels import POSE_AND_SHAPE, LabelFile, open_labels
 from pipelines.read.results import is_result, label_file_of
+from pipelines.write.statistics import mean_and_quantiles
 from schemas import QUANTILE_FIELDS, STAGES, Columns, InputError
 
 if TYPE_CHECKING:
@@ -316,8 +317,8 @@ def show_fit(fit: Columns, start: int, seconds: float, output: Path, out: Consol
     rows |= {f"vertex_error_mm after {s}": fit["stage_vertex_error_mm"][valid, i] for i, s in enumerate(STAGES)}
     for name, values in rows.items():
         if people:
-            numbers = [values.mean(dtype=np.float64), *np.quantile(values, [0.5, 0.95, 1.0])]
-            distances.add_row(name, *(f"{number:.2f}" for number in numbers))
+            numbers = mean_and_quantiles(values, (0.5, 0.95, 1.0))
+            distances.add_row(name, *(f"{number:.2f}" for number in numbers.values()))
     out.print(distances)
     pressed = fit["limits_pressed"][valid].sum(axis=0)
     often = [f"{COORDINATE_NAMES[i]} {pressed[i]}" for i in np.argsort(-pressed, kind="stable")[:5] if pressed[i]]

@@ -34,6 +34,7 @@ from pipelines.files.shards import (
     whole_folder,
 )
 from pipelines.files.storage import readable
+from pipelines.write.statistics import mean_and_quantiles
 from schemas import InputError
 
 if TYPE_CHECKING:
@@ -172,20 +173,8 @@ def summarise(shards: Sequence[Shard], worst: int = 5) -> dict:
 
 
 def statistics(values: np.ndarray) -> dict[str, float] | None:
-    """Mean and the quantiles of `schemas.ERROR_QUANTILES` of the finite values; None if there are none."""
-    from schemas import ERROR_QUANTILES
-
-    values = values[np.isfinite(values)]
-    if not len(values):
-        return None
-    quantiles = np.quantile(values, ERROR_QUANTILES)
-    named = {quantile_name(q): float(value) for q, value in zip(ERROR_QUANTILES, quantiles, strict=True)}
-    return {"mean": float(values.mean(dtype=np.float64)), **named}
-
-
-def quantile_name(quantile: float) -> str:
-    """0.5 -> p50, 1 -> max."""
-    return "max" if quantile == 1.0 else f"p{100 * quantile:g}"
+    """Mean and quantiles of the finite values; None if there are none."""
+    return mean_and_quantiles(values[np.isfinite(values)])
 
 
 def count_rejects(shards: Sequence[Shard]) -> dict[str, int]:

@@ -89,7 +89,7 @@ def verify(shards: Sequence[Shard], against: Sequence[str] = ()) -> Verdict:
         if whole_folder(members):
             failures += [(str(folder / DATASET_FILE), problem) for problem in _check_manifest(folder, members)]
     if against:
-        from pipelines.write.ledger import account_problems
+        from pipelines.look.account import account_problems
 
         failures += account_problems(shards, against)
     return Verdict(len(shards), samples, failures)

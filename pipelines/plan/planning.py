@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pipelines.command.options import parse_row_range
 from pipelines.files.npz import check_sums
 from pipelines.files.storage import find, is_url, place
-from pipelines.plan.person_numbers import PersonNumbers
+from pipelines.plan.person_numbers import person_numbers
 from pipelines.read.images import ImageRef, ImageSource, modified_at, without_extension
 from pipelines.read.labels import IMAGE_LABELS, POSE_AND_SHAPE, SPELLINGS, LabelFile, open_labels
 from schemas import InputError
@@ -218,7 +218,7 @@ def _selected_rows(labels: LabelFile, selection: RowSelection) -> Iterator[_Piec
             rows = chosen[first : first + _PIECE]
             yield _Piece(rows, [image_name(labels, row) for row in rows], [0] * len(rows))
         return
-    persons = PersonNumbers(labels)
+    persons = person_numbers(labels)
     start = 0
     for names in labels.iterate("imgname"):
         stop = start + len(names)
@@ -228,7 +228,7 @@ def _selected_rows(labels: LabelFile, selection: RowSelection) -> Iterator[_Piec
         rows = chosen[first:last]
         if rows:
             inside = slice(rows.start - start, rows.stop - start, rows.step)
-            yield _Piece(rows, names[inside].tolist(), persons.read(start, stop)[inside].tolist())
+            yield _Piece(rows, names[inside].tolist(), persons[start:stop][inside].tolist())
         start = stop
 
 

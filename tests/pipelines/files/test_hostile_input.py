@@ -29,7 +29,7 @@ from pipelines.files.jpeg import ImageError, decode_image
 from pipelines.files.shards import find_shards, read_document, tar_samples
 from pipelines.files.tar import TarScan
 from pipelines.look.inspection import main as inspect
-from pipelines.plan.person_numbers import PersonNumbers
+from pipelines.plan.person_numbers import person_numbers
 from pipelines.read.images import ImageRef, open_images, read_image
 from pipelines.read.labels import MOST_ROWS, open_labels
 from schemas import InputError
@@ -104,7 +104,7 @@ def read_labels(path):
         assert len(values) == labels.rows, name
     for name in labels.fields:
         assert sum(map(len, labels.iterate(name, 4))) == labels.rows
-    PersonNumbers(labels)
+    person_numbers(labels)
 
 
 @pytest.mark.parametrize("data", [STORED, PACKED], ids=["stored", "compressed"])

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.plan.person_numbers import PersonNumbers
+from pipelines.plan.person_numbers import person_numbers
 from pipelines.plan.planning import (
     RowSelection,
     ShardSpec,
@@ -90,29 +90,25 @@ def test_persons_count_the_earlier_rows_of_an_image(folder):
             expected.append(seen[name])
             seen[name] += 1
         assert max(expected) > 0
-        assert PersonNumbers(file).read(0, file.rows).tolist() == expected
+        assert person_numbers(file).tolist() == expected
         # they do not depend on which rows are selected
         whole = [p for spec in plan_shards([file], None, 5) for p in spec.persons]
         part = [p for spec in plan_shards([file], None, 5, RowSelection(3, None, 2)) for p in spec.persons]
         assert whole == expected and part == expected[3::2]
 
 
-def test_person_numbers_do_not_depend_on_how_they_are_sorted(tmp_path, monkeypatch):
-    """Many small files instead of one, and the rows of an image far apart."""
+def test_persons_are_counted_over_the_whole_file(tmp_path):
+    """The rows of an image may be far apart."""
     names = [f"x/{i}.jpg" for i in np.random.default_rng(0).integers(0, 40, 1000)]
     write_labels(tmp_path / "x.npz", names)
     [file] = find_label_files([str(tmp_path / "x.npz")], with_images=True)
-    whole = PersonNumbers(file).read(0, 1000)
-    monkeypatch.setattr("pipelines.plan.person_numbers._BUCKET", 32)
-    parts = PersonNumbers(file)
-    assert parts.read(0, 1000).tolist() == whole.tolist() == [names[:i].count(name) for i, name in enumerate(names)]
-    assert parts.read(31, 33).tolist() == whole[31:33].tolist()
+    assert person_numbers(file).tolist() == [names[:i].count(name) for i, name in enumerate(names)]
 
 
 def test_an_image_under_two_extensions_still_gives_different_keys(tmp_path):
     write_labels(tmp_path / "x.npz", ["a/b.jpg", "a/b.png", "a/b"])
     [file] = find_label_files([str(tmp_path / "x.npz")], with_images=True)
-    persons = PersonNumbers(file).read(0, 3)
+    persons = person_numbers(file)
     keys = {sample_key("x", name, p) for name, p in zip(["a/b.jpg", "a/b.png", "a/b"], persons, strict=True)}
     assert len(keys) == 3
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from pipelines.build_hmr_skel import main
 from pipelines.command.hmr_skel import main as hmr_skel
+from pipelines.write.dataset import write_dataset
 from pipelines.write.ledger import Ledger, row_list
-from pipelines.write.shards import write_dataset
 from schemas import InputError
 
 

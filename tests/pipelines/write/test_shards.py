@@ -16,14 +16,8 @@ import pytest
 
 from pipelines.files.npz import npz_bytes
 from pipelines.plan.planning import RowRange, ShardSpec
-from pipelines.write.shards import (
-    finished_shard,
-    remove_leftovers,
-    remove_stale_shards,
-    withdraw_dataset,
-    write_dataset,
-    write_shard,
-)
+from pipelines.write.dataset import remove_leftovers, remove_stale_shards, withdraw_dataset, write_dataset
+from pipelines.write.shards import finished_shard, write_shard
 from schemas import HMR_SKEL, QUANTILE_FIELDS, REJECTS, check_schema, field_dtype, field_shape, table_to_columns
 
 JPEG = (
