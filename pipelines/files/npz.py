@@ -197,8 +197,11 @@ def _member(path: str, file: BinaryIO, archive: zipfile.ZipFile, info: zipfile.Z
     most = info.compress_size * (_MAX_DEFLATE_RATIO if info.compress_type else 1)
     if ends > size_of(file) or info.file_size > most + _MAX_DEFLATE_RATIO:
         raise InputError(f"the archive promises {info.file_size} bytes that it cannot hold", file=path, field=name)
-    with archive.open(info) as packed:
-        stream = io.BytesIO(packed.read(_MAX_HEADER_BYTES))  # a header may claim to be 4 GB long
+    try:
+        with archive.open(info) as packed:
+            stream = io.BytesIO(packed.read(_MAX_HEADER_BYTES))  # a header may claim to be 4 GB long
+    except _DAMAGE as error:  # with the numbers that come after the header
+        raise InputError(f"cannot be read ({error})", file=path, field=name) from error
     try:
         version = np.lib.format.read_magic(stream)
         reader = {
