@@ -29,6 +29,8 @@ Options = TypeVar("Options")
 
 _LARGEST_FILE = 1 << 20
 """Bytes of an option file; nobody writes longer ones."""
+_DEEPEST = 8
+"""Lists within lists of an option file."""
 _WIDTH = 80
 _METAVARS = {int: "N", float: "X", str: "TEXT", Path: "FILE"}
 
@@ -152,8 +154,13 @@ def _read_yaml(file: Path) -> dict[Any, Any]:
             text = stream.read(_LARGEST_FILE + 1)
         if len(text) > _LARGEST_FILE:
             raise InputError("longer than any option file", file=file, expected="lines of option: value")
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
-            raise InputError("a YAML alias", file=file, expected="lines of option: value")
+        depth = 0
+        for event in yaml.parse(text, yaml.SafeLoader):
+            if isinstance(event, yaml.AliasEvent):
+                raise InputError("a YAML alias", file=file, expected="lines of option: value")
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > _DEEPEST:
+                raise InputError("not YAML that options are written in", file=file, expected="lines of option: value")
         values = yaml.safe_load(text)
     except OSError as error:
         raise InputError(error.strerror or str(error), file=file, field="--config", expected="a YAML file") from error
