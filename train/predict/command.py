@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -33,7 +35,7 @@ class PredictOptions:
     image: Annotated[Path, Positional, arg(metavar="IMAGE")]
     """the photograph"""
     output: Path = Path("prediction.npz")
-    """the .npz to write: poses, betas, trans, joints (camera frame, m), focal, boxes"""
+    """the .npz to write: poses, betas, trans, joints (camera frame, m), focal, cam, box_center, box_size"""
     boxes: list[float] = field(default_factory=list)
     """left top right bottom of each person, px, four numbers per person; default: the whole image is one box"""
     box_margin: float = 1.0
@@ -49,7 +51,7 @@ class PredictOptions:
     overlay: Path | None = None
     """also draw skin and bones over the photograph (.png or .jpg)"""
     mesh: Path | None = None
-    """also write the first person's skin, and bones beside it as NAME_skeleton.obj (.obj, m)"""
+    """also write the first person's skin, and bones beside it as NAME_skeleton.obj (.obj, m, y up)"""
     body_models: Annotated[str, arg(metavar="DIR")] = "demo"
     """folder with the official SKEL file; demo is the embedded body"""
     device: Annotated[str, arg(metavar="DEVICE")] = "auto"
@@ -140,9 +142,16 @@ def main(argv: list[str] | None = None, prog: str = "hmr-skel predict") -> int:
     options = parse_options(PredictOptions, sys.argv[1:] if argv is None else argv, prog, main.__doc__)
     if len(options.boxes) % 4:
         raise InputError(f"{len(options.boxes)} numbers given", field="--boxes", expected="four per person")
-    if options.output.suffix != ".npz":
-        raise InputError("cannot be written", file=options.output, field="--output", expected="a name ending in .npz")
+    if not (math.isfinite(options.focal) and options.focal >= 0):
+        raise InputError(f"{options.focal}", field="--focal", expected="a length above 0, px, or 0: not known")
+    _check_names(options)
     photograph = read_photograph(options.image)
+    height, width = photograph.shape[:2]
+    boxes = np.array(options.boxes or [0, 0, width, height], np.float64).reshape(-1, 4)
+    outside = (boxes[:, :2] >= [width, height]) | (boxes[:, 2:] <= 0)
+    if outside.any():
+        shown = boxes[outside.any(1)].tolist()
+        raise InputError(f"{shown} shows nothing of the image", field="--boxes", expected=f"in {width} x {height} px")
     import torch
 
     from pipelines.files.body_models import BodyModels
@@ -152,14 +161,13 @@ def main(argv: list[str] | None = None, prog: str = "hmr-skel predict") -> int:
     camera = None if options.focal else options.camera
     network = open_network(options.checkpoint, options.which, device, camera=camera, patches=options.patches)
     skel = BodyModels(options.body_models).skel
-    height, width = photograph.shape[:2]
-    boxes = np.array(options.boxes or [0, 0, width, height]).reshape(-1, 4)
     focal = options.focal or estimated_focal(photograph, network.camera)
     found = predict(network.model, photograph, boxes, focal, options.box_margin, network.patches)
     body = [torch.from_numpy(found[name]) for name in ("poses", "betas", "trans")]
     with torch.inference_mode():
         found["joints"] = skel(*body).joints.numpy()
-    np.savez(options.output, **found, focal=np.float32(focal))
+    with _written(options.output, "--output"):
+        np.savez(options.output, **found, focal=np.float32(focal))
     if options.overlay is not None:
         _write_overlay(options.overlay, photograph, skel, body, focal)
     if options.mesh is not None:
@@ -167,6 +175,29 @@ def main(argv: list[str] | None = None, prog: str = "hmr-skel predict") -> int:
     for number, (x, y, z) in enumerate(found["trans"]):
         sys.stdout.write(f"person {number}: {z:.2f} m before the camera, {x:+.2f} m across, {y:+.2f} m down\n")
     return 0
+
+
+def _check_names(options: PredictOptions) -> None:
+    """Before anything long is done: each output has an ending that says what it is."""
+    outputs = (
+        ("--output", options.output, (".npz",)),
+        ("--overlay", options.overlay, (".png", ".jpg", ".jpeg")),
+        ("--mesh", options.mesh, (".obj",)),
+    )
+    for option, path, endings in outputs:
+        if path is not None and path.suffix.lower() not in endings:
+            expected = f"a name ending in {' or '.join(endings)}"
+            raise InputError("cannot be written", file=path, field=option, expected=expected)
+
+
+@contextmanager
+def _written(path: Path, option: str) -> Iterator[None]:
+    """Makes the folders above an output; what the system says against writing it becomes an InputError."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise InputError(f"cannot be written: {error.strerror or error}", file=path, field=option) from error
 
 
 def _write_overlay(path: Path, photograph: np.ndarray, skel: SKEL, body: list, focal: float) -> None:
@@ -177,8 +208,9 @@ def _write_overlay(path: Path, photograph: np.ndarray, skel: SKEL, body: list, f
     picture, principal = photograph, np.array([photograph.shape[1], photograph.shape[0]]) / 2
     for person in np.argsort(-body[2][:, 2].numpy()):  # the farthest first
         picture = draw_body(picture, skel, *(value[person] for value in body), focal, principal)
-    if not cv2.imwrite(str(path), picture[:, :, ::-1]):
-        raise InputError("cannot be written", file=path, field="--overlay", expected="a name ending in .png or .jpg")
+    encoded = cv2.imencode(path.suffix, picture[:, :, ::-1])[1]
+    with _written(path, "--overlay"):  # by cv2.imwrite a full disk could not be told from a name that it does not know
+        path.write_bytes(encoded.tobytes())
 
 
 def _write_meshes(path: Path, skel: SKEL, poses, betas, trans) -> None:
@@ -188,9 +220,11 @@ def _write_meshes(path: Path, skel: SKEL, poses, betas, trans) -> None:
         (path.with_name(f"{path.stem}_skeleton.obj"), out.skeleton_vertices, skel.skeleton_faces),
     )
     for file, vertices, faces in parts:
-        lines = [f"v {x:.5f} {y:.5f} {z:.5f}" for x, y, z in vertices[0].tolist()]
+        # The camera's y points down, a viewer's up: half a turn about x.
+        lines = [f"v {x:.5f} {-y:.5f} {-z:.5f}" for x, y, z in vertices[0].tolist()]
         lines += [f"f {a} {b} {c}" for a, b, c in (faces + 1).tolist()]
-        file.write_text("\n".join(lines) + "\n")
+        with _written(file, "--mesh"):
+            file.write_text("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

@@ -51,14 +51,14 @@ def test_people_stand_where_their_boxes_are(model, photograph):
 
 def test_the_command_writes_parameters_picture_and_meshes(checkpoint, model, photograph, tmp_path, capsys):
     cv2.imwrite(str(tmp_path / "photo.png"), photograph[:, :, ::-1])
-    files = {name: str(tmp_path / name) for name in ("out.npz", "over.png", "mesh.obj")}
+    files = {name: str(tmp_path / name) for name in ("out.npz", "new/over.png", "new/deep/mesh.obj")}
     more = [
         "--output",
         files["out.npz"],
         "--overlay",
-        files["over.png"],
+        files["new/over.png"],
         "--mesh",
-        files["mesh.obj"],
+        files["new/deep/mesh.obj"],
         "--device",
         "cpu",
     ]
@@ -72,10 +72,12 @@ def test_the_command_writes_parameters_picture_and_meshes(checkpoint, model, pho
     skel = SKEL.demo()
     out = skel(*(torch.from_numpy(found[name]) for name in ("poses", "betas", "trans")), skeleton_mesh=True)
     np.testing.assert_allclose(found["joints"], out.joints, atol=1e-5)
-    mesh, bones = (trimesh.load(tmp_path / name, process=False) for name in ("mesh.obj", "mesh_skeleton.obj"))
-    np.testing.assert_allclose(mesh.vertices, out.vertices[0], atol=1e-4)
+    mesh, bones = (
+        trimesh.load(tmp_path / "new" / "deep" / name, process=False) for name in ("mesh.obj", "mesh_skeleton.obj")
+    )
+    np.testing.assert_allclose(mesh.vertices, out.vertices[0] * torch.tensor([1, -1, -1]), atol=1e-4)  # y up
     assert mesh.faces.shape == skel.faces.shape and bones.faces.shape == skel.skeleton_faces.shape
-    drawn = cv2.imread(files["over.png"])[:, :, ::-1]
+    drawn = cv2.imread(files["new/over.png"])[:, :, ::-1]
     assert drawn.shape == photograph.shape and not np.array_equal(drawn, photograph)
     assert capsys.readouterr().out.count("m before the camera") == 2
 
@@ -123,3 +125,33 @@ def test_what_cannot_be_predicted_is_told(checkpoint, photograph, tmp_path):
     for name, problem in (("absent.png", "cannot be opened"), ("text.png", "cannot be decoded")):
         with pytest.raises(InputError, match=problem):
             main([checkpoint, str(tmp_path / name)])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "problem"),
+    [
+        (["--focal", "nan"], "--focal"),
+        (["--focal", "-3"], "--focal"),
+        (["--mesh", "m.ply"], "ending in .obj"),
+        (["--overlay", "o.txt"], "ending in .png"),
+        (["--boxes", "-500", "-500", "-400", "-400"], "shows nothing of the image"),
+        (["--boxes", "200", "0", "300", "50"], "shows nothing of the image"),
+    ],
+)
+def test_options_that_cannot_be_are_told_before_anything_is_written(checkpoint, photograph, tmp_path, wrong, problem):
+    cv2.imwrite(str(tmp_path / "photo.png"), photograph)
+    out = tmp_path / "out.npz"
+    with pytest.raises(InputError, match=problem):
+        main([checkpoint, str(tmp_path / "photo.png"), "--output", str(out), "--device", "cpu", *wrong])
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(("option", "name"), [("--output", "o.npz"), ("--overlay", "o.png"), ("--mesh", "o.obj")])
+def test_where_nothing_can_be_written_is_told(checkpoint, photograph, tmp_path, option, name):
+    """A file stands where a folder should be; as with a full disk, it is the system that refuses."""
+    cv2.imwrite(str(tmp_path / "photo.png"), photograph)
+    (tmp_path / "file").write_text("")
+    more = [] if option == "--output" else ["--output", str(tmp_path / "out.npz")]
+    with pytest.raises(InputError, match="cannot be written") as caught:
+        main([checkpoint, str(tmp_path / "photo.png"), *more, option, str(tmp_path / "file" / name), "--device", "cpu"])
+    assert caught.value.field == option and caught.value.problem.startswith("cannot be written")
