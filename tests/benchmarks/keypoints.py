@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import simple_parsing
 import torch
+import tyro
 from rich.console import Console
 from rich.table import Table
 from scipy.optimize import linear_sum_assignment
@@ -155,7 +155,7 @@ def timed(work: Callable):
 
 
 def main() -> None:
-    options = simple_parsing.parse(Options, description=__doc__, formatter_class=simple_parsing.SimpleHelpFormatter)
+    options = tyro.cli(Options, description=__doc__)
     torch.set_num_threads(1)
     console = Console()
     truth, found, detecting = rendered(options.people)
