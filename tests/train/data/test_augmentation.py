@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import simplejpeg
 import torch
+from scipy import stats
 
 from fitting import SKEL
 from pipelines.files.body_models import BodyModels
@@ -221,6 +222,42 @@ def test_photometric_flaws_keep_the_picture_recognisable(flaw):
         grey = [cv2.cvtColor(p, cv2.COLOR_RGB2GRAY).ravel() for p in (picture, changed)]
         assert np.corrcoef(*grey)[0, 1] > 0.5
         assert 20 < changed.mean() < 235 and changed.std() > 5
+
+
+def test_rain_and_snow_are_what_floating_point_makes_of_them():
+    """Drawn one streak and one flake at a time and blended in float64: the same pictures, but for rounding."""
+    picture = np.random.default_rng(1).integers(0, 256, (256, 256, 3), np.uint8)
+
+    def blended(cover, opacity, shade, behind):
+        weight = cv2.blur(cover, (3, 3)).astype(np.float64)[..., None] / 255 * opacity
+        return behind * (1 - weight) + shade * weight
+
+    for seed in range(20):
+        rng, cover = np.random.default_rng(seed), np.zeros((256, 256), np.uint8)
+        slant, length = rng.uniform(-0.4, 0.4), rng.integers(8, 24)
+        for x, y in rng.integers(0, 256, (int(rng.integers(80, 300)), 2)).tolist():
+            cv2.line(cover, (x, y), (round(x + slant * length), int(y + length)), 255, 1, cv2.LINE_AA)
+        rainy = blended(cover, 0.7, 205, picture * rng.uniform(0.7, 0.95))
+        assert np.abs(photometric._rain(picture, np.random.default_rng(seed)) - rainy).max() <= 2
+        rng, cover = np.random.default_rng(seed), np.zeros((256, 256), np.uint8)
+        for x, y in rng.integers(0, 256, (int(rng.integers(60, 250)), 2)).tolist():
+            cv2.circle(cover, (x, y), int(rng.integers(1, 3)), 255, -1, cv2.LINE_AA)
+        paler = rng.uniform(0.0, 0.25)
+        snowy = blended(cover, 0.9, 250, picture * (1 - paler) + 230 * paler)
+        assert np.abs(photometric._snow(picture, np.random.default_rng(seed)) - snowy).max() <= 2
+
+
+def test_noise_is_normal_and_of_every_strength_asked_for():
+    grey = np.full((256, 256, 3), 128, np.uint8)
+    added = [photometric._noise(grey, np.random.default_rng(seed)).astype(int) - 128 for seed in range(200)]
+    strengths = np.array([noise.std() for noise in added])
+    assert stats.kstest(strengths, stats.uniform(4, 16).cdf).pvalue > 0.01
+    for noise, strength in zip(added[:20], strengths, strict=False):
+        # whole numbers: the distribution function is compared half a level above each
+        levels = np.arange(-60, 61)
+        share = (noise.ravel()[:, None] <= levels).mean(0)
+        np.testing.assert_allclose(share, stats.norm.cdf((levels + 0.5) / strength), atol=0.006)
+        assert abs(np.corrcoef(noise[:, :-1].ravel(), noise[:, 1:].ravel())[0, 1]) < 0.01
 
 
 def test_published_flaws_come_from_two_groups_each_with_its_share():
