@@ -26,7 +26,7 @@ ROOMS = {
 }
 """Folders and files of a package; each imports only those before it and itself."""
 
-OPEN_TO_TRAIN = ("command", "files", "read", "look", "draw")
+OPEN_TO_TRAIN = ("command", "files", "read", "look", "draw", "hand_on")
 """What train may import of pipelines; the job's other rooms it never needs."""
 
 IMPORTED_BY_NOBODY = ("fitting.demo_body.build",)

@@ -1,7 +1,7 @@
 """Files of meshes on SMPL's topology, and their fit: .npz with `vertices` (or `verts`), .ply with one mesh.
 
 Meshes of another number of vertices are taken for SMPL-X's if the body models have the matrix that brings those to
-SMPL's topology (`fitting.body.smplx_meshes`).
+SMPL's topology (`fitting.body.smplx_meshes`). `pipelines.hand_on.body_meshes` writes such files.
 """
 
 from __future__ import annotations
