@@ -16,11 +16,13 @@ from schemas.fields import (
     with_float_width,
 )
 from schemas.hmr_skel import HMR_SKEL, LABEL_CHECKS, STAGES, VERDICTS
+from schemas.prediction import COCO_KEYPOINT_NAMES, PREDICTION, SKIPPED
 from schemas.run import COUNTED_WORDS, DATASET, ERROR_QUANTILES, QUANTILE_FIELDS, REJECT_REASONS, REJECTS, SHARD_STATS
 from schemas.validation import check_columns, check_schema, describe
 
 __all__ = [
     "CAMERAHMR",
+    "COCO_KEYPOINT_NAMES",
     "COUNTED_WORDS",
     "DATASET",
     "ERROR_QUANTILES",
@@ -29,10 +31,12 @@ __all__ = [
     "KEYPOINT_NAMES",
     "LABEL_CHECKS",
     "MIRRORED_KEYPOINTS",
+    "PREDICTION",
     "QUANTILE_FIELDS",
     "REJECTS",
     "REJECT_REASONS",
     "SHARD_STATS",
+    "SKIPPED",
     "STAGES",
     "VERDICTS",
     "Columns",

@@ -103,7 +103,10 @@ def with_float_width(schema: pa.Schema, bits: int) -> pa.Schema:
 
 
 def columns_to_table(schema: pa.Schema, columns: Mapping[str, np.ndarray]) -> pa.Table:
-    """Columns as an Arrow table of exactly this schema; optional fields that are absent become nulls."""
+    """Columns as an Arrow table of exactly this schema; optional fields that are absent become nulls.
+
+    Single nulls: None among strings, masked numbers of a masked array.
+    """
     count = len(next(iter(columns.values())))
     arrays = []
     for field in schema:
@@ -112,7 +115,9 @@ def columns_to_table(schema: pa.Schema, columns: Mapping[str, np.ndarray]) -> pa
                 raise KeyError(f"{record_name(schema)} record without the field {field.name!r}")
             arrays.append(pa.nulls(count, field.type))
             continue
-        values = np.asarray(columns[field.name])
+        values = columns[field.name]
+        if not isinstance(values, np.ma.MaskedArray):
+            values = np.asarray(values)
         if pa.types.is_fixed_size_list(field.type):
             flat = np.ascontiguousarray(values, dtype=field_dtype(field)).reshape(-1)
             arrays.append(pa.FixedSizeListArray.from_arrays(pa.array(flat), field.type.list_size))
@@ -124,7 +129,7 @@ def columns_to_table(schema: pa.Schema, columns: Mapping[str, np.ndarray]) -> pa
 
 
 def table_to_columns(table: pa.Table, names: list[str] | None = None) -> Columns:
-    """The inverse of `columns_to_table`; columns of nulls only are left out."""
+    """The inverse of `columns_to_table`; columns of nulls only are left out, numbers with some nulls come masked."""
     columns: Columns = {}
     for field in table.schema if names is None else [table.schema.field(n) for n in names]:
         column = table.column(field.name).combine_chunks()
@@ -133,6 +138,10 @@ def table_to_columns(table: pa.Table, names: list[str] | None = None) -> Columns
         if pa.types.is_fixed_size_list(field.type):
             values = column.flatten().to_numpy(zero_copy_only=False)
             columns[field.name] = values.reshape(len(column), *field_shape(field))
+        elif column.null_count and not pa.types.is_string(field.type):
+            numbers = column.fill_null(False if pa.types.is_boolean(field.type) else 0)
+            mask = column.is_null().to_numpy(zero_copy_only=False)
+            columns[field.name] = np.ma.masked_array(numbers.to_numpy(zero_copy_only=False), mask)
         else:
             columns[field.name] = column.to_numpy(zero_copy_only=False)
     return columns

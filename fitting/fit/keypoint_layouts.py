@@ -10,20 +10,16 @@ import numpy as np
 
 from schemas import InputError
 from schemas.camerahmr import KEYPOINT_NAMES, OPENPOSE_NAMES
+from schemas.prediction import COCO_KEYPOINT_NAMES
 
-_COCO = (
-    *("nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder", "left_elbow"),
-    *("right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle"),
-    "right_ankle",
-)
 _HALPE = (
-    *_COCO,
+    *COCO_KEYPOINT_NAMES,
     *("head_top_lsp", "neck", "mid_hip", "left_big_toe", "right_big_toe", "left_small_toe", "right_small_toe"),
     *("left_heel", "right_heel"),
 )
 
 LAYOUTS: dict[str, tuple[str, ...]] = {
-    "coco17": _COCO,
+    "coco17": COCO_KEYPOINT_NAMES,
     "openpose25": OPENPOSE_NAMES,
     "halpe26": _HALPE,
     "44": KEYPOINT_NAMES,

@@ -13,9 +13,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import schemas
-from schemas import CAMERAHMR, DATASET, HMR_SKEL, REJECTS, SHARD_STATS, InputError
+from schemas import CAMERAHMR, DATASET, HMR_SKEL, PREDICTION, REJECTS, SHARD_STATS, SKIPPED, InputError
 
-ALL = {"camerahmr": CAMERAHMR, "hmr_skel": HMR_SKEL, "rejects": REJECTS, "shard_stats": SHARD_STATS, "dataset": DATASET}
+ALL = {
+    "camerahmr": CAMERAHMR,
+    "hmr_skel": HMR_SKEL,
+    "rejects": REJECTS,
+    "shard_stats": SHARD_STATS,
+    "dataset": DATASET,
+    "prediction": PREDICTION,
+    "skipped": SKIPPED,
+}
 
 
 def random_columns(schema: pa.Schema, rows: int, seed: int = 0) -> schemas.Columns:
@@ -100,6 +108,21 @@ def test_absent_optional_fields_are_nulls_and_absent_again():
     del columns["pose_cam"]
     with pytest.raises(KeyError, match="pose_cam"):
         schemas.columns_to_table(CAMERAHMR, columns)
+
+
+def test_numbers_that_some_rows_lack_are_masked():
+    columns = random_columns(PREDICTION, 3)
+    for name in ("frame", "time_s", "track", "converged"):
+        columns[name] = np.ma.masked_array(columns[name], [True, False, False])
+    columns["verdict"] = np.array(["good", None, "good"], object)
+    table = schemas.columns_to_table(PREDICTION, columns)
+    assert [table[name].null_count for name in ("frame", "time_s", "track", "converged", "verdict")] == [1] * 5
+    read = schemas.table_to_columns(table)
+    for name in ("frame", "time_s", "track", "converged"):
+        assert read[name].dtype == columns[name].dtype
+        assert read[name].tolist() == [None, *columns[name].tolist()[1:]]
+    assert read["verdict"].tolist() == ["good", None, "good"]
+    assert not np.ma.isMaskedArray(schemas.table_to_columns(table.slice(1))["frame"])
 
 
 def test_sample_parts_hold_every_field_once_in_its_form():
