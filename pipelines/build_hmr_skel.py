@@ -1,7 +1,8 @@
 """CameraHMR labels and 4DHumans images to HMR-SKEL shards, as an Apache Beam job.
 
-    beam run pipelines/build_hmr_skel.py --runner=DirectRunner --annotations 'labels/*.npz' --images images/ \
-        --body-models body_models/ --output hmr_skel/
+    hmr-skel build --annotations 'labels/*.npz' --images images/ --body-models body_models/ --output hmr_skel/
+
+`beam run pipelines/build_hmr_skel.py` and `python -m pipelines.build_hmr_skel` are the same.
 
     label files, image index --> shard specs --> convert: read, fit, crop, write --> statistics --> dataset.json
 
@@ -125,19 +126,22 @@ class WriteDataset(beam.DoFn):
         yield str(directory / "dataset.json")
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the job with these arguments; the exit code is 0, 2 for what is wrong with the input, 1 otherwise."""
+def main(argv: list[str] | None = None, prog: str = PROG) -> int:
+    """Turn CameraHMR labels and images into HMR-SKEL shards, as an Apache Beam job.
+
+    The exit code is 0, 2 for what is wrong with the input, 1 otherwise.
+    """
     set_up_logging(0)
     try:
-        return guarded(lambda: run(sys.argv[1:] if argv is None else argv), PROG)
+        return guarded(lambda: run(sys.argv[1:] if argv is None else argv, prog), prog)
     except WorkerLost as error:
-        sys.stderr.write(f"{PROG}: error: {error}\n")
+        sys.stderr.write(f"{prog}: error: {error}\n")
         return 1
 
 
-def run(argv: list[str]) -> int:
-    """`main` without the handling of errors: raises InputError, or SystemExit(2) for arguments unknown to all."""
-    options, rest = parse_build_options(argv)
+def run(argv: list[str], prog: str) -> int:
+    """`main` without the handling of errors: raises InputError."""
+    options, rest = parse_build_options(argv, prog)
     if not options.annotations:
         from pipelines.demo.data import with_demo_inputs
 
@@ -156,7 +160,7 @@ def run(argv: list[str]) -> int:
         print_summary(directory, options.output, seconds)
     nothing = nothing_written(directory)
     if nothing:
-        sys.stderr.write(f"{PROG}: error: {options.output}: {nothing}\n")
+        sys.stderr.write(f"{prog}: error: {options.output}: {nothing}\n")
         return 1
     return 0
 

@@ -95,12 +95,12 @@ class BuildOptions:
         return {k: v for k, v in dataclasses.asdict(self).items() if k not in _NOT_RECORDED}
 
 
-def parse_build_options(argv: list[str]) -> tuple[BuildOptions, list[str]]:
+def parse_build_options(argv: list[str], prog: str = "build_hmr_skel") -> tuple[BuildOptions, list[str]]:
     """Our options and the arguments left for Beam. Raises InputError for an argument that neither we nor Beam know."""
     from apache_beam.options.pipeline_options import PipelineOptions
 
     rest: list[str] = []
-    options = parse_options(BuildOptions, argv, "build_hmr_skel", _DESCRIPTION, unknown=rest)
+    options = parse_options(BuildOptions, argv, prog, _DESCRIPTION, unknown=rest)
     unknown: list[str] = []
 
     def collect(known_to_beam: argparse.ArgumentParser) -> None:

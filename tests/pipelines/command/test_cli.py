@@ -33,7 +33,12 @@ def run(*command: str, cwd: Path | None = None, env: dict | None = None) -> subp
 def test_help_lists_each_command_with_a_summary():
     done = run("hmr-skel", "--help")
     assert done.returncode == 0
-    for name, start in (("inspect", "Show what is in"), ("fit", "Fit SKEL"), ("export", "Turn HMR-SKEL shards")):
+    for name, start in (
+        ("build", "Turn CameraHMR labels"),
+        ("inspect", "Show what is in"),
+        ("fit", "Fit SKEL"),
+        ("export", "Turn HMR-SKEL shards"),
+    ):
         line = next(line for line in done.stdout.splitlines() if line.split()[:1] == [name])
         assert start in line
 
@@ -100,6 +105,13 @@ def test_what_is_raised_decides_the_exit_status(capsys):
     assert capsys.readouterr().err == "p: interrupted\n"
     with pytest.raises(RuntimeError):  # a fault of ours keeps its traceback
         cli.guarded(raising(RuntimeError("ours")), "p")
+
+
+def test_the_job_is_a_command_that_starts_anywhere(tmp_path):
+    done = run("hmr-skel", "build", "--annotations", "absent.npz", "--images", "none", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("hmr-skel build: error: absent.npz: no such label file")
+    assert done.stderr.count("\n") == 1
 
 
 @dataclass(frozen=True)
