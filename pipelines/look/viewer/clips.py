@@ -42,7 +42,10 @@ class View:
 
 @dataclass(frozen=True)
 class Clip:
-    """T people or frames, of one motion or not, with the body that they are parameters of."""
+    """T bodies, each a person at a moment, with the body model that they are parameters of.
+
+    Moments are what the slider goes over: frames of a motion, pictures, or people that are looked at one by one.
+    """
 
     title: str
     skel: SKEL
@@ -54,18 +57,34 @@ class Clip:
     """(T, 10)"""
     trans: np.ndarray
     """(T, 3) m"""
-    frames: np.ndarray
-    """(T,) row of each in its source."""
+    moments: np.ndarray
+    """(T,) int, when each is to be seen, from 0"""
+    people: np.ndarray
+    """(T,) int, which of `names` each is; nobody is there twice at a moment, and moments of a person grow"""
     captions: list[str]
+    """of each body"""
     up: str
     """Which axis of the source points up, of UP_AXES."""
     frame_rate: float | None = None
     """Frames per second of a motion; None if these are separate people."""
     views: Sequence[View | None] = ()
-    """For each, or none at all."""
+    """For each moment, or none at all."""
+    names: Sequence[str] = ("",)
+    """Of the people, as they are chosen on the page."""
+    titles: Sequence[str] = ()
+    """Of the moments; none where captions say it all."""
 
     def __len__(self) -> int:
         return len(self.poses)
+
+    @property
+    def count(self) -> int:
+        """How many moments there are."""
+        return len(self.titles) or int(self.moments.max()) + 1
+
+    def rows_of(self, person: int) -> np.ndarray:
+        """Bodies of a person, in time."""
+        return np.flatnonzero(self.people == person)
 
 
 def open_clip(sources: Sequence[str], rows: slice, people: int, up: str = AUTO, body_models: str | None = None) -> Clip:
@@ -98,14 +117,19 @@ def fit_clip(path: Path, rows: slice, up: str, body_models: str | None) -> Clip:
         skel=BodyModels(where, gender).skel,
         body=where,
         **{name: arrays[name][picked].astype(np.float32) for name in ("poses", "betas", "trans")},
-        frames=source_rows,
+        **one_by_one(len(picked)),
         captions=[
             f"row {row}" + ("" if errors is None else f", {errors[i]:.1f} mm from SMPL")
             for row, i in zip(source_rows, picked, strict=True)
         ],
         up=up,
-        frame_rate=float(arrays.get("mocap_framerate", _ASSUMED_FRAME_RATE)),
+        frame_rate=float(arrays.get("mocap_framerate", _ASSUMED_FRAME_RATE)) / abs(rows.step or 1),
     )
+
+
+def one_by_one(count: int) -> dict[str, np.ndarray]:
+    """Moments and people of a clip that shows one body at a time."""
+    return {"moments": np.arange(count), "people": np.zeros(count, int)}
 
 
 def _fit_arrays(path: Path) -> dict[str, np.ndarray]:
@@ -142,7 +166,7 @@ def shards_clip(sources: Sequence[str], people: int, body_models: str | None) ->
         skel=body_of(shards, body_models),
         body=body_models or "as the shards name them",
         **{name: np.stack([s[name] for s in found]).astype(np.float32) for name in ("poses", "betas", "trans")},
-        frames=picked,
+        **one_by_one(len(picked)),
         captions=[
             f"{s['key']}, {s['vertex_error_mm']:.1f} mm from SMPL{'' if s['converged'] else ', not converged'}"
             for s in found

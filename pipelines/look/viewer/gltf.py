@@ -1,4 +1,4 @@
-"""A clip as glTF 2.0: skin and bone mesh on the 24 joints, animated, one second of animation per frame.
+"""A clip as glTF 2.0: skin and bone mesh of everybody on 24 joints each, animated, one second of animation per moment.
 
 The shape at rest changes from frame to frame: with the person, and with the pose correctives. It is a mean and a few
 morph targets, as many as keep every vertex within TOLERANCE_MM. Frame: y up, metres.
@@ -115,42 +115,47 @@ def _morphed(rest: np.ndarray, faces: np.ndarray, joint_weights: np.ndarray) -> 
 
 
 def clip_glb(clip: Clip, posed: Posed) -> bytes:
-    """The binary glTF file of a clip."""
+    """The binary glTF file of a clip: nodes person_0_skin, person_0_bones, person_0_skeleton and so on."""
     out = _Buffer()
-    times = out.add(np.arange(len(clip)), limits=True)
     # A joint turns about where it is in the mean shape; what a person's own differs by goes into its translation.
     centre = posed.rest_joints.mean(0)
     moved = posed.joints - (posed.rotations @ (posed.rest_joints - centre)[..., None])[..., 0]
     inverse = np.tile(np.eye(4), (len(SKEL_JOINTS), 1, 1))
     inverse[:, 3, :3] = -centre  # columns come one after another
+    inverse_matrices = out.add(inverse.reshape(-1, 16))
     meshes = (("skin", posed.skin, SKIN_COLOUR), ("bones", posed.bones, BONE_COLOUR))
-    first = len(meshes) + 1
-    nodes = [{"name": name, "mesh": i, "skin": 0} for i, (name, _, _) in enumerate(meshes)]
-    nodes += [{"name": "skeleton", "children": list(range(first, first + len(SKEL_JOINTS)))}]
-    interpolation = "STEP" if clip.frame_rate is None else "LINEAR"
-    samplers, channels = [], []
-
-    def animate(node: int, path: str, values: np.ndarray) -> None:
-        channels.append({"sampler": len(samplers), "target": {"node": node, "path": path}})
-        samplers.append({"input": times, "output": out.add(values), "interpolation": interpolation})
-
-    for j, name in enumerate(SKEL_JOINTS):
-        turns = _quaternions(posed.rotations[:, j])
-        nodes.append({"name": name, "translation": moved[0, j].tolist(), "rotation": turns[0].tolist()})
-        animate(first + j, "translation", moved[:, j])
-        animate(first + j, "rotation", turns)
-    for i, (_, mesh, _) in enumerate(meshes):
-        if len(mesh.targets):
-            animate(i, "weights", mesh.weights.reshape(-1, 1))
+    nodes, roots, skins, motion = [], [], [], _Animation(out, "STEP" if clip.frame_rate is None else "LINEAR")
+    for person in range(len(clip.names)):
+        rows, first = clip.rows_of(person), len(nodes)
+        times = out.add(clip.moments[rows], limits=True)
+        for i, (name, mesh, _) in enumerate(meshes):
+            nodes.append({"name": f"person_{person}_{name}", "mesh": i, "skin": person})
+            if len(mesh.targets):
+                motion.add(first + i, "weights", times, mesh.weights[rows].reshape(-1, 1))
+        skeleton = first + len(meshes)
+        joints = list(range(skeleton + 1, skeleton + 1 + len(SKEL_JOINTS)))
+        nodes.append({"name": f"person_{person}_skeleton", "children": joints})
+        for j, node in enumerate(joints):
+            turns = _quaternions(posed.rotations[rows, j])
+            place = {"translation": moved[rows[0], j].tolist(), "rotation": turns[0].tolist()}
+            nodes.append({"name": SKEL_JOINTS[j], **place})
+            motion.add(node, "translation", times, moved[rows, j])
+            motion.add(node, "rotation", times, turns)
+        if len(rows) < clip.count:  # of no size where this person is not
+            there = np.isin(np.arange(clip.count), clip.moments[rows]).astype(float)
+            every = out.add(np.arange(clip.count), limits=True)
+            motion.add(skeleton, "scale", every, np.repeat(there[:, None], 3, 1), "STEP")
+        roots += [*range(first, skeleton), skeleton]
+        skins.append({"joints": joints, "inverseBindMatrices": inverse_matrices, "skeleton": skeleton})
     document = {
         "asset": {"version": "2.0", "generator": "hmr-skel"},
         "scene": 0,
-        "scenes": [{"nodes": list(range(first))}],
+        "scenes": [{"nodes": roots}],
         "nodes": nodes,
-        "skins": [{"joints": list(range(first, len(nodes))), "inverseBindMatrices": out.add(inverse.reshape(-1, 16))}],
+        "skins": skins,
         "meshes": [_mesh(out, name, mesh, i) for i, (name, mesh, _) in enumerate(meshes)],
         "materials": [_material(name, colour) for name, _, colour in meshes],
-        "animations": [{"name": "frames", "samplers": samplers, "channels": channels}],
+        "animations": [{"name": "frames", "samplers": motion.samplers, "channels": motion.channels}],
     }
     return out.file(document)
 
@@ -236,3 +241,19 @@ class _Buffer:
             for part, kind in ((text, _JSON_CHUNK), (bytes(self.content), _BINARY_CHUNK))
         )
         return struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks
+
+
+@dataclass
+class _Animation:
+    """What moves, in glTF's words."""
+
+    out: _Buffer
+    interpolation: str
+    samplers: list[dict[str, Any]] = field(default_factory=list)
+    channels: list[dict[str, Any]] = field(default_factory=list)
+
+    def add(self, node: int, path: str, times: int, values: np.ndarray, interpolation: str | None = None) -> None:
+        """Values of a node's property at the times of an accessor."""
+        self.channels.append({"sampler": len(self.samplers), "target": {"node": node, "path": path}})
+        output = self.out.add(values)
+        self.samplers.append({"input": times, "output": output, "interpolation": interpolation or self.interpolation})

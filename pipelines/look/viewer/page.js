@@ -1,9 +1,12 @@
 "use strict";
-// Shows the clip: a glTF model whose animation has one second per frame, angle curves, and pictures with their cameras.
-// The part of the address behind # sets frame, skin (percent), bones, follow, view, play: #frame=12&view=1
+// Shows the clip: a glTF model whose animation has one second per moment, angle curves, and pictures with their cameras.
+// A body is a person at a moment. The part of the address behind # sets frame, person, others, skin (percent), bones,
+// follow, view, play: #frame=12&view=1
 
 const clip = JSON.parse(document.getElementById("clip").textContent);
-const count = clip.captions.length;
+const count = clip.count;
+const at = clip.names.map(() => Array(count).fill(-1)), bodies = clip.names.map(() => []);
+clip.moments.forEach((moment, row) => { at[clip.people[row]][moment] = row; bodies[clip.people[row]].push(row); });
 const element = (id) => document.getElementById(id);
 const wanted = new URLSearchParams(location.hash.slice(1));
 const PAPER = 0xdfe3e6, NEAR = 0.02, FAR = 2000;
@@ -12,9 +15,11 @@ const bytes = Uint8Array.from(atob(element("model").textContent), (c) => c.charC
 element("download").href = URL.createObjectURL(new Blob([bytes], { type: "model/gltf-binary" }));
 element("note").textContent = clip.note;
 
-const controls = { frame: element("frame"), skin: element("skin"), bones: element("bones"), follow: element("follow"),
-                   view: element("view") };
+const controls = {};
+for (const name of ["frame", "person", "others", "skin", "bones", "follow", "view"]) controls[name] = element(name);
 controls.frame.max = count - 1;
+clip.names.forEach((name, person) => controls.person.add(new Option(name, person)));
+element("who").hidden = clip.names.length < 2;
 for (const [name, control] of Object.entries(controls)) {
   if (!wanted.has(name)) continue;
   if (control.type === "checkbox") control.checked = wanted.get(name) !== "0";
@@ -43,18 +48,33 @@ const handles = new THREE.OrbitControls(orbit, canvas);
 const lens = new THREE.PerspectiveCamera(40, 1, NEAR, FAR);
 lens.matrixAutoUpdate = false;
 
-let mixer = null, skin = null, bones = null, playing = false, position = Number(controls.frame.value), last = null;
-let target = new THREE.Vector3(...clip.pelvis[Math.round(position)]);
+let mixer = null, playing = false, position = Number(controls.frame.value), last = null;
+const skins = [], bones = [];
+
+// The body of the chosen person at a moment, or -1.
+const chosen = (moment) => at[Number(controls.person.value)][moment];
+// If the chosen person is not there, the view stays with whom it finds: at this moment, or else later or earlier.
+function watched(moment) {
+  if (chosen(moment) >= 0) return chosen(moment);
+  const own = bodies[Number(controls.person.value)];
+  const there = clip.rate ? undefined : at.map((rows) => rows[moment]).find((row) => row >= 0);
+  return there ?? own.reduce((a, b) =>
+    Math.abs(clip.moments[b] - moment) < Math.abs(clip.moments[a] - moment) ? b : a);
+}
+
+const start = watched(Math.round(position));
+let target = new THREE.Vector3(...clip.pelvis[start]);
 handles.target.copy(target);
-const side = clip.facing[Math.round(position)] + 0.5;  // seen from the front, a little from one side
+const side = clip.facing[start] + 0.5;  // seen from the front, a little from one side
 orbit.position.set(target.x + 3.2 * Math.sin(side), target.y + 0.4, target.z + 3.2 * Math.cos(side));
 
 new THREE.GLTFLoader().parse(bytes.buffer, "", (model) => {
   scene.add(model.scene);
-  skin = model.scene.getObjectByName("skin");
-  bones = model.scene.getObjectByName("bones");
-  for (const mesh of [skin, bones]) mesh.frustumCulled = false;
-  skin.renderOrder = 1;
+  clip.names.forEach((_, person) => {
+    skins.push(model.scene.getObjectByName(`person_${person}_skin`));
+    bones.push(model.scene.getObjectByName(`person_${person}_bones`));
+  });
+  for (const mesh of [...skins, ...bones]) mesh.frustumCulled = false;
   mixer = new THREE.AnimationMixer(model.scene);
   // The last frame is at the end of the animation, where it would begin anew.
   model.animations[0].duration = count;
@@ -114,19 +134,24 @@ function look(view) {
 function show() {
   const index = Math.min(count - 1, Math.round(position));
   controls.frame.value = index;
-  element("caption").textContent = clip.captions[index];
+  const row = chosen(index), title = clip.titles[index] ?? "", name = clip.names[Number(controls.person.value)];
+  element("caption").textContent = row >= 0 ? clip.captions[row] : `${title}: without ${name}`;
   element("place").textContent = clip.rate ? `${index + 1} of ${count}, ${(position / clip.rate).toFixed(2)} s`
                                            : `${index + 1} of ${count}`;
   curves(index);
   if (!mixer) return;
   mixer.setTime(clip.rate ? Math.min(position, count - 1) : index);  // nobody is between two people
-  skin.visible = Number(controls.skin.value) > 0;
-  skin.material.opacity = controls.skin.value / 100;
-  skin.material.transparent = Number(controls.skin.value) < 100;
-  skin.material.depthWrite = true;
-  bones.visible = controls.bones.checked;
+  const percent = Number(controls.skin.value);
+  clip.names.forEach((_, person) => {
+    const seen = at[person][index] >= 0 && (controls.others.checked || person === Number(controls.person.value));
+    bones[person].visible = seen && controls.bones.checked;
+    skins[person].visible = seen && percent > 0;
+    skins[person].material.opacity = percent / 100;
+    skins[person].material.transparent = percent < 100;
+    skins[person].material.depthWrite = true;
+  });
   grid.position.y = clip.floor[index];
-  const pelvis = new THREE.Vector3(...clip.pelvis[index]);
+  const pelvis = new THREE.Vector3(...clip.pelvis[watched(index)]);
   if (controls.follow.checked) {
     orbit.position.add(pelvis).sub(target);
     handles.target.add(pelvis).sub(target);
@@ -137,11 +162,19 @@ function show() {
   render(index);
 }
 
+// Skins are glass: the farthest is drawn first. A picture's camera is at zero.
+function inOrder(index, eye) {
+  const away = at.map((rows) => rows[index] < 0 ? 0 : eye.distanceTo(new THREE.Vector3(...clip.pelvis[rows[index]])));
+  const order = away.map((_, person) => person).sort((a, b) => away[b] - away[a]);
+  order.forEach((person, rank) => { skins[person].renderOrder = 1 + rank; });
+}
+
 function render(index) {
   const width = canvas.clientWidth, height = canvas.clientHeight;
   renderer.setPixelRatio(window.devicePixelRatio);
   renderer.setSize(width, height, false);
   const view = controls.view.checked ? clip.views[index] : null;
+  inOrder(index, view ? new THREE.Vector3() : orbit.position);
   renderer.setScissorTest(false);
   renderer.setViewport(0, 0, width, height);
   if (!view) {
@@ -203,14 +236,24 @@ function curves(index) {
     const [bottom, top] = panel.limits;
     if (bottom !== null && bottom > low) pen.fillRect(0, y(Math.min(bottom, high)), w, h);
     if (top !== null && top < high) pen.fillRect(0, 0, w, y(Math.max(top, low)));
+    const own = bodies[Number(controls.person.value)], row = chosen(index);
     for (const [side, values] of Object.entries(panel.lines)) {
       pen.strokeStyle = pen.fillStyle = clip.colours[side];
       pen.lineWidth = 1.2;
-      if (clip.rate) {
+      if (clip.rate && own.length > 1) {
         pen.beginPath();
-        values.forEach((v, i) => (i ? pen.lineTo(x(i), y(v)) : pen.moveTo(x(i), y(v))));
+        own.forEach((r, n) => {
+          const m = clip.moments[r], on = n && clip.moments[own[n - 1]] === m - 1;
+          if (on) pen.lineTo(x(m), y(values[r])); else pen.moveTo(x(m), y(values[r]));
+        });
         pen.stroke();
-      } else values.forEach((v, i) => pen.fillRect(x(i) - 1.5, y(v) - 1.5, 3, 3));
+      } else {
+        const shown = !clip.rate && controls.others.checked ? clip.moments.map((_, r) => r) : own;
+        for (const r of shown) {
+          const half = r === row && shown.length > own.length ? 3 : 1.5;
+          pen.fillRect(x(clip.moments[r]) - half, y(values[r]) - half, 2 * half, 2 * half);
+        }
+      }
     }
     pen.strokeStyle = "#000";
     pen.lineWidth = 1;
@@ -218,7 +261,8 @@ function curves(index) {
     pen.moveTo(x(index), 0);
     pen.lineTo(x(index), h);
     pen.stroke();
-    value.textContent = Object.values(panel.lines).map((values) => values[index].toFixed(0) + "°").join(" / ");
+    value.textContent = row < 0 ? "" :
+      Object.values(panel.lines).map((values) => values[row].toFixed(0) + "°").join(" / ");
   }
 }
 
@@ -238,7 +282,11 @@ element("play").addEventListener("click", () => {
 });
 if (wanted.get("play") === "1") element("play").click();
 controls.frame.addEventListener("input", () => { position = Number(controls.frame.value); show(); });
-for (const name of ["skin", "bones", "follow", "view"]) controls[name].addEventListener("input", show);
-handles.addEventListener("change", () => { if (!playing && mixer && !controls.view.checked) lit(orbit); });
+for (const name of ["person", "others", "skin", "bones", "follow", "view"]) controls[name].addEventListener("input", show);
+handles.addEventListener("change", () => {
+  if (playing || !mixer || controls.view.checked) return;
+  inOrder(Math.min(count - 1, Math.round(position)), orbit.position);
+  lit(orbit);
+});
 window.addEventListener("resize", show);
 show();

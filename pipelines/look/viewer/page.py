@@ -37,17 +37,17 @@ def clip_page(clip: Clip) -> str:
 
 
 def _document(clip: Clip, posed: Posed) -> dict[str, Any]:
-    """What the script needs besides the model."""
+    """What the script needs besides the model. `captions`, `pelvis`, `facing` and lines have an entry per body."""
     forward = posed.rotations[:, PELVIS, :, 2]
-    off = max(posed.skin.off_mm, posed.bones.off_mm)
-    kind = "people" if clip.frame_rate is None else f"frames at {clip.frame_rate:g}/s"
-    note = f"{len(clip):,} {kind}; body models: {clip.body}; SKEL {clip.skel.gender}"
-    if off > TOLERANCE_MM:
-        note += f"; meshes are drawn to {off:.0f} mm"
     return {
         "title": clip.title,
-        "note": note,
+        "note": _note(clip, posed),
         "rate": clip.frame_rate,
+        "count": clip.count,
+        "moments": clip.moments.tolist(),
+        "people": clip.people.tolist(),
+        "names": list(clip.names),
+        "titles": list(clip.titles),
         "captions": clip.captions,
         "pelvis": posed.joints[:, PELVIS].round(4).tolist(),
         "facing": np.arctan2(forward[:, 0], forward[:, 2]).round(3).tolist(),
@@ -58,12 +58,28 @@ def _document(clip: Clip, posed: Posed) -> dict[str, Any]:
     }
 
 
+def _note(clip: Clip, posed: Posed) -> str:
+    people, moments = len(clip.names), clip.count
+    if clip.frame_rate is not None:
+        text = f"{moments:,} frames at {clip.frame_rate:g}/s"
+        text += f", {people:,} people" if people > 1 else ""
+    elif clip.titles:
+        text = f"{moments:,} {'pictures' if moments > 1 else 'picture'}, {len(clip):,} people"
+    else:
+        text = f"{len(clip):,} people"
+    text += f"; body models: {clip.body}; SKEL {clip.skel.gender}"
+    off = max(posed.skin.off_mm, posed.bones.off_mm)
+    return text + (f"; meshes are drawn to {off:.0f} mm" if off > TOLERANCE_MM else "")
+
+
 def _floors(clip: Clip, posed: Posed) -> list[float]:
-    """(T,) height of the ground under each: one for a motion, their own for separate people; 3 cm below the toes."""
+    """Height of the ground at each moment: one for a motion, else under who is lowest; 3 cm below the toes."""
     lowest = posed.joints[..., 1].min(1) - 0.03
     if clip.frame_rate is not None:
-        lowest[:] = np.quantile(lowest, 0.02)
-    return lowest.round(4).tolist()
+        return [round(float(np.quantile(lowest, 0.02)), 4)] * clip.count
+    floors = np.full(clip.count, np.inf)
+    np.minimum.at(floors, clip.moments, lowest)
+    return np.where(np.isfinite(floors), floors, 0).round(4).tolist()
 
 
 def _panels(clip: Clip, posed: Posed) -> list[dict[str, Any]]:
@@ -71,8 +87,11 @@ def _panels(clip: Clip, posed: Posed) -> list[dict[str, Any]]:
     from fitting.body.limits import HUMAN_LIMITS
 
     rate = clip.frame_rate or 1.0
-    motion = to_ground(clip.skel, clip.poses, posed.joints[:, PELVIS], np.arange(len(clip)), rate, clip.up)
-    degrees, limits = np.degrees(motion.angles), np.degrees(HUMAN_LIMITS)
+    degrees, limits = np.zeros((len(clip), len(HUMAN_LIMITS))), np.degrees(HUMAN_LIMITS)
+    for person in range(len(clip.names)):
+        rows = clip.rows_of(person)
+        motion = to_ground(clip.skel, clip.poses[rows], posed.joints[rows, PELVIS], clip.moments[rows], rate, clip.up)
+        degrees[rows] = np.degrees(motion.angles)
     found = []
     for panel in angle_panels():
         lines = {"middle" if panel.left is None else "right": degrees[:, panel.right]}

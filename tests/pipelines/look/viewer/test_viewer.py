@@ -20,7 +20,7 @@ from pipelines.command.hmr_skel import guarded
 from pipelines.convert.ground import TO_Y_UP
 from pipelines.draw.rays import cast
 from pipelines.files.shards import find_shards, read_rows
-from pipelines.look.viewer.clips import Clip, open_clip
+from pipelines.look.viewer.clips import Clip, one_by_one, open_clip
 from pipelines.look.viewer.command import main
 from pipelines.look.viewer.gltf import TOLERANCE_MM, clip_glb, pose_clip
 
@@ -73,29 +73,32 @@ class Model:
         assert found.nbytes == view["byteLength"]
         return found.reshape(-1, width)
 
-    def vertices(self, name: str, frame: int) -> np.ndarray:
+    def vertices(self, name: str, moment: int) -> np.ndarray:
+        """Where a mesh is at a moment that one of its keys is at, or after its last one."""
         nodes, animation = self.document["nodes"], self.document["animations"][0]
         place = next(i for i, node in enumerate(nodes) if node["name"] == name)
         state: dict[int, dict[str, np.ndarray]] = {}
         for channel in animation["channels"]:
             sampler = animation["samplers"][channel["sampler"]]
-            assert self.array(sampler["input"])[frame] == frame
-            values = self.array(sampler["output"])
-            count = len(values) // len(self.array(sampler["input"]))
+            times, values = self.array(sampler["input"])[:, 0], self.array(sampler["output"])
+            before = max(int(np.searchsorted(times, moment, "right")) - 1, 0)
+            count = len(values) // len(times)
             target = state.setdefault(channel["target"]["node"], {})
-            target[channel["target"]["path"]] = values[frame * count : (frame + 1) * count]
+            target[channel["target"]["path"]] = values[before * count : (before + 1) * count]
         mesh = self.document["meshes"][nodes[place]["mesh"]]["primitives"][0]
         points = self.array(mesh["attributes"]["POSITION"]).astype(float)
         for weight, target in zip(state.get(place, {}).get("weights", []), mesh.get("targets", []), strict=True):
             points = points + weight * self.array(target["POSITION"])
-        skin = self.document["skins"][0]
+        skin = self.document["skins"][nodes[place]["skin"]]
         inverse = self.array(skin["inverseBindMatrices"]).reshape(-1, 4, 4).transpose(0, 2, 1)
         transforms = np.zeros((len(skin["joints"]), 4, 4))
         for j, node in enumerate(skin["joints"]):
             transforms[j, :3, :3] = Rotation.from_quat(state[node]["rotation"][0]).as_matrix()
             transforms[j, :3, 3] = state[node]["translation"][0]
             transforms[j, 3, 3] = 1
-        transforms = transforms @ inverse
+        size = state.get(skin["skeleton"], {}).get("scale", np.ones((1, 3)))[0]
+        assert skin["joints"] == nodes[skin["skeleton"]]["children"]
+        transforms = np.diag([*size, 1]) @ transforms @ inverse
         joints, weights = (self.array(mesh["attributes"][name]) for name in ("JOINTS_0", "WEIGHTS_0"))
         blended = (transforms[joints] * weights[..., None, None]).sum(1)
         return np.einsum("vij,vj->vi", blended, np.append(points, np.ones((len(points), 1)), 1))[:, :3]
@@ -107,16 +110,36 @@ def test_the_model_is_skel(demo_skel, shapes, up):
     fit = motion()
     fit["betas"] = np.random.default_rng(1).normal(0, 0.7, (shapes, 10)).astype(np.float32).repeat(5 // shapes, 0)
     parameters = {name: fit[name] for name in ("poses", "betas", "trans")}
-    clip = Clip("t", demo_skel, "demo", **parameters, frames=np.arange(5), captions=[""] * 5, up=up)
+    clip = Clip("t", demo_skel, "demo", **parameters, **one_by_one(5), captions=[""] * 5, up=up)
     posed = pose_clip(clip)
     assert max(posed.skin.off_mm, posed.bones.off_mm) <= TOLERANCE_MM
     model = Model(clip_glb(clip, posed))
     with torch.no_grad():
         wanted = demo_skel(*map(torch.from_numpy, parameters.values()), skeleton_mesh=True)
     for frame in range(5):
-        for name, vertices in (("skin", wanted.vertices), ("bones", wanted.skeleton_vertices)):
+        for name, vertices in (("person_0_skin", wanted.vertices), ("person_0_bones", wanted.skeleton_vertices)):
             apart = model.vertices(name, frame) - vertices[frame].numpy() @ TO_Y_UP[up].T
             assert 1000 * np.linalg.norm(apart, axis=1).max() < TOLERANCE_MM + 0.5, (name, frame)
+
+
+def test_several_people_are_where_they_are_when_they_are(demo_skel):
+    fit = motion()
+    fit["betas"] = np.random.default_rng(1).normal(0, 0.7, (2, 10)).astype(np.float32)[[0, 1, 0, 1, 0]]
+    parameters = {name: fit[name] for name in ("poses", "betas", "trans")}
+    moments, people = np.array([0, 1, 1, 2, 3]), np.array([0, 1, 0, 1, 0])
+    clip = Clip("t", demo_skel, "demo", **parameters, moments=moments, people=people, captions=[""] * 5, up="camera",
+                names=("a", "b"), titles=("0", "1", "2", "3"))  # fmt: skip
+    model = Model(clip_glb(clip, pose_clip(clip)))
+    with torch.no_grad():
+        wanted = demo_skel(*map(torch.from_numpy, parameters.values())).vertices.numpy() @ TO_Y_UP["camera"].T
+    for person in (0, 1):
+        for moment in range(4):
+            found = model.vertices(f"person_{person}_skin", moment)
+            row = np.flatnonzero((people == person) & (moments == moment))
+            if len(row):
+                assert 1000 * np.linalg.norm(found - wanted[row[0]], axis=1).max() < TOLERANCE_MM + 0.5
+            else:
+                assert not found.any(), "of no size"
 
 
 def test_a_fit_becomes_a_page_that_fetches_nothing(tmp_path, capsys):
@@ -175,9 +198,9 @@ def test_people_of_shards_with_their_pictures(tmp_path):
     folder = written_shards.write_dataset(tmp_path / "set")
     clip = open_clip([str(folder)], slice(None), 4)
     assert len(clip) == 4 and clip.frame_rate is None and clip.up == "camera"
-    assert clip.frames.tolist() == [0, 4, 7, 11], "spread over all twelve"
-    _, sample = read_rows(find_shards([folder]), [4])[0]
-    assert clip.captions[1].startswith(f"{sample['key']}, ")
+    spread = [sample for _, sample in read_rows(find_shards([folder]), [0, 4, 7, 11])]
+    assert [caption.split(",")[0] for caption in clip.captions] == [sample["key"] for sample in spread]
+    sample = spread[1]
     view = clip.views[1]
     assert view.size == (64, 64) and cv2.imdecode(np.frombuffer(view.image, np.uint8), 1).shape == (64, 64, 3)
     person = np.array([0.1, -0.2, 4.0])
@@ -240,7 +263,8 @@ def test_through_the_camera_a_person_lies_on_the_picture(tmp_path, demo_skel):
     clip = open_clip([str(folder)], slice(None), 3)
     with torch.no_grad():
         vertices = demo_skel(*(torch.from_numpy(v[1:2]) for v in (clip.poses, clip.betas, clip.trans))).vertices[0]
-    _, sample = read_rows(find_shards([folder]), [clip.frames[1]])[0]
+    _, sample = read_rows(find_shards([folder]), [6])[0]  # 0, 5.5 and 11 of twelve
+    assert clip.captions[1].startswith(f"{sample['key']}, ")
     rows, columns = np.flatnonzero(found.any(1)), np.flatnonzero(found.any(0))
     scale = 8
     affine = np.asarray(sample["crop_affine"], float) * scale
