@@ -1,30 +1,18 @@
-"""What a page shows, and where it is read from: a fit's .npz or shards.
-
-Every kind of file has a loader; to show another, write a function like `fit_clip` and name it in `open_clip`.
-"""
+"""What a page shows: bodies, when each is to be seen, and the pictures that they were seen in."""
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipelines.convert.ground import UP_AXES, detect_up
-from pipelines.files.body_models import DEMO, BodyModels
-from pipelines.files.shards import IMAGE_ENDINGS, find_shards, read_columns, read_members, read_rows
-from schemas import InputError
-
 if TYPE_CHECKING:
     from fitting import SKEL
 
-AUTO = "auto"
-_FIT_FIELDS = {"poses": (46,), "betas": (10,), "trans": (3,), "valid": ()}
-_ASSUMED_FRAME_RATE = 30.0
-_CAMERA = "camera"
+CAMERA = "camera"
+"""The frame of UP_AXES that people are in who were seen by one."""
 
 
 @dataclass(frozen=True)
@@ -82,107 +70,20 @@ class Clip:
         """How many moments there are."""
         return len(self.titles) or int(self.moments.max()) + 1
 
+    @property
+    def extent(self) -> str:
+        """How much it is, in words."""
+        count, names = self.count, len(self.names)
+        if self.frame_rate is not None:
+            return f"{count:,} frames at {self.frame_rate:g}/s" + (f", {names:,} people" if names > 1 else "")
+        people = f"{len(self):,} {'people' if len(self) > 1 else 'person'}"
+        return f"{count:,} {'pictures' if count > 1 else 'picture'}, {people}" if self.titles else people
+
     def rows_of(self, person: int) -> np.ndarray:
         """Bodies of a person, in time."""
         return np.flatnonzero(self.people == person)
 
 
-def open_clip(sources: Sequence[str], rows: slice, people: int, up: str = AUTO, body_models: str | None = None) -> Clip:
-    """What the paths hold: `rows` of one fit's .npz, or up to `people` of shards, spread over them.
-
-    `up` says which axis of a fit points up; `body_models` by default those named by the shards, or the embedded body.
-    Raises InputError for what cannot be read or is neither.
-    """
-    if len(sources) == 1 and sources[0].endswith(".npz"):
-        return fit_clip(Path(sources[0]), rows, up, body_models)
-    return shards_clip(sources, people, body_models)
-
-
-def fit_clip(path: Path, rows: slice, up: str, body_models: str | None) -> Clip:
-    """The valid ones of some rows that `hmr-skel fit` wrote."""
-    arrays = _fit_arrays(path)
-    picked = np.arange(len(arrays["poses"]))[rows]
-    picked = picked[arrays["valid"][picked].astype(bool)]
-    if not len(picked):
-        raise InputError(f"none of {len(arrays['poses'])} rows is there and was fitted", file=path, field="--rows")
-    if up == AUTO:
-        if "smpl_poses" not in arrays:
-            raise InputError("the fit does not hold its source", file=path, field="--up", expected=", ".join(UP_AXES))
-        up = detect_up(arrays["smpl_poses"][picked, :3])
-    where, gender = body_models or DEMO, str(arrays.get("gender", "male"))
-    errors = arrays.get("vertex_error_mm")
-    source_rows = arrays.get("source_row", np.arange(len(arrays["poses"])))[picked]
-    return Clip(
-        title=str(arrays.get("source", path.name)),
-        skel=BodyModels(where, gender).skel,
-        body=where,
-        **{name: arrays[name][picked].astype(np.float32) for name in ("poses", "betas", "trans")},
-        **one_by_one(len(picked)),
-        captions=[
-            f"row {row}" + ("" if errors is None else f", {errors[i]:.1f} mm from SMPL")
-            for row, i in zip(source_rows, picked, strict=True)
-        ],
-        up=up,
-        frame_rate=float(arrays.get("mocap_framerate", _ASSUMED_FRAME_RATE)) / abs(rows.step or 1),
-    )
-
-
 def one_by_one(count: int) -> dict[str, np.ndarray]:
     """Moments and people of a clip that shows one body at a time."""
     return {"moments": np.arange(count), "people": np.zeros(count, int)}
-
-
-def _fit_arrays(path: Path) -> dict[str, np.ndarray]:
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"cannot be read: {reason}", file=path, expected="what hmr-skel fit wrote") from error
-    rows = len(arrays["poses"]) if arrays.get("poses", np.zeros(())).ndim else 0
-    for name, shape in _FIT_FIELDS.items():
-        if name not in arrays:
-            raise InputError("the array is missing", file=path, field=name, expected="what hmr-skel fit wrote")
-        if arrays[name].shape != (rows, *shape) or arrays[name].dtype.kind not in "fiub":
-            expected = f"numbers {('N', *shape)}".replace("'", "")
-            raise InputError(f"an array of shape {arrays[name].shape}", file=path, field=name, expected=expected)
-    return arrays
-
-
-def shards_clip(sources: Sequence[str], people: int, body_models: str | None) -> Clip:
-    """People evenly spread over shards, with their pictures."""
-    from pipelines.draw.sheet import body_of
-
-    shards = find_shards(sources)
-    total = read_columns(shards, ["converged"]).num_rows
-    if not total:
-        raise InputError("no samples to show", file=shards[0].parquet)
-    picked = np.unique(np.linspace(0, total - 1, min(people, total)).round().astype(int))
-    samples = read_rows(shards, picked)
-    members = {shard: read_members(shard, [s["key"] for own, s in samples if own == shard]) for shard, _ in samples}
-    found = [sample for _, sample in samples]
-    return Clip(
-        title=str(shards[0].folder.name if len(shards) > 1 else shards[0].name),
-        skel=body_of(shards, body_models),
-        body=body_models or "as the shards name them",
-        **{name: np.stack([s[name] for s in found]).astype(np.float32) for name in ("poses", "betas", "trans")},
-        **one_by_one(len(picked)),
-        captions=[
-            f"{s['key']}, {s['vertex_error_mm']:.1f} mm from SMPL{'' if s['converged'] else ', not converged'}"
-            for s in found
-        ],
-        up=_CAMERA,
-        views=[_view(sample, members[shard].get(sample["key"], {})) for shard, sample in samples],
-    )
-
-
-def _view(sample: dict, parts: dict[str, bytes]) -> View | None:
-    """The stored picture, if there is one and it is known where the person is in it."""
-    ending = next((ending for ending in IMAGE_ENDINGS if ending in parts), None)
-    camera = np.asarray(sample["cam_int"], np.float64)
-    if ending is None or not camera[0, 0] > 0 or sample["trans_source"] == "none":
-        return None
-    width, height = (int(side) for side in sample["crop_size"])
-    media_type = "image/png" if ending == "png" else "image/jpeg"
-    affine = np.vstack([np.asarray(sample["crop_affine"], np.float64), [0, 0, 1]])
-    return View(parts[ending], media_type, (width, height), (affine @ camera)[:2])

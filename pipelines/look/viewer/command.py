@@ -20,24 +20,29 @@ class ViewOptions:
 
     html: Annotated[Path, arg(metavar="OUT")]
     """The .html file to write."""
-    sources: Annotated[list[str], Positional, arg(metavar="SHARDS|FIT")] = field(default_factory=list)
-    """A folder of shards, shards or a glob of them; or one .npz that hmr-skel fit wrote."""
+    sources: Annotated[list[str], Positional, arg(metavar="SHARDS|FIT|PREDICTION")] = field(default_factory=list)
+    """A folder of shards, shards or a glob of them; one .npz that hmr-skel fit wrote; or the folder or .parquet that
+    hmr-skel predict wrote."""
     rows: Annotated[str, arg(metavar="START:STOP:STEP")] = ":"
-    """Of a fit: rows to show, as START:STOP or START:STOP:STEP; parts may be left out."""
+    """Of a fit: rows to show, of a film: frames, as START:STOP or START:STOP:STEP; parts may be left out."""
     people: int = PEOPLE
-    """Of shards: how many people to show, evenly spread over them."""
+    """How many people of shards, or pictures of a prediction, to show, evenly spread; of a film: the longest tracks."""
+    source: Annotated[str | None, arg(metavar="NAME")] = None
+    """Of a prediction: the picture or film to show; by default all pictures, or the one film."""
+    images: Annotated[Path | None, arg(metavar="DIR")] = None
+    """Of a prediction: the folder from which the names of its pictures lead to them; by default where you are."""
     up: Literal["auto", "y", "z", "camera"] = "auto"
-    """Of a fit: which axis of its frame points up; auto: as its trunks tell. Shards are in the camera's frame."""
+    """Of a fit: which axis of its frame points up; auto: as its trunks tell. Others are in the camera's frame."""
     body_models: Annotated[str | None, arg(metavar="DIR")] = None
-    """Folder with the official SKEL files, or demo; by default what the shards name, of a fit the embedded body."""
+    """Folder with the official SKEL files, or demo; by default what shards or prediction name, of a fit demo."""
 
 
 def main(argv: list[str], prog: str = "hmr-skel view") -> int:
     """Show fitted people on a page of their own: skin, bones, angles over time, the camera's view."""
     from pipelines.command.hmr_skel import console
     from pipelines.files.storage import published
-    from pipelines.look.viewer.clips import open_clip
     from pipelines.look.viewer.page import clip_page
+    from pipelines.look.viewer.sources import open_clip
     from schemas import InputError
 
     options = parse_options(ViewOptions, argv, prog, "Show fitted people on one HTML page that needs nothing else.")
@@ -45,13 +50,13 @@ def main(argv: list[str], prog: str = "hmr-skel view") -> int:
         raise InputError("cannot be written", file=options.html, field="--html", expected="a name that ends in .html")
     if options.people < 1:
         raise InputError(f"{options.people} given", field="--people", expected="a positive number")
-    clip = open_clip(
-        options.sources, parse_row_range(options.rows, step=True), options.people, options.up, options.body_models
-    )
+    rows = parse_row_range(options.rows, step=True)
+    how = options.up, options.body_models, options.source, options.images
+    clip = open_clip(options.sources, rows, options.people, *how)
     if len(clip) > MOST_FRAMES:
         step = -(-len(clip) // MOST_FRAMES)
         raise InputError(
-            f"{len(clip):,} frames",
+            f"{len(clip):,} bodies",
             field="--rows",
             expected=f"at most {MOST_FRAMES:,}, such as ::{step} or 0:{MOST_FRAMES}",
         )
@@ -62,5 +67,5 @@ def main(argv: list[str], prog: str = "hmr-skel view") -> int:
             hidden.write_text(text, encoding="utf-8")
     except OSError as error:
         raise InputError(f"cannot be written: {error.strerror or error}", file=options.html) from error
-    console().print(f"{options.html}: {len(clip):,} frames, {len(text) / 1e6:.1f} MB", highlight=False, soft_wrap=True)
+    console().print(f"{options.html}: {clip.extent}, {len(text) / 1e6:.1f} MB", highlight=False, soft_wrap=True)
     return 0

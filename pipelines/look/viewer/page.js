@@ -20,6 +20,7 @@ for (const name of ["frame", "person", "others", "skin", "bones", "follow", "vie
 controls.frame.max = count - 1;
 clip.names.forEach((name, person) => controls.person.add(new Option(name, person)));
 element("who").hidden = clip.names.length < 2;
+controls.view.checked = clip.views.some(Boolean) && clip.titles.length > 0;  // people are looked at in their pictures
 for (const [name, control] of Object.entries(controls)) {
   if (!wanted.has(name)) continue;
   if (control.type === "checkbox") control.checked = wanted.get(name) !== "0";
@@ -218,7 +219,13 @@ const figures = clip.panels.map((panel) => {
   figure.append(caption, plot);
   element("angles").append(figure);
   plot.addEventListener("click", (event) => {
-    position = Math.round(event.offsetX / plot.clientWidth * (count - 1));
+    const share = event.offsetX / plot.clientWidth;
+    if (clip.rate) position = Math.round(share * (count - 1));
+    else {
+      const row = Math.round(share * (clip.moments.length - 1));
+      position = clip.moments[row];
+      controls.person.value = clip.people[row];
+    }
     show();
   });
   return { panel, plot, value };
@@ -230,7 +237,9 @@ function curves(index) {
     plot.width = w * ratio;
     plot.height = h * ratio;
     pen.scale(ratio, ratio);
-    const [low, high] = panel.span, x = (i) => count > 1 ? 2 + i / (count - 1) * (w - 4) : w / 2;
+    // Along a motion goes time, else one body after the other.
+    const steps = clip.rate ? count : clip.moments.length;
+    const [low, high] = panel.span, x = (i) => steps > 1 ? 4 + i / (steps - 1) * (w - 8) : w / 2;
     const y = (v) => h - 2 - (v - low) / (high - low) * (h - 4);
     pen.fillStyle = clip.colours.beyond;
     const [bottom, top] = panel.limits;
@@ -248,19 +257,17 @@ function curves(index) {
         });
         pen.stroke();
       } else {
-        const shown = !clip.rate && controls.others.checked ? clip.moments.map((_, r) => r) : own;
+        const shown = controls.others.checked && !clip.rate ? values.map((_, r) => r) : own;
         for (const r of shown) {
-          const half = r === row && shown.length > own.length ? 3 : 1.5;
-          pen.fillRect(x(clip.moments[r]) - half, y(values[r]) - half, 2 * half, 2 * half);
+          const half = r === row && shown.length > 1 ? 3 : 1.5;
+          pen.fillRect(x(clip.rate ? clip.moments[r] : r) - half, y(values[r]) - half, 2 * half, 2 * half);
         }
       }
     }
-    pen.strokeStyle = "#000";
-    pen.lineWidth = 1;
-    pen.beginPath();
-    pen.moveTo(x(index), 0);
-    pen.lineTo(x(index), h);
-    pen.stroke();
+    if (clip.rate || row >= 0) {
+      pen.fillStyle = "#0006";
+      pen.fillRect(x(clip.rate ? index : row) - 0.5, 0, 1, h);
+    }
     value.textContent = row < 0 ? "" :
       Object.values(panel.lines).map((values) => values[row].toFixed(0) + "°").join(" / ");
   }

@@ -59,15 +59,7 @@ def _document(clip: Clip, posed: Posed) -> dict[str, Any]:
 
 
 def _note(clip: Clip, posed: Posed) -> str:
-    people, moments = len(clip.names), clip.count
-    if clip.frame_rate is not None:
-        text = f"{moments:,} frames at {clip.frame_rate:g}/s"
-        text += f", {people:,} people" if people > 1 else ""
-    elif clip.titles:
-        text = f"{moments:,} {'pictures' if moments > 1 else 'picture'}, {len(clip):,} people"
-    else:
-        text = f"{len(clip):,} people"
-    text += f"; body models: {clip.body}; SKEL {clip.skel.gender}"
+    text = f"{clip.extent}; body models: {clip.body}; SKEL {clip.skel.gender}"
     off = max(posed.skin.off_mm, posed.bones.off_mm)
     return text + (f"; meshes are drawn to {off:.0f} mm" if off > TOLERANCE_MM else "")
 

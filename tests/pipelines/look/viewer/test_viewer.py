@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import struct
-import subprocess
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
 import written_shards
+from page_pictures import WIDTH, changed, screenshot
 from scipy.spatial.transform import Rotation
 
 from pipelines.command.hmr_skel import guarded
 from pipelines.convert.ground import TO_Y_UP
 from pipelines.draw.rays import cast
 from pipelines.files.shards import find_shards, read_rows
-from pipelines.look.viewer.clips import Clip, one_by_one, open_clip
+from pipelines.look.viewer.clips import Clip, one_by_one
 from pipelines.look.viewer.command import main
 from pipelines.look.viewer.gltf import TOLERANCE_MM, clip_glb, pose_clip
-
-WIDTH, HEIGHT = 1000, 620
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+from pipelines.look.viewer.sources import open_clip
 
 
 def run(*arguments) -> int:
@@ -207,28 +203,6 @@ def test_people_of_shards_with_their_pictures(tmp_path):
     full = sample["cam_int"] @ person
     stored = sample["crop_affine"] @ np.append(full[:2] / full[2], 1)
     np.testing.assert_allclose(view.camera @ person / person[2], stored, rtol=1e-5)
-
-
-def screenshot(page: Path, state: str, folder: Path) -> np.ndarray:
-    """(H, W, 3) what headless Chromium shows of the page, RGB."""
-    if CHROMIUM is None:
-        pytest.skip("Chromium is not installed (Debian's package chromium)")
-    target = folder / "shot.png"
-    target.unlink(missing_ok=True)
-    flags = "--headless --no-sandbox --disable-quic --no-first-run --disable-background-networking --disable-sync"
-    flags += " --disable-component-update --hide-scrollbars --use-angle=swiftshader --enable-unsafe-swiftshader"
-    command = [CHROMIUM, *flags.split(), f"--user-data-dir={folder / 'profile'}", f"--window-size={WIDTH},{HEIGHT}"]
-    command += ["--virtual-time-budget=20000", f"--screenshot={target}", f"{page.as_uri()}#{state}"]
-    done = subprocess.run(command, capture_output=True, timeout=240, check=False)
-    assert target.exists(), done.stderr[-2000:]
-    return cv2.imread(str(target))[:, :, ::-1].astype(int)
-
-
-def changed(shown: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """(H, W) bool: pixels in which two screenshots differ, the controls at the foot of the page left out."""
-    found = np.abs(shown - other).max(2) > 8
-    found[HEIGHT - 150 :] = False  # headless Chromium's window is lower than its picture
-    return found
 
 
 def test_a_browser_shows_the_runner(tmp_path):
