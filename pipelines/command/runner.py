@@ -76,6 +76,9 @@ class Runner:
         from apache_beam.runners.portability.fn_api_runner import fn_runner
         from apache_beam.runners.portability.portable_runner import JobServiceHandle
 
+        from pipelines.command.worker_processes import watch_worker_processes
+
+        watch_worker_processes()
         encoded = JobServiceHandle.encode_pipeline_options(self.options.get_all_options())
         provision = beam_provision_api_pb2.ProvisionInfo(pipeline_options=encoded)
         return fn_runner.FnApiRunner(provision_info=fn_runner.ExtendedProvisionInfo(provision))

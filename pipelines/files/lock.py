@@ -4,9 +4,9 @@ The lock is the file `.lock`, held by the operating system for as long as the ru
 behind holds nobody up. The file tells who has it, so that a second run can name the first, and it holds a token by
 which workers that outlive a killed run notice that the folder is no longer theirs.
 
-Behind a URL there is nothing that a system could hold, and no telling a killed run from one that lives. There the last
-run that comes has the folder: it writes its token, and the workers of an earlier one stop before they write their next
-shard.
+Behind a URL, and on a file system without `flock`, there is nothing that a system could hold, and no telling a killed
+run from one that lives. There the last run that comes has the folder: it writes its token, and the workers of an
+earlier one stop before they write their next shard.
 """
 
 from __future__ import annotations
@@ -51,9 +51,7 @@ def output_lock(directory: Path | UrlPath) -> Iterator[str]:
         try:
             yield token
         finally:
-            if _owner(path).get("token") == token:
-                with contextlib.suppress(OSError):
-                    path.unlink()
+            _remove(path, token)
         return
     descriptor = _locked(path)
     try:
@@ -61,8 +59,7 @@ def output_lock(directory: Path | UrlPath) -> Iterator[str]:
         os.pwrite(descriptor, json.dumps(owner).encode(), 0)
         yield token
     finally:
-        with contextlib.suppress(OSError):
-            path.unlink()  # before it is let go: whoever waits for this file finds that it has no name any more
+        _remove(path, token)  # before it is let go: whoever waits for this file finds that it has no name any more
         os.close(descriptor)
 
 
@@ -82,7 +79,7 @@ def _locked(path: Path) -> int:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-                log.warning("%s: this file system has no locks; make sure that no other run writes here", path.parent)
+                log.warning("%s: this file system has no locks; an earlier run that writes here stops now", path.parent)
                 return descriptor
             owner = _owner(path)
             os.close(descriptor)
@@ -92,6 +89,13 @@ def _locked(path: Path) -> int:
             if os.path.samestat(os.fstat(descriptor), os.stat(path)):
                 return descriptor
         os.close(descriptor)  # its owner removed the file while we opened it
+
+
+def _remove(path: Path | UrlPath, token: str) -> None:
+    """Take the lock file away, unless another run has written its token there since: where nothing can be held."""
+    if _owner(path).get("token") == token:
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def _who(owner: dict[str, Any]) -> str:

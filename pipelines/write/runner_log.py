@@ -36,6 +36,9 @@ def runner_log() -> Iterator[Path]:
     except InputError:
         _put_back(handler, path)
         raise
+    except Exception as error:
+        _beam.error("the run ended", exc_info=error)
+        raise
     _put_back(handler, path)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -17,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.build_hmr_skel import main
-from pipelines.files.lock import LOCK_FILE, output_lock
+from pipelines.files.lock import LOCK_FILE, OutputTaken, check_still_ours, output_lock
 from schemas import InputError
 
 REPOSITORY = Path(__file__).parents[2]
@@ -301,12 +302,29 @@ def test_a_second_run_in_the_same_folder_is_refused(labels, undisturbed, copied,
     assert content(tmp_path) == undisturbed
 
 
+def test_without_locks_the_last_run_has_the_folder(tmp_path, monkeypatch):
+    """And the end of the earlier one does not take the lock of the later."""
+
+    def none(descriptor, operation):
+        raise OSError(errno.ENOTSUP, "not here")
+
+    monkeypatch.setattr("fcntl.flock", none)
+    earlier, later = output_lock(tmp_path), output_lock(tmp_path)
+    token = earlier.__enter__()
+    check_still_ours(tmp_path, token)
+    with later as newer:
+        with pytest.raises(OutputTaken):
+            check_still_ours(tmp_path, token)
+        earlier.__exit__(None, None, None)
+        check_still_ours(tmp_path, newer)
+    assert not (tmp_path / LOCK_FILE).exists()
+
+
 def test_a_worker_that_outlives_its_run_writes_nothing(tmp_path, labels, undisturbed):
     """Its driver was killed, another run has begun."""
     from pipelines.convert.conversion import convert_shard
     from pipelines.convert.settings import ConversionSettings, FitSettings
     from pipelines.convert.sharing import bodies_of_process
-    from pipelines.files.lock import OutputTaken
     from pipelines.plan.planning import find_label_files, plan_shards
 
     spec = next(iter(plan_shards(find_label_files([str(labels)], with_images=False), None, 2)))
