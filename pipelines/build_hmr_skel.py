@@ -32,7 +32,8 @@ from pipelines.convert.overlap import OverlappedConversion
 from pipelines.convert.settings import ConversionSettings
 from pipelines.files.lock import OutputTaken, check_still_ours, output_lock
 from pipelines.files.shards import Shard
-from pipelines.files.storage import UrlPath, is_url, output_problems, place, use_options
+from pipelines.files.storage import output_problems, place
+from pipelines.files.urls import UrlPath, is_url
 from pipelines.look.report import REPORT_FILE, write_report
 from pipelines.plan.plan_file import PlannedShard, plan_file
 from pipelines.write.dataset import remove_leftovers, remove_stale_shards, withdraw_dataset, write_dataset
@@ -149,7 +150,6 @@ def run(argv: list[str], prog: str) -> int:
     options.output = options.output or "hmr_skel"
     directory = place(options.output if is_url(options.output) else os.path.abspath(options.output))
     runner = Runner.of(rest)
-    use_options(runner.options)
     if runner.workers_are_here:  # others see for themselves what devices they have
         options.device = resolve_device(options.device)
     check_writable(directory)

@@ -1,22 +1,26 @@
-"""A file system of another scheme for Beam, `memtest://`, as awkward as any that the job may meet.
+"""A file system of another scheme for fsspec, `memtest://`, as awkward as any that the job may meet.
 
-Like an object store it has no folders; like HDFS it neither creates nor renames to a name that is taken; as with Beam's
-S3 no file can be empty. Its files lie in the folder that MEMTEST_FILES names, one file per URL, so that other processes
-see them too.
+Like an object store it has no folders; like HDFS it neither creates nor renames to a name that is taken; no file can be
+empty. Its files lie in the folder that MEMTEST_FILES names, one file per URL, so that other processes see them too:
+those that import this module (`--beam_plugins memory_files`).
 """
 
 from __future__ import annotations
 
-import io
 import os
+import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote, unquote
 
-from apache_beam.io.filesystem import BeamIOError, FileMetadata, FileSystem
+import fsspec
+from fsspec import AbstractFileSystem
 
 PREFIX = "memtest://"
 read: dict[str, int] = {}
 """URL -> bytes that were read of it in this process."""
+requests: dict[str, int] = {}
+"""URL -> how often any of it was asked for in this process."""
 
 
 def file_of(url: str) -> Path:
@@ -29,95 +33,62 @@ def content(prefix: str) -> dict[str, bytes]:
     return {url[len(prefix) + 1 :]: path.read_bytes() for url, path in urls.items() if url.startswith(prefix + "/")}
 
 
-class _Counting(io.FileIO):
-    """Told through `raw` of a BufferedReader as Beam's own downloads are."""
+class MemoryFiles(AbstractFileSystem):
+    """What the project asks of a file system, and no more than an object store promises."""
 
-    def __init__(self, url: str) -> None:
-        super().__init__(file_of(url))
-        self.url = url
+    protocol = "memtest"
+    root_marker = ""
 
-    def read(self, size=-1) -> bytes:
-        data = super().read(size)
-        read[self.url] = read.get(self.url, 0) + len(data)
+    def ls(self, path, detail=True, **rest):
+        folder = self._strip_protocol(path)
+        found = {}
+        for file in sorted(Path(os.environ["MEMTEST_FILES"]).iterdir()):
+            name = unquote(file.name).removeprefix(PREFIX)
+            if name == folder:
+                found[name] = {"name": name, "size": file.stat().st_size, "type": "file"}
+            elif not folder or name.startswith(folder + "/"):
+                here = name[len(folder) + 1 if folder else 0 :].partition("/")
+                name = f"{folder}/{here[0]}" if folder else here[0]
+                size, kind = (0, "directory") if here[1] else (file.stat().st_size, "file")
+                found[name] = {"name": name, "size": size, "type": kind}
+        if not found:
+            raise FileNotFoundError(path)
+        return list(found.values()) if detail else list(found)
+
+    def modified(self, path):
+        return datetime.fromtimestamp(self._there(path).stat().st_mtime, UTC)
+
+    def cat_file(self, path, start=None, end=None, **rest):
+        data = self._there(path).read_bytes()[start:end]
+        url = PREFIX + self._strip_protocol(path)
+        read[url] = read.get(url, 0) + len(data)
+        requests[url] = requests.get(url, 0) + 1
         return data
 
-    def readinto(self, buffer) -> int:
-        data = self.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
+    def put_file(self, lpath, rpath, callback=None, mode="overwrite", **rest):
+        target = self._new(rpath)
+        if not os.path.getsize(lpath):
+            raise OSError("MalformedXML when calling the CompleteMultipartUpload operation")
+        shutil.copyfile(lpath, target)
+
+    def mv(self, path1, path2, **rest):
+        shutil.copyfile(self._there(path1), self._new(path2))
+        self.rm_file(path1)
+
+    def rm_file(self, path):
+        self._there(path).unlink()
+
+    def _there(self, path):
+        file = file_of(PREFIX + self._strip_protocol(path))
+        if not file.is_file():
+            raise FileNotFoundError(path)
+        return file
+
+    def _new(self, path):
+        file = file_of(PREFIX + self._strip_protocol(path))
+        if file.exists():
+            raise FileExistsError(path)
+        return file
 
 
-class _NeverEmpty(io.FileIO):
-    def close(self) -> None:
-        if not self.closed and not self.tell():
-            super().close()
-            raise BeamIOError("MalformedXML when calling the CompleteMultipartUpload operation")
-        super().close()
-
-
-class MemoryFiles(FileSystem):
-    """What FileSystem asks for, and nothing that pathlib would do besides."""
-
-    @classmethod
-    def scheme(cls):
-        return "memtest"
-
-    def join(self, basepath, *paths):
-        return "/".join([basepath.rstrip("/"), *paths])
-
-    def split(self, path):
-        return tuple(path.rsplit("/", 1))
-
-    def mkdirs(self, path):
-        raise BeamIOError("there are no folders")
-
-    def has_dirs(self):
-        return False
-
-    def _list(self, dir_or_prefix):
-        for path in sorted(Path(os.environ["MEMTEST_FILES"]).iterdir()):
-            if unquote(path.name).startswith(dir_or_prefix):
-                facts = path.stat()
-                yield FileMetadata(unquote(path.name), facts.st_size, facts.st_mtime)
-
-    def create(self, path, mime_type="application/octet-stream", compression_type="auto"):
-        if self.exists(path):
-            raise BeamIOError("exists", {path: FileExistsError(path)})
-        return _NeverEmpty(file_of(path), "wb")
-
-    def open(self, path, mime_type="application/octet-stream", compression_type="auto"):
-        try:
-            return io.BufferedReader(_Counting(path), 1 << 24)
-        except OSError as error:
-            raise BeamIOError("open failed", {path: error}) from None
-
-    def copy(self, source_file_names, destination_file_names):
-        for source, target in zip(source_file_names, destination_file_names, strict=True):
-            with self.create(target) as file:
-                file.write(file_of(source).read_bytes())
-
-    def rename(self, source_file_names, destination_file_names):
-        self.copy(source_file_names, destination_file_names)
-        self.delete(source_file_names)
-
-    def exists(self, path):
-        return file_of(path).is_file()
-
-    def size(self, path):
-        return self.metadata(path).size_in_bytes
-
-    def last_updated(self, path):
-        return self.metadata(path).last_updated_in_seconds
-
-    def metadata(self, path):
-        if not self.exists(path):
-            raise BeamIOError("metadata failed", {path: FileNotFoundError(2, "no such file")})
-        facts = file_of(path).stat()
-        return FileMetadata(path, facts.st_size, facts.st_mtime)
-
-    def delete(self, paths):
-        missing = {path: FileNotFoundError(2, "no such file") for path in paths if not self.exists(path)}
-        if missing:
-            raise BeamIOError("delete failed", missing)
-        for path in paths:
-            file_of(path).unlink()
+fsspec.register_implementation("memtest", MemoryFiles, clobber=True)

@@ -16,9 +16,6 @@ PACKAGES = ("schemas", "fitting", "pipelines", "train")
 
 PRIVATE = {
     "apache-beam": [
-        "apache_beam.io.filesystems:FileSystems._pipeline_options",
-        # not private, nor described in its manual
-        "apache_beam.options.value_provider:RuntimeValueProvider.runtime_options",
         "apache_beam.runners.portability.fn_api_runner.fn_runner:FnApiRunner",
         "apache_beam.runners.portability.fn_api_runner.fn_runner:ExtendedProvisionInfo",
         "apache_beam.runners.portability.fn_api_runner.worker_handlers:BeamFnControlServicer.UNSTARTED_STATE",

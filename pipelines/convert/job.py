@@ -19,7 +19,7 @@ from pipelines.convert.settings import (
     package_versions,
 )
 from pipelines.convert.sharing import body_models_sha256
-from pipelines.files.storage import UrlPath
+from pipelines.files.urls import UrlPath
 from pipelines.plan.planning import RowSelection, ShardSpec, find_label_files, plan_shards
 from pipelines.read.images import open_images
 from pipelines.write.run_record import run_facts

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipelines.files.storage import file_sha256, is_url, local_folder
+from pipelines.files.storage import file_sha256, local_folder
+from pipelines.files.urls import is_url
 from schemas import InputError
 
 if TYPE_CHECKING:

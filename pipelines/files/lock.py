@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pipelines.files.storage import UrlPath
+from pipelines.files.urls import UrlPath
 from schemas import InputError
 
 log = logging.getLogger(__name__)

@@ -7,6 +7,7 @@ they are pickles. What is written is stored, not compressed, and its bytes depen
 
 from __future__ import annotations
 
+import hashlib
 import io
 import math
 import os
@@ -21,7 +22,8 @@ from typing import BinaryIO
 
 import numpy as np
 
-from pipelines.files.storage import UrlPath, place, read_range, size_of
+from pipelines.files.storage import place, size_of
+from pipelines.files.urls import UrlPath
 from schemas import InputError
 
 _PIECE = 1 << 20
@@ -82,22 +84,59 @@ def npz_members(path: str) -> dict[str, Member]:
         raise InputError(problem, file=path, expected="a zip archive of arrays") from error
 
 
-def check_sums(path: str, members: Iterable[Member]) -> None:
-    """Read members to their end: raises InputError for one whose bytes do not have the checksum of the archive.
+def checked_sha256(path: str, members: Iterable[Member]) -> str:
+    """sha256 of the file; the same pass holds members to the checksums of the archive.
 
-    Rows are later read by range, where damage would pass for numbers.
+    Rows are later read by range, where damage would pass for numbers. Raises InputError for a member whose bytes are
+    not those that were written.
     """
-    for member in members:
+    digest, names = hashlib.sha256(), {member.name + ".npy" for member in members}
+    try:
+        with place(path).open("rb") as file, zipfile.ZipFile(file) as archive:
+            sums = [_Sum(file, info) for info in archive.infolist() if info.filename in names]
+            position = file.seek(0)
+            while piece := file.read(_PIECE):
+                digest.update(piece)
+                for found in sums:
+                    found.update(piece, position)
+                position += len(piece)
+    except (OSError, *_DAMAGE) as error:
+        raise InputError(f"cannot be read ({error})", file=path) from error
+    for found in sums:
+        if found.problem():
+            raise InputError(f"cannot be read ({found.problem()})", file=path, field=found.name)
+    return digest.hexdigest()
+
+
+class _Sum:
+    """The checksum of one member, from the pieces of a file that is read from its beginning."""
+
+    def __init__(self, file: BinaryIO, info: zipfile.ZipInfo) -> None:
+        self.name = info.filename.removesuffix(".npy")
+        self._start = _data_offset(file, info)
+        self._stop = self._start + info.compress_size
+        self._size, self._wanted = info.file_size, info.CRC
+        self._inflate = None if info.compress_type == zipfile.ZIP_STORED else zlib.decompressobj(-zlib.MAX_WBITS)
+        self._crc = self._found = 0
+        self._damage = ""
+
+    def update(self, piece: bytes, position: int) -> None:
+        """`piece` are the file's bytes from `position` on."""
+        data = memoryview(piece)[max(0, self._start - position) : max(0, self._stop - position)]
         try:
-            with (
-                place(path).open("rb") as file,
-                zipfile.ZipFile(file) as archive,
-                archive.open(member.name + ".npy") as stream,
-            ):
-                while stream.read(_PIECE):
-                    pass
-        except (OSError, *_DAMAGE) as error:
-            raise InputError(f"cannot be read ({error})", file=path, field=member.name) from error
+            while data and self._found <= self._size:
+                plain = data if self._inflate is None else self._inflate.decompress(data, _PIECE)
+                self._crc, self._found = zlib.crc32(plain, self._crc), self._found + len(plain)
+                data = b"" if self._inflate is None else self._inflate.unconsumed_tail
+        except zlib.error as error:
+            self._damage, self._stop = str(error), 0
+
+    def problem(self) -> str:
+        if self._damage:
+            return self._damage
+        if self._found != self._size:
+            return f"{self._size} bytes are promised, {self._found} are there"
+        return "" if self._crc == self._wanted else "its checksum does not hold"
 
 
 def check_readable(path: str, member: Member, field: str) -> None:
@@ -218,12 +257,20 @@ def _member(path: str, file: BinaryIO, archive: zipfile.ZipFile, info: zipfile.Z
         raise InputError(f"the header promises {size} bytes, the member has {held}", file=path, field=name)
     if info.compress_type != zipfile.ZIP_STORED:
         return Member(name, dtype, shape, fortran_order, True, header)
+    try:
+        offset = _data_offset(file, info) + header
+    except zipfile.BadZipFile as error:
+        raise InputError(str(error), file=path, field=name) from error
+    return Member(name, dtype, shape, fortran_order, False, offset)
+
+
+def _data_offset(file: BinaryIO, info: zipfile.ZipInfo) -> int:
+    """Where a member's bytes begin in the file. Raises BadZipFile."""
     file.seek(info.header_offset)
     signature, name_length, extra_length = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
     if signature != b"PK\x03\x04":
-        raise InputError("the archive's directory points to no member", file=path, field=name)
-    offset = info.header_offset + _LOCAL_HEADER.size + name_length + extra_length + header
-    return Member(name, dtype, shape, fortran_order, False, offset)
+        raise zipfile.BadZipFile("the archive's directory points to no member")
+    return info.header_offset + _LOCAL_HEADER.size + name_length + extra_length
 
 
 @contextmanager
@@ -255,7 +302,7 @@ class _Ranges:
     base: int
 
     def read(self, position: int, size: int) -> bytes:
-        return read_range(self.path, self.base + position, size)
+        return self.path.read_range(self.base + position, size)
 
 
 class _Cursor:

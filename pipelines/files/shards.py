@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipelines.command.devices import cores
-from pipelines.files.storage import UrlPath, find, is_url, place, readable
+from pipelines.files.storage import find, place, readable
 from pipelines.files.tar import TarMember, TarScan
+from pipelines.files.urls import UrlPath, is_url
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO, NamedTuple
 
-from pipelines.files.storage import is_url, place, size_of
+from pipelines.files.storage import place, size_of
+from pipelines.files.urls import is_url
 
 _BLOCK = 512
 _END = bytes(_BLOCK)

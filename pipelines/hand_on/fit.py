@@ -17,7 +17,7 @@ import numpy as np
 
 from pipelines.command.hmr_skel import console
 from pipelines.command.options import Positional, arg, parse_options, parse_row_range
-from pipelines.files.npz import check_sums, npz_members, write_npz
+from pipelines.files.npz import checked_sha256, npz_members, write_npz
 from pipelines.files.storage import published
 from pipelines.hand_on.meshes import MeshFile, fit_meshes, is_mesh_file, open_meshes
 from pipelines.hand_on.opensim import UP_CHOICES, MotionFiles, hand_on_motion, resolve_up
@@ -129,7 +129,7 @@ def main(argv: list[str], prog: str = "hmr-skel fit") -> int:
     optional = [name for name in _OPTIONAL if name != "gender" or not smpl_gender]
     labels = meshes or open_labels(source, POSE_AND_SHAPE, optional)
     if source.suffix.lower() == ".npz":
-        check_sums(str(source), npz_members(str(source)).values())
+        checked_sha256(str(source), npz_members(str(source)).values())
     start, stop = row_range(options.rows, labels)
     frame_rate = options.frame_rate or labels.frame_rate
     if meshes and files and options.up == "auto":

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fitting.anatomy import COORDINATE_NAMES
-from pipelines.files.storage import UrlPath, readable
+from pipelines.files.storage import readable
+from pipelines.files.urls import UrlPath
 from pipelines.look.angle_counts import AngleCounts
 from pipelines.look.charts import ALARM, Histogram, bars_svg, histogram_svg, round_edges, tally
 

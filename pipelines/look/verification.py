@@ -24,7 +24,8 @@ from pipelines.files.shards import (
     tar_samples,
     whole_folder,
 )
-from pipelines.files.storage import UrlPath, file_sha256, readable
+from pipelines.files.storage import file_sha256, readable
+from pipelines.files.urls import UrlPath
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -10,7 +10,7 @@ import hashlib
 
 import numpy as np
 
-from pipelines.read.images import without_extension
+from pipelines.read.image_names import without_extension
 from pipelines.read.labels import LabelFile
 
 

@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.files.storage import UrlPath, output_problems, place, published
+from pipelines.files.storage import output_problems, place, published
+from pipelines.files.urls import UrlPath
 from pipelines.plan.planning import ShardSpec
 
 _FAST = 1

@@ -17,10 +17,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 
 from pipelines.command.options import parse_row_range
-from pipelines.files.npz import check_sums
-from pipelines.files.storage import find, is_url, place
+from pipelines.files.storage import find, place
+from pipelines.files.urls import is_url
 from pipelines.plan.person_numbers import person_numbers
-from pipelines.read.images import ImageRef, ImageSource, modified_at, without_extension
+from pipelines.read.image_names import without_extension
+from pipelines.read.images import ImageRef, ImageSource, modified_at
 from pipelines.read.labels import IMAGE_LABELS, POSE_AND_SHAPE, SPELLINGS, LabelFile, open_labels
 from schemas import InputError
 
@@ -160,7 +161,6 @@ def plan_shards(
     number = 0
     open_shard = _OpenShard(images, settings_hash)
     for labels in files:
-        check_sums(labels.path, [member for parts in labels.members.values() for member in parts])
         for piece in _selected_rows(labels, selection):
             while len(piece):
                 room = samples_per_shard - len(open_shard)

@@ -1,7 +1,7 @@
 """Images that labels refer to: an index of 4DHumans-style tars, or a folder; images are read later, by byte range.
 
-A label's `imgname` is looked for as it stands, then by the rule of its data set (QUIRKS), which says how that data
-set's image names differ from its label names. Annotations inside the tars (KEY.data.pyd) are pickles: never opened.
+A label's `imgname` is looked for as it stands, then by the rule of its data set (`image_names.QUIRKS`). Annotations
+inside the tars (KEY.data.pyd) are pickles: never opened.
 """
 
 from __future__ import annotations
@@ -10,23 +10,22 @@ import errno
 import logging
 import os
 import posixpath
-import re
 import stat
-import unicodedata
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Protocol
 
-from pipelines.files.storage import UrlPath, find, is_url, place, read_range
+from pipelines.files.storage import find, place
 from pipelines.files.tar import TarScan
+from pipelines.files.urls import UrlPath, is_url
 from pipelines.read.image_index import Entry, ImageIndex
+from pipelines.read.image_names import is_safe, normal_name, quirk_of, spellings, without_extension
 from schemas import InputError
 
 log = logging.getLogger(__name__)
 
-EXTENSIONS = (".jpg", ".jpeg", ".png")
 _TAR_DEPTH = 3
 
 
@@ -56,68 +55,6 @@ class ImageSource(Protocol):
     def find_all(self, dataset: str, names: Iterable[str]) -> dict[str, ImageRef | str]:
         """The images of label rows by `imgname`; where there is none, the reason in words."""
         ...
-
-
-@dataclass(frozen=True)
-class Quirk:
-    """How a data set's image names differ from its label names: one rule."""
-
-    datasets: str
-    rule: str
-    rewrite: Callable[[str], str]
-    by_base_name: bool = False
-
-
-def _aic(name: str) -> str:
-    return re.sub(r"^aic-train/", "aic-train-vitpose/", name)
-
-
-def _insta(name: str) -> str:
-    parts = name.split("/")
-    if len(parts) > 3:
-        words = parts[2].split("_", 3)
-        if len(words) == 4:
-            parts[2] = "_".join([words[0], words[1][:2], words[2][:2], words[3]])
-    parts[-1] = re.sub(r"\d+$", lambda digits: digits.group().zfill(4), parts[-1])
-    return "/".join(parts)
-
-
-def _base_name(name: str) -> str:
-    return PurePosixPath(name).name
-
-
-QUIRKS = (
-    Quirk("aic", "names start with aic-train/ where the tars say aic-train-vitpose/", _aic),
-    Quirk("coco|mpii", "names are used by base name", _base_name, by_base_name=True),
-    Quirk(
-        "insta",
-        "the third path component a_b_c_d is a_(first two letters of b)_(first two letters of c)_d, and the frame "
-        "number has four digits",
-        _insta,
-    ),
-    Quirk("h36m|mpi.?inf", "names have no extension (any dot belongs to the name)", lambda name: name),
-)
-"""Rules by data set (a pattern that the data set's name begins with)."""
-
-
-def normal_name(name: str) -> str:
-    """One spelling of a relative path: forward slashes, no `./`, no `//`, composed Unicode (NFC)."""
-    parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
-    return ("/" if name.startswith(("/", "\\")) else "") + unicodedata.normalize("NFC", "/".join(parts))
-
-
-def without_extension(name: str) -> str:
-    """The name without .jpg, .jpeg or .png; other dots belong to it."""
-    bare, dot, extension = name.rpartition(".")
-    return bare if dot + extension.lower() in EXTENSIONS else name
-
-
-@lru_cache(maxsize=256)
-def quirk_of(dataset: str) -> Quirk | None:
-    for quirk in QUIRKS:
-        if re.match(quirk.datasets, dataset, re.IGNORECASE):
-            return quirk
-    return None
 
 
 def open_images(where: str) -> ImageSource | None:
@@ -161,7 +98,7 @@ def read_image(root: str, ref: ImageRef) -> bytes:
     """The encoded image. Raises OSError if the file is gone or no regular file, EOFError if it is not what was planned:
     shorter, or changed since."""
     if is_url(root):
-        data = read_range(UrlPath(root) / ref.file, ref.offset, ref.size)
+        data = (UrlPath(root) / ref.file).read_range(ref.offset, ref.size)
         if len(data) != ref.size:
             raise EOFError(f"{len(data)} of {ref.size} bytes")
         return data
@@ -275,7 +212,7 @@ def _members(number: int, path: str) -> Iterator[Entry]:
             if bare == member.name:
                 continue
             key = normal_name(bare)
-            if _is_safe(key):
+            if is_safe(key):
                 images += 1
                 yield Entry(key, number, member.offset, member.size, member.name[len(bare) :])
             else:
@@ -307,7 +244,7 @@ class FolderImages:
         return {name: self.find(dataset, name) for name in names}
 
     def find(self, dataset: str, imgname: str) -> ImageRef | str:
-        if not _is_safe(imgname):
+        if not is_safe(imgname):
             return "the name leads out of the image folder"
         spelled = normal_name(imgname)
         names = [spelled]
@@ -315,7 +252,7 @@ class FolderImages:
         if quirk is not None and quirk.rewrite(without_extension(spelled)) != without_extension(spelled):
             names.append(quirk.rewrite(without_extension(spelled)))
         for name in names:
-            for path in _spellings(name):
+            for path in spellings(name):
                 found = self._file(path)
                 if found is not None:
                     return found
@@ -365,24 +302,9 @@ class UrlFolderImages(FolderImages):
         return None if found is None else ImageRef(name, 0, found[0].size)
 
 
-def _spellings(name: str) -> Iterator[str]:
-    """File names that a label may mean, the likeliest first: other cases of the extension, decomposed Unicode."""
-    bare = without_extension(name)
-    own = name[len(bare) :]
-    extensions = [own, own.lower(), own.upper()] if own else ["", *EXTENSIONS, *(e.upper() for e in EXTENSIONS)]
-    for form in dict.fromkeys((bare, unicodedata.normalize("NFD", bare))):
-        yield from (form + extension for extension in dict.fromkeys(extensions))
-
-
 @lru_cache(maxsize=4096)
 def _real_folder(path: str) -> str:
     return os.path.realpath(path)
-
-
-def _is_safe(name: str) -> bool:
-    """Relative, without `..` and without characters that no path has."""
-    parts = name.replace("\\", "/").split("/")
-    return bool(name) and not name.startswith(("/", "\\")) and ".." not in parts and "\0" not in name
 
 
 def _tars_below(folder: Path | UrlPath) -> list[str]:

@@ -33,8 +33,16 @@ from pathlib import PurePath
 
 import numpy as np
 
-from pipelines.files.npz import Member, check_readable, chunk_rows, iterate_rows, npz_members, read_all, read_rows
-from pipelines.files.storage import file_sha256
+from pipelines.files.npz import (
+    Member,
+    check_readable,
+    checked_sha256,
+    chunk_rows,
+    iterate_rows,
+    npz_members,
+    read_all,
+    read_rows,
+)
 from pipelines.read.results import refuse_result
 from pipelines.read.rotations import rotation_vectors
 from pipelines.read.telltales import (
@@ -109,11 +117,12 @@ class LabelFile:
 
     @cached_property
     def sha256(self) -> str:
-        """Checksum of the file's content, read when it is first asked for."""
-        try:
-            return file_sha256(self.path)
-        except OSError as error:
-            raise InputError(f"cannot be read: {error.strerror or error}", file=self.path) from error
+        """Checksum of the file's content, read when it is first asked for.
+
+        The members that are used are held to the archive's own checksums in the same pass: InputError if they do not
+        agree.
+        """
+        return checked_sha256(self.path, {member for parts in self.members.values() for member in parts})
 
     def read(self, start: int = 0, stop: int | None = None, fields: Sequence[str] | None = None) -> Columns:
         """Rows [start, stop) as CAMERAHMR columns: those of `fields` that the file has, all of them by default.

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipelines.files.shards import DATASET_FILE, REJECTS_FILE
-from pipelines.files.storage import UrlPath, output_problems, published, readable
+from pipelines.files.storage import output_problems, published, readable
+from pipelines.files.urls import UrlPath
 from pipelines.write.ledger import Ledger
 from pipelines.write.shards import to_json
 from pipelines.write.statistics import error_quantiles, rounded

@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipelines.files.shards import DATASET_FILE
-from pipelines.files.storage import UrlPath, remove_folder
+from pipelines.files.storage import remove_folder
+from pipelines.files.urls import UrlPath
 from pipelines.write.run_record import RUN_FILE
 
 FOLDER = ".progress"

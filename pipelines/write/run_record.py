@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.command.devices import cores
-from pipelines.files.storage import UrlPath, output_problems
+from pipelines.files.storage import output_problems
+from pipelines.files.urls import UrlPath
 from schemas import InputError
 
 RUN_FILE = "run.json"

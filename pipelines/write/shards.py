@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipelines.files.npz import npz_bytes
-from pipelines.files.storage import UrlPath, file_sha256, output_problems, published
+from pipelines.files.storage import file_sha256, output_problems, published
+from pipelines.files.urls import UrlPath
 from pipelines.plan.planning import ShardSpec
 from pipelines.write.statistics import error_quantiles, stage_means
 from schemas import (

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from pipelines.files.shards import Shard, find_shards, parquet_problems, read_document, sample_members
-from pipelines.files.storage import is_url
 from pipelines.files.tar import TarMember, TarScan
+from pipelines.files.urls import is_url
 from schemas import HMR_SKEL, Columns, InputError, check_schema, describe, table_to_columns
 from train.data.copies import PIPE, Copies, beside
 

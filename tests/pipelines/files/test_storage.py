@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import os
+import sys
 import tarfile
 from pathlib import Path
 
@@ -19,7 +20,8 @@ from memory_files import file_of
 from pipelines.build_hmr_skel import main
 from pipelines.command.hmr_skel import main as hmr_skel
 from pipelines.files.lock import OutputTaken, check_still_ours, output_lock
-from pipelines.files.storage import UrlPath, file_sha256, find, place, published, read_range
+from pipelines.files.storage import file_sha256, find, place, published
+from pipelines.files.urls import UrlPath
 
 PEOPLE = 9
 
@@ -146,7 +148,7 @@ def test_worker_processes_see_the_same_files(inputs, local, remote, monkeypatch)
     upload(inputs, "memtest://in")
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]), prepend=os.pathsep)
     workers = ["--direct_running_mode=multi_processing", "--direct_num_workers=2"]
-    workers += ["--beam_plugins", "memory_files.MemoryFiles"]
+    workers += ["--beam_plugins", "memory_files"]
     assert main(arguments_of("memtest://in", "memtest://out", *workers)) == 0
     assert repeatable(memory_files.content("memtest://out")) == repeatable(local)
 
@@ -168,9 +170,10 @@ def test_a_range_is_read_and_not_the_file(remote):
     data = np.random.default_rng(0).bytes(20_000_000)
     file_of("memtest://x/big.tar").write_bytes(data)
     path = UrlPath("memtest://x/big.tar")
-    assert read_range(path, 10_000_000, 5000) == data[10_000_000:10_005_000]
-    assert read_range(path, 19_999_000, 5000) == data[-1000:]
+    assert path.read_range(10_000_000, 5000) == data[10_000_000:10_005_000]
+    assert path.read_range(19_999_000, 5000) == data[-1000:]
     assert memory_files.read["memtest://x/big.tar"] == 6000
+    assert memory_files.requests["memtest://x/big.tar"] == 2
 
 
 def test_rows_of_a_label_file_are_read_by_range(remote, tmp_path):
@@ -250,16 +253,16 @@ def test_what_is_wrong_names_the_url(inputs, remote, tmp_path, capfd, monkeypatc
     ):
         code, line = complaint(capfd, *out, *arguments)
         assert code == 2 and where in line, line
-    monkeypatch.setattr("pipelines.files.storage._is_installed", lambda module: False)
-    for scheme, extra in (("gs", "gcp"), ("s3", "aws"), ("hdfs", "hadoop")):
+    for scheme, module, package in (("s3", "s3fs", "s3fs"), ("gs", "gcsfs", "gcsfs"), ("abfs", "adlfs", "adlfs")):
+        monkeypatch.setitem(sys.modules, module, None)  # as where it is not installed
         code, line = complaint(capfd, *out, "--annotations", f"{scheme}://bucket/*.npz", "--images", "none")
-        assert code == 2 and f"{scheme}://bucket" in line and f"apache-beam[{extra}]" in line
+        assert code == 2 and f"{scheme}://bucket" in line and package in line, line
 
 
 def test_a_file_system_that_refuses_to_write_is_one_line(inputs, remote, capfd, monkeypatch):
-    def refuse(self, path, **rest):
+    def refuse(self, *arguments, **rest):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(memory_files.MemoryFiles, "create", refuse)
+    monkeypatch.setattr(memory_files.MemoryFiles, "put_file", refuse)
     code, line = complaint(capfd, *arguments_of(inputs, "memtest://out"))
     assert code == 2 and "memtest://out" in line and "Permission denied" in line
