@@ -173,7 +173,7 @@ def shape_of_all(skel: SKEL, fit: Columns, file: Path) -> np.ndarray:
     if off > ONE_PERSON_MM:
         log.warning(
             "%s: the rows have several shapes, the model has their mean; joints lie up to %.1f mm elsewhere than "
-            "the fit's (--sequence fits one shape)",
+            "the fit's (one shape is fitted by --sequence, of predictions by --smooth)",
             file,
             off,
         )
