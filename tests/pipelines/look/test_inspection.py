@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from pipelines.command.hmr_skel import guarded
 from pipelines.files.shards import find_shards, read_columns, read_rows
-from pipelines.look import inspection
+from pipelines.look import inspection, summary
 from pipelines.look.verification import verify
 from schemas import HMR_SKEL, InputError, columns_to_table
 
@@ -404,9 +404,9 @@ def test_numbers_come_from_the_columns_that_are_shown(tmp_path, monkeypatch):
     for index in range(1, 20):
         shutil.copy(tmp_path / "000000.parquet", tmp_path / f"{index:06d}.parquet")
     asked: list[str] = []
-    read = inspection.read_parts
-    monkeypatch.setattr(inspection, "read_parts", lambda shards, names: asked.extend(names) or read(shards, names))
-    assert inspection.summarise(find_shards([tmp_path]))["samples"] == 100_000
+    read = summary.read_parts
+    monkeypatch.setattr(summary, "read_parts", lambda shards, names: asked.extend(names) or read(shards, names))
+    assert summary.summarise(find_shards([tmp_path]))["samples"] == 100_000
     large = {field.name for field in HMR_SKEL if str(field.type).startswith("fixed_size_list")}
     assert set(asked) & large <= {"stage_vertex_error_mm"}
     assert "vertex_error_mm" in asked
