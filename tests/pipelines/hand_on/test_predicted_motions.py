@@ -32,7 +32,7 @@ def track(count: int) -> dict[str, np.ndarray]:
 
 def test_a_track_with_a_gap_plays_upright(skel, tmp_path):
     people, frames = track(4), np.array([10, 11, 14, 15])
-    people["poses"][1, 10] += 0.6  # between 10 and 11; what lies between 11 and 14 nobody knows
+    people["poses"][1, 10] += 1.2  # between 10 and 11; what lies between 11 and 14 nobody knows
     base = tmp_path / "film.v2" / "track_1"
     assert write_person(base, skel, *people.values(), frames, 25.0) == 1
     names = {f"track_1.{ending}" for ending in ("osim", "mot", "trc", "csv", "png")} | {"Geometry"}
