@@ -30,6 +30,7 @@ from pipelines.command.runner import Runner, WorkerLost, is_worker_lost
 from pipelines.convert.job import Job, Provenance, job_of
 from pipelines.convert.overlap import OverlappedConversion
 from pipelines.convert.settings import ConversionSettings
+from pipelines.files.body_models import tell_of_demo_body
 from pipelines.files.lock import OutputTaken, check_still_ours, output_lock
 from pipelines.files.shards import Shard
 from pipelines.files.storage import output_problems, place
@@ -93,7 +94,7 @@ class ConvertShard(beam.DoFn):
 
 
 class WriteDataset(beam.DoFn):
-    """All statistics -> rejects.parquet, dataset.json, report.html and run.json, unless a shard failed."""
+    """All statistics -> _rejects/rejects.parquet, dataset.json, report.html and run.json, unless a shard failed."""
 
     def __init__(self, output: str, run: str, provenance: Provenance) -> None:
         self.output = output
@@ -116,6 +117,7 @@ class WriteDataset(beam.DoFn):
                 made_of.inputs,
                 made_of.joint_limits,
                 made_of.planned,
+                made_of.body_models,
             )
             write_run(directory, made_of.facts, shards)
             write_report([Shard(directory / name) for name in sorted(names)], directory / REPORT_FILE)
@@ -143,7 +145,9 @@ def main(argv: list[str] | None = None, prog: str = PROG) -> int:
 def run(argv: list[str], prog: str) -> int:
     """`main` without the handling of errors: raises InputError."""
     options, rest = parse_build_options(argv, prog)
-    if not options.annotations:
+    if options.annotations:
+        tell_of_demo_body(options.body_models)
+    else:
         from pipelines.demo.data import with_demo_inputs
 
         options = with_demo_inputs(options)

@@ -15,7 +15,7 @@ from schemas.fields import (
     table_to_columns,
     with_float_width,
 )
-from schemas.hmr_skel import HMR_SKEL, LABEL_CHECKS, STAGES, VERDICTS
+from schemas.hmr_skel import HMR_SKEL, KEYPOINTS_3D_SOURCES, LABEL_CHECKS, STAGES, VERDICTS
 from schemas.prediction import COCO_KEYPOINT_NAMES, PREDICTION, SKIPPED
 from schemas.run import COUNTED_WORDS, DATASET, ERROR_QUANTILES, QUANTILE_FIELDS, REJECT_REASONS, REJECTS, SHARD_STATS
 from schemas.validation import check_columns, check_schema, describe
@@ -28,6 +28,7 @@ __all__ = [
     "ERROR_QUANTILES",
     "HMR_SKEL",
     "KEYPOINTS",
+    "KEYPOINTS_3D_SOURCES",
     "KEYPOINT_NAMES",
     "LABEL_CHECKS",
     "MIRRORED_KEYPOINTS",

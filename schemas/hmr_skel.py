@@ -35,6 +35,10 @@ LABEL_CHECKS = (
 """What comparing a label row's translation and body with its 2D keypoints gave: nothing to compare; agreement; what was
 mended, after which they agree; or apart by more than a tenth of the box, or by more than half of it."""
 
+KEYPOINTS_3D_SOURCES = ("label", "smpl", "smpl_joints")
+"""Where 3D keypoints come from: the label; the SMPL source and its regressors; the same without the regressor
+SMPL_to_J19, so that keypoints 25 to 43 are zero with confidence 0."""
+
 IDENTITY_FIELDS = [
     Field("key", "str", "name of the sample in its tar: data set, image, person"),
     Field("dataset", "str", "name of the label file without -release.npz"),
@@ -91,10 +95,11 @@ GEOMETRY_FIELDS = [
     ),
     Field("keypoints_2d", "float32", "keypoints and confidence", (KEYPOINTS, 3), "px", "image", "npz", wide=True),
     Field("keypoints_3d", "float32", "keypoints and confidence", (KEYPOINTS, 4), "m", "camera", "npz", wide=True),
+    Field("keypoints_3d_source", "str", ", ".join(KEYPOINTS_3D_SOURCES) + " (without SMPL_to_J19)", optional=True),
 ]
 
 PARAMETER_FIELDS = [
-    Field("poses", "float32", "SKEL q", (46,), "rad", "camera", "npz"),
+    Field("poses", "float32", "SKEL q, in the order of the coordinates of the table", (46,), "rad", "camera", "npz"),
     Field("betas", "float32", "SKEL shape", (10,), "standard deviations", "model", "npz"),
     Field("trans", "float32", "SKEL translation", (3,), "m", "camera", "npz", wide=True),
     Field("mirrored_poses", "float32", "SKEL q of the mirrored person", (46,), "rad", "camera", "npz", optional=True),
@@ -145,7 +150,7 @@ QUALITY_FIELDS = [
 HMR_SKEL_FIELDS = IDENTITY_FIELDS + GEOMETRY_FIELDS + PARAMETER_FIELDS + QUALITY_FIELDS
 
 HMR_SKEL = arrow_schema(
-    "hmr_skel", "1.3", HMR_SKEL_FIELDS, keypoint_names=KEYPOINT_NAMES, mirrored_keypoints=MIRRORED_KEYPOINTS
+    "hmr_skel", "1.4", HMR_SKEL_FIELDS, keypoint_names=KEYPOINT_NAMES, mirrored_keypoints=MIRRORED_KEYPOINTS
 )
 """1.1 has the mirrored parameters, 1.2 verdicts, 1.3 how labels agree with the 2D keypoints and the
-box's width and height; older shards are read without them."""
+box's width and height, 1.4 where the 3D keypoints come from; older shards are read without them."""

@@ -12,7 +12,12 @@ ERROR_QUANTILES = (0.5, 0.95, 0.99, 1.0)
 QUANTILE_FIELDS = ("vertex_error_mm", "vertex_error_p95_mm", "max_vertex_error_mm", "joint_error_mm")
 """Distances of which stats and manifest give mean and quantiles."""
 
-COUNTED_WORDS = {"verdicts": "verdict", "label_checks": "label_check", "smpl_genders": "gender"}
+COUNTED_WORDS = {
+    "verdicts": "verdict",
+    "label_checks": "label_check",
+    "smpl_genders": "gender",
+    "keypoints_3d_sources": "keypoints_3d_source",
+}
 """Counts over people in stats and manifest, and the HMR_SKEL field whose words they count."""
 
 REJECTS_FIELDS = [
@@ -51,6 +56,13 @@ SHARD_STATS_FIELDS = [
     Field("verdicts", "str", "JSON object: verdict -> people", optional=True),
     Field("label_checks", "str", "JSON object: label check -> people", optional=True),
     Field("smpl_genders", "str", "JSON object: gender of the SMPL source -> people", optional=True),
+    Field("keypoints_3d_sources", "str", "JSON object: where 3D keypoints come from -> people", optional=True),
+    Field(
+        "body_models",
+        "str",
+        "JSON object: models (demo or files), skel_gender, sha256 of all, keypoint_regressors: name -> sha256",
+        optional=True,
+    ),
     Field("rejects", "str", "JSON object: reason -> rows"),
     Field("errors", "str", "JSON object: distance -> mean and quantiles (p50, ..., max) over people, mm"),
     Field("stage_errors", "str", "JSON object: stage of the fit -> mean vertex distance over people, mm"),
@@ -68,6 +80,13 @@ DATASET_FIELDS = [
     Field("verdicts", "str", "JSON object: verdict -> people", optional=True),
     Field("label_checks", "str", "JSON object: label check -> people", optional=True),
     Field("smpl_genders", "str", "JSON object: gender of the SMPL source -> people", optional=True),
+    Field("keypoints_3d_sources", "str", "JSON object: where 3D keypoints come from -> people", optional=True),
+    Field(
+        "body_models",
+        "str",
+        "JSON object: models (demo or files), skel_gender, sha256 of all, keypoint_regressors: name -> sha256",
+        optional=True,
+    ),
     Field("rejects", "str", "JSON object: reason -> rows"),
     Field("errors", "str", "JSON object: distance -> mean and quantiles (p50, ..., max) over people, mm"),
     Field("stage_errors", "str", "JSON object: stage of the fit -> mean vertex distance over people, mm"),
@@ -84,7 +103,7 @@ DATASET_FIELDS = [
 ]
 
 REJECTS = arrow_schema("rejects", "1.0", REJECTS_FIELDS)
-SHARD_STATS = arrow_schema("shard_stats", "1.2", SHARD_STATS_FIELDS)
-DATASET = arrow_schema("dataset", "1.2", DATASET_FIELDS)
-"""1.1 of both has verdicts, of the manifest joint limits, 1.2 label checks and genders; older
-ones are read without them."""
+SHARD_STATS = arrow_schema("shard_stats", "1.3", SHARD_STATS_FIELDS)
+DATASET = arrow_schema("dataset", "1.3", DATASET_FIELDS)
+"""1.1 of both has verdicts, of the manifest joint limits, 1.2 label checks and genders, 1.3 body models
+and where 3D keypoints come from; older ones are read without them."""

@@ -124,7 +124,7 @@ def write_stats(folder: Path, name: str, columns: dict, rejects: dict[str, int])
 
 
 def write_manifest(folder: Path, stats: list[dict]) -> None:
-    """Writes dataset.json and rejects.parquet of the shards with these statistics."""
+    """Writes dataset.json and _rejects/rejects.parquet of the shards with these statistics."""
     rejects: dict[str, int] = {}
     for entry in stats:
         for reason, count in entry["rejects"].items():
@@ -148,7 +148,8 @@ def write_manifest(folder: Path, stats: list[dict]) -> None:
         "reason": np.array(reasons, object),
         "detail": np.full(len(reasons), "", object),
     }
-    pq.write_table(columns_to_table(REJECTS, rows), folder / "rejects.parquet")
+    (folder / "_rejects").mkdir(exist_ok=True)
+    pq.write_table(columns_to_table(REJECTS, rows), folder / "_rejects" / "rejects.parquet")
 
 
 def write_dataset(folder: Path, counts: tuple[int, ...] = (7, 5)) -> Path:

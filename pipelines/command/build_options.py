@@ -49,6 +49,9 @@ class BuildOptions:
     """JPEG quality of the crops, 1 to 100."""
     float_width: Literal[16, 32, 64] = 32
     """Bits of stored floats. At 16, positions, pixels and cameras keep 32."""
+    without_regressors: bool = False
+    """Go on where labels bring no keypoints3d and SMPL_to_J19.pkl is not among the body models: keypoints 25 to 43 then
+    have confidence 0."""
     gender: Literal["male", "female"] = "male"
     """Which SKEL to fit; the field uses male for everyone."""
     smpl_gender: Literal["file", "neutral", "male", "female"] = "file"

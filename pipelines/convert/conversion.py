@@ -120,6 +120,7 @@ def write_fitted(shard: FittedShard, settings: ConversionSettings) -> dict[str, 
         shard.rows.rejected(),
         settings.float_width,
         settings.versions,
+        settings.made_with(),
     )
     seconds = dict(shard.seconds, images=waited, ended=time.time())
     seconds["all"] += time.perf_counter() - began
@@ -163,7 +164,8 @@ def _fit(
         fitted["verdict"] = fitted["verdict"].astype(object)
         fitted["smpl_trans"], fitted["trans_source"] = trans, placed.source
         fitted["label_check"], fitted["reprojection_error"] = placed.check, placed.error
-        fitted["keypoints_3d"] = _keypoints_3d(rows.columns["keypoints3d"][wanted[chosen]], points, confidence, trans)
+        labelled = rows.columns["keypoints3d"][wanted[chosen]]
+        fitted |= _keypoints_3d(labelled, points, confidence, trans)
         for name, values in fitted.items():
             values = np.asarray(values)
             if name not in found:
@@ -191,13 +193,16 @@ def _reject_other_images(rows: Rows, geometry: Geometry) -> None:
         rows.reject([row], "other_image_size", detail)
 
 
-def _keypoints_3d(labelled: np.ndarray, points: np.ndarray, confidence: np.ndarray, trans: np.ndarray) -> np.ndarray:
+def _keypoints_3d(labelled: np.ndarray, points: np.ndarray, confidence: np.ndarray, trans: np.ndarray) -> Columns:
+    """The label's 3D keypoints, those of the SMPL body where there are none, and which of them it is."""
     absent = np.isnan(labelled).all(axis=(1, 2))
     found = labelled.astype(np.float32)
     placed = np.where(np.asarray(confidence)[:, None] > 0, points + trans[:, None], 0)
     sure = np.broadcast_to(np.asarray(confidence)[None, :, None], (*points.shape[:2], 1))
     found[absent] = np.concatenate([placed, sure], axis=2)[absent]
-    return _without_gaps(found)
+    of_body = "smpl" if np.all(confidence) else "smpl_joints"
+    source = np.where(absent, of_body, "label").astype(object)
+    return {"keypoints_3d": _without_gaps(found), "keypoints_3d_source": source}
 
 
 def _without_gaps(keypoints: np.ndarray) -> np.ndarray:
@@ -231,6 +236,7 @@ def _sample_columns(
         "crop_affine": geometry.affine[kept],
         "keypoints_2d": _without_gaps(labels["gtkps"]),
         "keypoints_3d": fitted["keypoints_3d"],
+        "keypoints_3d_source": fitted["keypoints_3d_source"],
         "poses": fitted["poses"],
         "betas": fitted["betas"],
         "trans": fitted["trans"],

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, fields
+import logging
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,13 +19,21 @@ from pipelines.convert.settings import (
     limits_in_degrees,
     package_versions,
 )
-from pipelines.convert.sharing import body_models_sha256
+from pipelines.convert.sharing import body_models_facts
 from pipelines.files.urls import UrlPath
 from pipelines.plan.planning import RowSelection, ShardSpec, find_label_files, plan_shards
 from pipelines.read.images import open_images
+from pipelines.read.labels import LabelFile
 from pipelines.write.run_record import run_facts
+from schemas import InputError
+
+log = logging.getLogger(__name__)
 
 Record = TypeVar("Record")
+
+J19 = "SMPL_to_J19"
+_REGRESSORS = (J19, "J_regressor_SKEL_mix_MALE")
+"""Of 3D keypoints: 19 of SMPL's and SKEL's mesh, and the joints of SKEL's, which only training asks for."""
 
 _MOST_IMAGE_THREADS = 16
 _FEWEST_IMAGE_THREADS = 2
@@ -40,6 +49,8 @@ class Provenance:
     versions: dict[str, str]
     inputs: dict[str, str]
     """Label file, or `body_models` -> sha256."""
+    body_models: dict[str, Any]
+    """`BodyModels.facts`."""
     planned: dict[str, range]
     """Label file -> the rows that were asked for."""
     facts: dict[str, Any]
@@ -69,18 +80,44 @@ def job_of(options: BuildOptions, runner: Runner, directory: Path | UrlPath, run
     labels = find_label_files(
         options.annotations, with_images=settings.crop.images, datasets=options.subset, smpl_gender=fit.smpl_gender
     )
-    body_models = body_models_sha256(fit)
+    settings = replace(settings, body_models=body_models_facts(fit))
+    _look_for_regressors(options, labels, settings.body_models["keypoint_regressors"])
     selection = RowSelection.parse(options.rows, options.every)
     provenance = Provenance(
         options=options.recorded(),
         joint_limits=limits_in_degrees(fit.limits),
         versions=settings.versions,
-        inputs={file.name: file.sha256 for file in labels} | {"body_models": body_models},
+        inputs={file.name: file.sha256 for file in labels} | {"body_models": settings.body_models["sha256"]},
+        body_models=settings.body_models,
         planned={file.name: selection.of(file.rows) for file in labels},
         facts=facts,
     )
-    images, sha256 = open_images(options.images), settings.sha256(body_models)
-    return Job(settings, provenance, plan_shards(labels, images, options.samples_per_shard, selection, sha256))
+    images = open_images(options.images)
+    return Job(
+        settings, provenance, plan_shards(labels, images, options.samples_per_shard, selection, settings.sha256())
+    )
+
+
+def _look_for_regressors(options: BuildOptions, labels: list[LabelFile], there: Collection[str]) -> None:
+    """Whether the 3D keypoints of all people can be had; what is missing is told before any row is read.
+
+    Raises InputError for label files with images, made to be trained on, that bring no 3D keypoints where the regressor
+    of 19 of these is missing, unless `--without-regressors` says to go on.
+    """
+    bare = [file.name for file in labels if "keypoints3d" not in file.fields]
+    missing = [f"{name}.pkl" for name in _REGRESSORS if name not in there]
+    if not missing:
+        return
+    names = ", ".join(bare[:3]) + (f" and {len(bare) - 3} more" if len(bare) > 3 else "")
+    come = "SMPL_to_J19.pkl comes with the data of 4D-Humans, J_regressor_SKEL_mix_MALE.pkl with HSMR's"
+    if bare and J19 not in there and options.with_images and not options.without_regressors:
+        problem = f"{' and '.join(missing)} not among the body models, and {names} bring no keypoints3d"
+        expected = f"them ({come}), or --without-regressors: keypoints 25 to 43 then have confidence 0"
+        raise InputError(problem, file=options.body_models, field="--body-models", expected=expected)
+    told = f"{options.body_models}: no {' and no '.join(missing)} among the body models ({come})"
+    if J19 not in there:
+        told += f"; keypoints 25 to 43 of {names} get confidence 0" if bare else "; all labels bring keypoints3d"
+    log.warning("%s; hmr-skel train needs both", told)
 
 
 def settings_of(options: BuildOptions, runner: Runner, directory: Path | UrlPath, run: str) -> ConversionSettings:

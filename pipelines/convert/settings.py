@@ -68,8 +68,14 @@ class ConversionSettings:
     versions: dict[str, str] = field(default_factory=dict)
     run: str = ""
     """Token of the run that may write to `output`."""
+    body_models: dict[str, Any] = field(default_factory=dict)
+    """`BodyModels.facts`."""
 
-    def sha256(self, body_models_sha256: str) -> str:
+    def made_with(self) -> dict[str, Any]:
+        """What a shard tells about its numbers: body models, and the coordinates that poses are, rad."""
+        return {"body_models": self.body_models, "coordinates": coordinates(self.fit.limits)}
+
+    def sha256(self) -> str:
         """sha256 of everything but rows and images that determines a shard's bytes.
 
         Of the body models their content counts, not where they are. A setting that is None is left out: one that is
@@ -77,7 +83,7 @@ class ConversionSettings:
         """
         facts = _counted(self.fit) | _counted(self.crop)
         facts |= {
-            "body_models": body_models_sha256,
+            "body_models": self.body_models.get("sha256", ""),
             "float_width": self.float_width,
             "behaviour": BEHAVIOUR,
             "record": record_version(HMR_SKEL),
@@ -106,6 +112,19 @@ def limits_in_degrees(limits: str | JointLimits) -> dict[str, list[float | None]
     table = np.degrees(read_limits(limits) if isinstance(limits, str) else limits)
     ends = [[round(float(end), 4) if np.isfinite(end) else None for end in row] for row in table]
     return dict(zip(COORDINATE_NAMES, ends, strict=True))
+
+
+def coordinates(limits: str | JointLimits) -> list[dict[str, Any]]:
+    """SKEL's 46 coordinates in the order of poses: name, unit, lowest and highest angle, None without limit."""
+    from fitting import read_limits
+    from fitting.anatomy import COORDINATE_NAMES
+
+    table = np.asarray(read_limits(limits) if isinstance(limits, str) else limits, np.float64)
+    ends = [[round(float(end), 6) if np.isfinite(end) else None for end in row] for row in table]
+    return [
+        {"name": name, "unit": "rad", "low": low, "high": high}
+        for name, (low, high) in zip(COORDINATE_NAMES, ends, strict=True)
+    ]
 
 
 def package_versions() -> dict[str, str]:

@@ -58,15 +58,15 @@ def bodies_of_process(settings: FitSettings, run: str = "") -> LoadedBodies | Sh
         return _loaded[key]
 
 
-def body_models_sha256(settings: FitSettings) -> str:
-    """`BodyModels.sha256`, after the models were loaded. Raises InputError for those that are missing or damaged.
+def body_models_facts(settings: FitSettings) -> dict[str, Any]:
+    """`BodyModels.facts`, after the models were loaded. Raises InputError for those that are missing or damaged.
 
     What this has to load on a CPU is kept for the fits if they are done there.
     """
     on_cpu = devices_of(settings.device) == ["cpu"]
     bodies = bodies_of_process(settings) if on_cpu else LoadedBodies(settings, "cpu")
     bodies.load()
-    return bodies.models.sha256()
+    return bodies.models.facts()
 
 
 def run_folder() -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,8 +27,13 @@ if TYPE_CHECKING:
     from fitting import SKEL, FitOptions, SKELFitter
     from fitting.body.smplx_meshes import SMPLXBody
 
+log = logging.getLogger(__name__)
+
 DEMO = "demo"
 """The name that stands for the embedded body."""
+
+DEMO_IS = "the embedded demo body, neither SMPL nor SKEL"
+"""What to say wherever numbers of the embedded body are shown or kept."""
 
 SMPLX_VERTICES = 10475
 
@@ -71,6 +77,18 @@ class BodyModels:
                     )
                 self._smpl[gender] = smpl
             return self._smpl[gender]
+
+    def has_skel(self, gender: str) -> bool:
+        """Whether a file of SKEL of this gender is there; the demo body is one for all."""
+        from fitting.body.files import find_model_file
+
+        if self.where == DEMO:
+            return False
+        try:
+            with local_files(self.where) as folder:
+                return bool(find_model_file(folder, "skel", gender))
+        except InputError:
+            return False
 
     @property
     def regressors(self) -> dict[str, torch.Tensor]:
@@ -130,6 +148,25 @@ class BodyModels:
                 digest.update(name.encode() + np.ascontiguousarray(values).tobytes())
         return digest.hexdigest()
 
+    def facts(self) -> dict[str, Any]:
+        """What was fitted with, for what is written: `models` (demo or files), SKEL's gender, checksums.
+
+        InputError if SMPL neutral or SKEL is missing.
+        """
+        from fitting.body.files import KEYPOINT_REGRESSORS
+
+        regressors = {
+            name: hashlib.sha256(np.ascontiguousarray(values)).hexdigest()
+            for name, values in sorted(self._regressor_arrays.items())
+            if name in KEYPOINT_REGRESSORS
+        }
+        return {
+            "models": DEMO if self.where == DEMO else "files",
+            "skel_gender": self.gender,
+            "sha256": self.sha256(),
+            "keypoint_regressors": regressors,
+        }
+
     @cached_property
     def _skel(self) -> SKEL:
         from fitting import SKEL
@@ -157,6 +194,17 @@ class BodyModels:
 
         arrays = self._regressor_arrays.items()
         return {name: torch.as_tensor(values, dtype=torch.float32, device=self.device) for name, values in arrays}
+
+
+def body_models_in_words(where: str, skel_gender: str) -> str:
+    """What tables and pages say of body models: the demo body, or where they are, and SKEL's gender."""
+    return f"demo: {DEMO_IS}" if where == DEMO else f"{where}, SKEL {skel_gender}"
+
+
+def tell_of_demo_body(where: str) -> None:
+    """One line for those who bring labels of their own and no body models."""
+    if where == DEMO:
+        log.warning("fitting %s: numbers are for trying out; --body-models DIR names the official files", DEMO_IS)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipelines.command.devices import cores
+from pipelines.files.body_models import body_models_in_words
 from pipelines.files.storage import find, place, readable
 from pipelines.files.tar import TarMember, TarScan
 from pipelines.files.urls import UrlPath, is_url
@@ -26,9 +27,12 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 REJECTS_FILE = "rejects.parquet"
+REJECTS_FOLDER = "_rejects"
+"""Where it is: what looks for a folder's Parquet files (`FOLDER/*.parquet`, Arrow's data sets) finds people only."""
+
 DATASET_FILE = "dataset.json"
 SHARD_ENDINGS = (".tar", ".parquet", ".json")
-REPEATED_TEXT = ("dataset", "label_file", "trans_source", "verdict")
+REPEATED_TEXT = ("dataset", "label_file", "trans_source", "verdict", "label_check", "keypoints_3d_source")
 LARGEST_MEMBER = 1 << 28
 """Bytes of a tar's member beyond which it is not read: no image is that large."""
 
@@ -105,6 +109,21 @@ def whole_folder(shards: Sequence[Shard]) -> Path | UrlPath | None:
     """The folder whose shards these are, all of them; None for a part of a folder or for several."""
     folder = shards[0].folder
     return folder if set(_bases(folder)) == {shard.base for shard in shards} else None
+
+
+def rejects_of(folder: Path | UrlPath) -> Path | UrlPath:
+    """The data set's rejects.parquet; in folders of before it lies among the shards."""
+    older = folder / REJECTS_FILE
+    return older if older.is_file() else folder / REJECTS_FOLDER / REJECTS_FILE
+
+
+def body_models_of(folder: Path | UrlPath) -> str:
+    """In words, the body models of a data set; empty if it has no manifest, or one that does not say."""
+    manifest = read_document(folder / DATASET_FILE) if (folder / DATASET_FILE).is_file() else {}
+    options = manifest.get("options")
+    if not isinstance(options, dict) or not options.get("body_models"):
+        return ""
+    return body_models_in_words(str(options["body_models"]), str(options.get("gender") or "male"))
 
 
 def read_document(file: Path | UrlPath) -> dict:

@@ -17,6 +17,7 @@ import numpy as np
 
 from pipelines.command.hmr_skel import console
 from pipelines.command.options import Positional, arg, parse_options, parse_row_range
+from pipelines.files.body_models import DEMO, DEMO_IS, body_models_in_words, tell_of_demo_body
 from pipelines.files.npz import checked_sha256, npz_members, write_npz
 from pipelines.files.storage import published
 from pipelines.hand_on.meshes import MeshFile, fit_meshes, is_mesh_file, open_meshes
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from pipelines.convert.bodies import LoadedBodies
+    from pipelines.convert.settings import FitSettings
 
 log = logging.getLogger(__name__)
 
@@ -54,8 +56,9 @@ class FitSequenceOptions:
     """Rows to read, as in a Python slice."""
     body_models: Annotated[str, arg(metavar="DIR")] = "demo"
     """Folder (or its URL) with the official SMPL and SKEL files, flat or in smpl/ and skel/; demo: embedded body."""
-    gender: Literal["male", "female"] = "male"
-    """Which SKEL to fit; the field uses male for everyone."""
+    gender: Literal["file", "male", "female"] = "file"
+    """Which SKEL to fit; file: female for rows of SMPL female if that model is there, else male, which the field uses
+    for everyone."""
     smpl_gender: Literal["file", "neutral", "male", "female"] = "file"
     """Gender of the SMPL model that the rows are for; file: what the file says, neutral if it says nothing."""
     limits: Annotated[str, arg(metavar="NAME|FILE")] = "human"
@@ -122,8 +125,9 @@ def main(argv: list[str], prog: str = "hmr-skel fit") -> int:
     for name in ("batch_size", "frame_rate"):
         if (value := getattr(options, name)) is not None and not 0 < value < float("inf"):
             raise InputError(f"{value} given", field=f"--{name.replace('_', '-')}", expected="a positive number")
+    tell_of_demo_body(options.body_models)
     smpl_gender = None if options.smpl_gender == "file" else options.smpl_gender
-    bodies = _load_bodies(options)
+    bodies = _load_bodies(options, "male" if options.gender == "file" else options.gender)
     source = label_file_of(options.input) if is_result(options.input) else options.input
     meshes = _open_meshes(source, smpl_gender, bodies)
     optional = [name for name in _OPTIONAL if name != "gender" or not smpl_gender]
@@ -137,7 +141,10 @@ def main(argv: list[str], prog: str = "hmr-skel fit") -> int:
     up = resolve_up(options.up, labels, start, stop) if files else None
     if meshes:
         smpl_gender = smpl_gender or "neutral"
-    for gender in [smpl_gender] if smpl_gender else smpl_genders(labels, start, stop):
+    genders = [smpl_gender] if smpl_gender else smpl_genders(labels, start, stop)
+    if options.gender == "file" and "female" in genders:
+        bodies = _bodies_of_women(options, bodies, genders, labels.path)
+    for gender in genders:
         bodies.load(gender)
     began = time.perf_counter()
     if meshes:
@@ -147,13 +154,14 @@ def main(argv: list[str], prog: str = "hmr-skel fit") -> int:
     seconds = time.perf_counter() - began
     if not meshes:
         _warn_of_units(fit, options.input)
-    save_fit(options.output, fit, labels, start, frame_rate, options.gender)
-    show_fit(fit, start, seconds, options.output, console())
+    save_fit(options.output, fit, labels, start, frame_rate, bodies.settings)
+    show_fit(fit, start, seconds, options.output, console(), bodies.settings)
     if up is not None:
         if frame_rate is None:
             log.warning("%s: no frame rate; %g frames/s are assumed", labels.path, ASSUMED_FRAME_RATE)
         rate = frame_rate or ASSUMED_FRAME_RATE
-        hand_on_motion(files, bodies.models.skel, fit, start, rate, up, console())
+        made_with = body_models_in_words(options.body_models, bodies.settings.gender)
+        hand_on_motion(files, bodies.models.skel, fit, start, rate, up, console(), made_with)
     return 0
 
 
@@ -261,15 +269,22 @@ def save_fit(
     labels: LabelFile | MeshFile | SMPLXFile,
     start: int,
     frame_rate: float | None,
-    skel_gender: str,
+    settings: FitSettings,
 ) -> None:
-    """Writes the fit as an .npz that numpy reads without pickle; parent folders are made."""
-    from fitting.anatomy import COORDINATE_NAMES
+    """Writes the fit as an .npz that numpy reads without pickle; parent folders are made.
 
+    Beside the fit: what body models it was made with, and name, unit and limits of the coordinates of `poses`.
+    """
+    from pipelines.convert.settings import coordinates
+
+    table = coordinates(settings.limits)
     arrays = {name: values.astype(str) if values.dtype == object else values for name, values in fit.items()}
     arrays |= {
-        "gender": np.array(skel_gender),
-        "pose_names": np.array(COORDINATE_NAMES),
+        "gender": np.array(settings.gender),
+        "body_models": np.array(f"demo: {DEMO_IS}" if settings.body_models == DEMO else "files"),
+        "pose_names": np.array([coordinate["name"] for coordinate in table]),
+        "pose_units": np.array([coordinate["unit"] for coordinate in table]),
+        "pose_limits": np.array([[c["low"], c["high"]] for c in table], float),  # NaN where there is none
         "stage_names": np.array(STAGES),
         "source": np.array(labels.name),
         "source_row": np.arange(start, start + len(fit["poses"])),
@@ -301,7 +316,7 @@ def _warn_of_units(fit: Columns, path: Path) -> None:
             )
 
 
-def show_fit(fit: Columns, start: int, seconds: float, output: Path, out: Console) -> None:
+def show_fit(fit: Columns, start: int, seconds: float, output: Path, out: Console, settings: FitSettings) -> None:
     """The closing tables: distances, stages, limits, rows that could not be fitted, rate."""
     from rich.table import Table
 
@@ -339,18 +354,32 @@ def show_fit(fit: Columns, start: int, seconds: float, output: Path, out: Consol
     genders = Counter(fit["smpl_gender"].astype(str).tolist()) if "smpl_gender" in fit else {}
     if genders:
         counts.add_row("SMPL models", ", ".join(f"{gender} {count:,}" for gender, count in sorted(genders.items())))
+    counts.add_row("body models", body_models_in_words(settings.body_models, settings.gender))
     counts.add_row("people per second", f"{people / max(seconds, 1e-9):,.1f}")
     out.print(counts)
 
 
-def _load_bodies(options: FitSequenceOptions) -> LoadedBodies:
+def _bodies_of_women(options: FitSequenceOptions, male: LoadedBodies, genders: list[str], path: str) -> LoadedBodies:
+    """SKEL female for rows that are all of SMPL female, if it is there; a line if it is not."""
+    if options.body_models == DEMO:
+        return male
+    if genders != ["female"]:
+        log.warning("%s: rows of %s; all are fitted with SKEL male (--gender)", path, " and ".join(genders))
+    elif male.models.has_skel("female"):
+        return _load_bodies(options, "female")
+    else:
+        log.warning("%s: female, but %s holds no SKEL female: SKEL male is fitted", path, options.body_models)
+    return male
+
+
+def _load_bodies(options: FitSequenceOptions, gender: str) -> LoadedBodies:
     from pipelines.command.devices import cores, one_device
     from pipelines.convert.bodies import LoadedBodies
     from pipelines.convert.settings import FitSettings, limits_for_workers
 
     settings = FitSettings(
         body_models=options.body_models,
-        gender=options.gender,
+        gender=gender,
         limits=limits_for_workers(options.limits),
         betas=options.betas,
         batch_size=options.batch_size,

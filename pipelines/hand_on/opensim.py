@@ -89,6 +89,7 @@ def hand_on_motion(
     frame_rate: float,
     up: str,
     out: Console,
+    made_with: str = "",
 ) -> None:
     """Writes the files for a fit of rows from `start` on and says what was made of it: frame, jumps of angles.
 
@@ -100,7 +101,7 @@ def hand_on_motion(
 
     skel = copy.deepcopy(skel).to("cpu", torch.float64)
     motion = ground_motion(skel, fit, start, frame_rate, up)
-    write_motion(files, skel, fit, motion, up)
+    write_motion(files, skel, fit, motion, up, made_with)
     frame = "camera's, y down" if up == "camera" else f"{up} up"
     out.print(f"source frame: {frame}; {len(motion):,} frames at {frame_rate:g}/s", highlight=False)
     jumps = find_jumps(motion)
@@ -117,15 +118,19 @@ def ground_motion(skel: SKEL, fit: Columns, first_row: int, frame_rate: float, u
     return to_ground(skel, fit["poses"][kept], pelvis, first_row + kept, frame_rate, up)
 
 
-def write_motion(files: MotionFiles, skel: SKEL, fit: Columns, motion: GroundMotion, up: str) -> None:
+def write_motion(
+    files: MotionFiles, skel: SKEL, fit: Columns, motion: GroundMotion, up: str, made_with: str = ""
+) -> None:
     """Writes the files asked for. `motion` is that of `fit`, whose source frame has `up`.
+
+    `made_with` are the body models in words, which motion and model tell.
 
     Raises InputError if one cannot be written, or if there is no valid row to make it from.
     """
     if not len(motion):
         raise InputError("no row could be fitted, so that there is no motion to write")
     if files.mot is not None:
-        _save(files.mot, mot_text(motion))
+        _save(files.mot, mot_text(motion, made_with))
     if files.angles is not None:
         _save(files.angles, angles_csv(motion))
     if files.trc is not None:
@@ -135,7 +140,7 @@ def write_motion(files: MotionFiles, skel: SKEL, fit: Columns, motion: GroundMot
         from pipelines.hand_on.opensim_model import write_model
 
         with _problems(files.osim):
-            write_model(files.osim, skel, shape_of_all(skel, fit, files.osim), files.osim.stem)
+            write_model(files.osim, skel, shape_of_all(skel, fit, files.osim), files.osim.stem, made_with)
     if files.plot is not None:
         from pipelines.draw.angles import plot_angles
 

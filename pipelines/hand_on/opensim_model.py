@@ -15,6 +15,7 @@ from xml.etree.ElementTree import Element, SubElement
 import numpy as np
 
 from fitting.anatomy import COORDINATE_NAMES, SKEL_JOINTS
+from pipelines.files.body_models import DEMO
 from pipelines.hand_on.opensim_joints import JointGeometry, Skeleton, Sliding, skeleton_of
 from pipelines.hand_on.opensim_markers import JOINT_CENTRES, SKIN_MARKERS, skin_vertices
 from pipelines.hand_on.opensim_tables import PELVIS_POSITION
@@ -54,9 +55,10 @@ MASS_SHARES = {
 _FREE_RANGE = {"rotation": 2 * np.pi, "translation": 100.0}
 
 
-def write_model(path: Path, skel: SKEL, betas: np.ndarray, name: str) -> list[Path]:
+def write_model(path: Path, skel: SKEL, betas: np.ndarray, name: str, made_with: str = "") -> list[Path]:
     """Text of `path` and its bone meshes in the folder Geometry beside it, for a shape `betas` (10,).
 
+    `made_with`, the body models in words, is told among the credits; a model of the demo body is named so.
     Returns the mesh files. Raises OSError if something cannot be written.
     """
     skeleton = skeleton_of(skel, betas)
@@ -68,8 +70,10 @@ def write_model(path: Path, skel: SKEL, betas: np.ndarray, name: str) -> list[Pa
     for body, mesh in meshes.items():
         files[body].write_text(mesh.export(file_type="obj", header=None, digits=6), encoding="utf-8")
     document = Element("OpenSimDocument", Version=FORMAT_VERSION)
-    model = SubElement(document, "Model", name=name)
-    _text(model, "credits", "Written by hmr-skel from a fit of SKEL 1.1.1. Masses are estimates; there are no muscles.")
+    demo = made_with.startswith(DEMO)
+    model = SubElement(document, "Model", name=f"{name}_{DEMO}_body" if demo else name)
+    fit = f"body models: {made_with}" if demo else "a fit of SKEL 1.1.1"
+    _text(model, "credits", f"Written by hmr-skel from {fit}. Masses are estimates; there are no muscles.")
     _text(model, "length_units", "meters")
     _text(model, "force_units", "N")
     _text(model, "gravity", [0, -9.80665, 0])

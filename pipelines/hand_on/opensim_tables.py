@@ -24,8 +24,11 @@ def motion_table(motion: GroundMotion) -> np.ndarray:
     return np.concatenate([motion.times[:, None], degrees[:, :ROOT], motion.pelvis, degrees[:, ROOT:]], axis=1)
 
 
-def mot_text(motion: GroundMotion) -> str:
-    """The motion as an OpenSim motion file: joint angles in degrees, the pelvis in metres."""
+def mot_text(motion: GroundMotion, made_with: str = "") -> str:
+    """The motion as an OpenSim motion file: joint angles in degrees, the pelvis in metres.
+
+    `made_with`, a line of its head, names the body models.
+    """
     table = motion_table(motion)
     header = [
         "Coordinates",
@@ -36,6 +39,7 @@ def mot_text(motion: GroundMotion) -> str:
         "",
         "Units are S.I. units (second, meters, Newtons, ...)",
         "Angles are in degrees.",
+        *([f"Fitted with body models: {made_with}."] if made_with else []),
         "",
         "endheader",
         "\t".join(MOTION_COLUMNS),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from pipelines.files.shards import DATASET_FILE, REJECTS_FILE, Shard, parquet_problems, read_document, whole_folder
+from pipelines.files.shards import DATASET_FILE, Shard, parquet_problems, read_document, rejects_of, whole_folder
 from pipelines.files.storage import readable
 from pipelines.plan.planning import RowSelection, find_label_files
 from pipelines.write.ledger import Ledger
@@ -34,7 +34,7 @@ def account_problems(shards: Sequence[Shard], patterns: Iterable[str]) -> Iterat
             told = "has other content than when" if file.name in inputs else "was not there when"
             yield file.path, f"the label file {told} the data set was made"
     ledger = Ledger({file.name: selection.of(file.rows) for file in labels})
-    for path in [*(shard.parquet for shard in shards), folder / REJECTS_FILE]:
+    for path in [*(shard.parquet for shard in shards), rejects_of(folder)]:
         try:
             with parquet_problems(path):
                 ledger.add(pq.read_table(readable(path), columns=["label_file", "label_row"]))

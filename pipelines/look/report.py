@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fitting.anatomy import COORDINATE_NAMES
+from pipelines.files.body_models import body_models_in_words
 from pipelines.files.storage import readable
 from pipelines.files.urls import UrlPath
 from pipelines.look.angle_counts import AngleCounts
@@ -81,7 +82,7 @@ def write_report(
 
     Raises InputError if a shard cannot be read or the page not be written.
     """
-    from pipelines.files.shards import REJECTS_FILE, parquet_problems, read_parts, whole_folder
+    from pipelines.files.shards import parquet_problems, read_parts, rejects_of, whole_folder
     from schemas import QUANTILE_FIELDS, STAGES, InputError
 
     distances: dict[str, dict[str, Distances]] = {}
@@ -112,11 +113,11 @@ def write_report(
             converged[file] = converged.get(file, 0) + int(fine[mine].sum())
     reasons: list[dict[str, Any]] = []
     folder = whole_folder(shards)
-    if folder and (folder / REJECTS_FILE).is_file():
+    if folder and (rejected := rejects_of(folder)).is_file():
         import pyarrow.parquet as pq
 
-        with parquet_problems(folder / REJECTS_FILE):
-            counted = pq.read_table(readable(folder / REJECTS_FILE), columns=["label_file", "reason"])
+        with parquet_problems(rejected):
+            counted = pq.read_table(readable(rejected), columns=["label_file", "reason"])
             reasons = counted.group_by(["label_file", "reason"]).aggregate([([], "count_all")]).to_pylist()
     manifest, run = _documents(shards[0].folder)
     page = [
@@ -241,7 +242,7 @@ def _made_line(manifest: dict, run: dict) -> str:
     parts = [
         f"made {run['started']}" if run.get("started") else "",
         f"by hmr-skel {versions['hmr-skel']}" if versions.get("hmr-skel") else "",
-        f"on {options['body_models']} body models, SKEL {options.get('gender', 'male')}"
+        f"body models: {body_models_in_words(str(options['body_models']), str(options.get('gender', 'male')))}"
         if options.get("body_models")
         else "",
     ]

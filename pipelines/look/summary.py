@@ -15,13 +15,13 @@ import numpy as np
 
 from pipelines.command.devices import cores
 from pipelines.files.shards import (
-    REJECTS_FILE,
     Shard,
     concatenated,
     parquet_problems,
     read_document,
     read_parts,
     read_rows,
+    rejects_of,
     whole_folder,
 )
 from pipelines.files.storage import readable
@@ -102,7 +102,7 @@ def count_rejects(shards: Sequence[Shard]) -> dict[str, int]:
     for shard in shards:
         folders.setdefault(shard.folder, []).append(shard)
     for folder, members in folders.items():
-        rejects = folder / REJECTS_FILE
+        rejects = rejects_of(folder)
         if whole_folder(members) and rejects.is_file():
             with parquet_problems(rejects):
                 counts.update(_counts(pq.read_table(readable(rejects), columns=["reason"])["reason"]))

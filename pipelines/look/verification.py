@@ -21,6 +21,7 @@ from pipelines.files.shards import (
     REJECTS_FILE,
     Shard,
     read_document,
+    rejects_of,
     tar_samples,
     whole_folder,
 )
@@ -296,7 +297,7 @@ def _check_manifest(folder: Path | UrlPath, shards: Sequence[Shard]) -> Iterator
     if manifest["rejects"] != rejects:
         yield f"states rejects {manifest['rejects']}, its shards have {rejects}"
     try:
-        table = pq.read_table(readable(folder / REJECTS_FILE))
+        table = pq.read_table(readable(rejects_of(folder)))
         check_schema(table.schema, REJECTS, REJECTS_FILE)
         counted = {entry["values"]: entry["counts"] for entry in table["reason"].value_counts().to_pylist()}
         if counted != rejects:

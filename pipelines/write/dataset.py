@@ -1,4 +1,4 @@
-"""What a run writes beside its shards at the end, rejects.parquet and dataset.json, and what it clears away."""
+"""What a run writes beside its shards at the end, list of rejects and dataset.json, and what it clears away."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipelines.files.shards import DATASET_FILE, REJECTS_FILE
+from pipelines.files.shards import DATASET_FILE, REJECTS_FILE, REJECTS_FOLDER
 from pipelines.files.storage import output_problems, published, readable
 from pipelines.files.urls import UrlPath
 from pipelines.write.ledger import Ledger
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _SHARD_FILE = re.compile(r"(\d{6,})\.(tar|parquet|json)$")
-_OF_ONE_SHARD = ("record", "version", "versions", "document_sha256")
+_OF_ONE_SHARD = ("record", "version", "versions", "body_models", "document_sha256")
 """What dataset.json leaves out of a shard's statistics."""
 
 
@@ -49,8 +49,9 @@ def write_dataset(
     inputs: dict[str, str],
     joint_limits: dict[str, list[float | None]],
     planned: Mapping[str, Sequence[int]] | None = None,
+    body_models: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Write rejects.parquet and dataset.json from the shards' files, and return the manifest (schemas.DATASET).
+    """Write the list of rejects and dataset.json from the shards' files, and return the manifest (schemas.DATASET).
 
     Reads the statistics of each shard and, for exact quantiles, the distances in its Parquet file. With `planned`
     (label file -> rows) the files must account for each of these rows once: raises InputError, and writes no
@@ -59,9 +60,12 @@ def write_dataset(
     import pyarrow.parquet as pq
 
     totals, ledger = _Totals(), Ledger(planned or {})
+    rejects = directory / REJECTS_FOLDER / REJECTS_FILE
+    with output_problems(directory):
+        rejects.parent.mkdir(exist_ok=True)
     with (
         output_problems(directory),
-        published(directory / REJECTS_FILE) as path,
+        published(rejects) as path,
         pq.ParquetWriter(path, REJECTS, compression="zstd") as writer,
     ):
         for name in sorted(shards):
@@ -75,7 +79,7 @@ def write_dataset(
             ledger.add(people)
             totals.add({key: value for key, value in stats.items() if key not in _OF_ONE_SHARD}, people)
     if planned is not None and (problems := ledger.problems()):
-        (directory / REJECTS_FILE).unlink(missing_ok=True)
+        rejects.unlink(missing_ok=True)
         raise InputError(f"the rows do not add up: {'; '.join(problems)}", file=directory)
     manifest = {
         "record": record_name(DATASET),
@@ -83,6 +87,7 @@ def write_dataset(
         "name": "hmr-skel",
         **totals.document(),
         "options": options,
+        "body_models": dict(body_models or {}),
         "joint_limits": joint_limits,
         "inputs": inputs,
         "versions": versions,
@@ -95,13 +100,15 @@ def write_dataset(
 
 def remove_leftovers(directory: Path | UrlPath) -> None:
     """Remove what killed runs left half written."""
-    for path in directory.glob(".*.tmp-*"):
-        path.unlink(missing_ok=True)
+    for folder in (directory, directory / REJECTS_FOLDER):
+        for path in folder.glob(".*.tmp-*"):
+            path.unlink(missing_ok=True)
 
 
 def withdraw_dataset(directory: Path | UrlPath) -> None:
     """Remove what only a finished run may show."""
-    for name in (DATASET_FILE, REJECTS_FILE, "run.json", "report.html"):
+    rejects = f"{REJECTS_FOLDER}/{REJECTS_FILE}"
+    for name in (DATASET_FILE, REJECTS_FILE, rejects, "run.json", "report.html"):
         (directory / name).unlink(missing_ok=True)
 
 

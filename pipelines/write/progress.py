@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from pipelines.files.body_models import body_models_in_words
 from pipelines.files.shards import DATASET_FILE
 from pipelines.files.storage import remove_folder
 from pipelines.files.urls import UrlPath
@@ -144,6 +145,12 @@ def print_summary(directory: Path | UrlPath, name: str, seconds: float) -> None:
             table.add_row(f"labels: {word}", f"{count:,}")
     genders = ", ".join(f"{gender} {count:,}" for gender, count in manifest.get("smpl_genders", {}).items())
     table.add_row("SMPL models", genders or "none")
+    table.add_row(
+        "body models", body_models_in_words(manifest["options"]["body_models"], manifest["options"]["gender"])
+    )
+    for word, count in manifest.get("keypoints_3d_sources", {}).items():
+        if word != "label":
+            table.add_row(f"3D keypoints: {word}", f"{count:,}")
     kept = run["shards_kept"]
     table.add_row("shards", f"{len(manifest['shards']):,}" + (f" ({kept:,} kept)" if kept else ""))
     table.add_row("rate", f"{run['rows_made'] / max(seconds, 1e-9):,.1f} people/s over {seconds:,.1f} s")

@@ -13,7 +13,7 @@ import json
 import logging
 import tarfile
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,11 +50,13 @@ def write_shard(
     rejected: list[dict[str, Any]],
     float_width: int,
     versions: dict[str, str],
+    made_with: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Write one shard and return its statistics (schemas.SHARD_STATS as a document).
 
     `columns` are HMR_SKEL columns, `images` their JPEG bytes (None: sample without image), `rejected` the rows left
-    out (schemas.REJECTS as documents).
+    out (schemas.REJECTS as documents), `made_with` what the Parquet file's metadata tells besides, as JSON: body models
+    and the coordinates of poses.
     """
     schema = with_float_width(HMR_SKEL, float_width)
     with output_problems(directory), ExitStack() as files:  # closed in reverse: the tar gets its name last
@@ -62,7 +64,9 @@ def write_shard(
             files.enter_context(published(directory / f"{spec.name}.{ending}")) for ending in ("tar", "parquet", "json")
         )
         _write_tar(tar, schema, columns, images)
-        write_labels(table, columns_to_table(schema, columns))
+        told = {name: to_json(value) for name, value in (made_with or {}).items()}
+        labels = columns_to_table(schema, columns)
+        write_labels(table, labels.replace_schema_metadata({**(labels.schema.metadata or {}), **told}))
         stats = {
             "record": record_name(SHARD_STATS),
             "version": record_version(SHARD_STATS),
@@ -77,6 +81,8 @@ def write_shard(
             "verdicts": _counts(columns["verdict"].tolist()),
             "label_checks": _counts(columns["label_check"].tolist()),
             "smpl_genders": _counts(columns["gender"].tolist()),
+            "keypoints_3d_sources": _counts(columns["keypoints_3d_source"].tolist()),
+            "body_models": (made_with or {}).get("body_models", {}),
             "rejects": _counts(row["reason"] for row in rejected),
             "errors": error_quantiles(columns),
             "stage_errors": stage_means(columns["stage_vertex_error_mm"]),
@@ -148,6 +154,6 @@ def _counts(words: Iterable[str]) -> dict[str, int]:
     return dict(sorted(Counter(words).items()))
 
 
-def to_json(document: dict[str, Any], indent: int | None = None) -> str:
+def to_json(document: Any, indent: int | None = None) -> str:
     """The document as text; raises ValueError for what JSON cannot hold."""
     return json.dumps(document, allow_nan=False, indent=indent)

@@ -141,7 +141,8 @@ WHEN = ("run.json", "report.html")
 
 def content(output):
     """All that must repeat."""
-    return {path.name: path.read_bytes() for path in sorted(output.iterdir()) if path.name not in WHEN}
+    files = (path for path in sorted(Path(output).rglob("*")) if path.is_file() and path.name not in WHEN)
+    return {str(path.relative_to(output)): path.read_bytes() for path in files}
 
 
 def inodes(output):
@@ -150,7 +151,7 @@ def inodes(output):
 
 def test_every_row_is_written_or_rejected_with_its_reason(built):
     columns = columns_of(built)
-    rejects = pq.read_table(built / "rejects.parquet").to_pylist()
+    rejects = pq.read_table(built / "_rejects" / "rejects.parquet").to_pylist()
     assert {row["label_row"]: row["reason"] for row in rejects} == BROKEN
     assert {row["label_file"] for row in rejects} == {"aic-release.npz"}
     assert set(BROKEN.values()) < set(REJECT_REASONS)

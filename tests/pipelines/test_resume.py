@@ -116,7 +116,8 @@ WHEN = ("run.json", "report.html")
 
 def content(output):
     """All that must repeat."""
-    return {path.name: path.read_bytes() for path in sorted(output.iterdir()) if path.name not in WHEN}
+    files = (path for path in sorted(Path(output).rglob("*")) if path.is_file() and path.name not in WHEN)
+    return {str(path.relative_to(output)): path.read_bytes() for path in files}
 
 
 @pytest.fixture(scope="module")
@@ -239,7 +240,7 @@ def test_damaged_shards_are_made_again(labels, forks, undisturbed, copied, endin
     for shard, how in enumerate(["deleted", "empty", "cut", "flipped"]):
         damage(copied / f"00000{shard}.{ending}", how)
     before = (copied / "000004.tar").stat().st_ino
-    for name in ("dataset.json", "rejects.parquet", "options.yaml"):
+    for name in ("dataset.json", "_rejects/rejects.parquet", "options.yaml"):
         damage(copied / name, "cut")
     (copied / ".000001.tar.tmp-1").write_bytes(b"half a shard of a run that was killed")
     assert forks.run(arguments_of(labels, copied)) == 0

@@ -57,7 +57,8 @@ WHEN = ("run.json", "report.html")
 
 
 def content(output):
-    return {path.name: path.read_bytes() for path in sorted(Path(output).iterdir()) if path.name not in WHEN}
+    files = (path for path in sorted(Path(output).rglob("*")) if path.is_file() and path.name not in WHEN)
+    return {str(path.relative_to(output)): path.read_bytes() for path in files}
 
 
 @pytest.fixture(scope="module")

@@ -94,7 +94,7 @@ def test_progress_counts_every_row_once(tmp_path, make):
 def test_a_change_of_behaviour_makes_older_shards_again(tmp_path, make, monkeypatch):
     def plan():
         files = find_label_files([str(tmp_path / "set-release.npz")], with_images=False)
-        [spec] = plan_shards(files, None, 100, settings_hash=ConversionSettings("").sha256("bodies"))
+        [spec] = plan_shards(files, None, 100, settings_hash=ConversionSettings("").sha256())
         return spec
 
     make()

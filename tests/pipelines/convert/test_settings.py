@@ -18,6 +18,7 @@ HARMLESS = {
     "threads": "last digits of a fit: batches are spread over them",
     "device": "last digits of a fit",
     "batch_size": "last digits of a fit",
+    "without_regressors": "whether the job begins; what body models hold counts itself",
 }
 """Options after whose change finished shards are kept: why."""
 
@@ -29,7 +30,7 @@ def inputs(tmp_path_factory):
     for name in ("aic", "coco"):
         poses, names = np.zeros((6, 72), np.float32), np.array([f"{name}/{i}.jpg" for i in range(6)])
         labels = {"center": np.ones((6, 2)), "scale": np.ones(6), "cam_int": np.tile(np.eye(3), (6, 1, 1))}
-        labels["gtkps"] = np.zeros((6, 44, 3))
+        labels |= {"gtkps": np.zeros((6, 44, 3)), "keypoints3d": np.zeros((6, 44, 4))}
         np.savez(folder / f"{name}.npz", imgname=names, pose_cam=poses, shape=np.zeros((6, 10)), **labels)
         for image in names:
             (folder / "images" / image).parent.mkdir(parents=True, exist_ok=True)
@@ -41,7 +42,7 @@ def inputs(tmp_path_factory):
 @pytest.fixture
 def specs_of(inputs, monkeypatch):
     """Spec hashes of the job's shards with some options changed."""
-    monkeypatch.setattr(job, "body_models_sha256", lambda fit: BodyModels(fit.body_models, fit.gender).sha256())
+    monkeypatch.setattr(job, "body_models_facts", lambda fit: BodyModels(fit.body_models, fit.gender).facts())
 
     def specs(**changed):
         options = BuildOptions(annotations=[str(inputs / "*.npz")], images=str(inputs / "images"), device="cpu")
@@ -74,6 +75,7 @@ def test_every_option_changes_the_shards_or_is_known_to_be_harmless(inputs, spec
         "threads": 3,
         "device": "cpu:0",
         "batch_size": 7,
+        "without_regressors": True,
     }
     names = {option.name for option in dataclasses.fields(BuildOptions)}
     assert set(others) == names, "a new option: does it change what a shard holds?"

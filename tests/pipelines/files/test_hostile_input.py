@@ -203,7 +203,7 @@ def test_images(data):
     refused_or_decoded()
 
 
-SHARD_FILES = ["000000.json", "dataset.json", "000000.parquet", "rejects.parquet", "000000.tar"]
+SHARD_FILES = ["000000.json", "dataset.json", "000000.parquet", "_rejects/rejects.parquet", "000000.tar"]
 
 
 @pytest.mark.parametrize("name", SHARD_FILES)
@@ -433,7 +433,8 @@ def test_a_job_on_hostile_tars_counts_what_it_refuses(tmp_path, caplog):
         assert main([*arguments, "--output", str(out), "--quiet"]) == 0
     assert "refused 2 links and 2 names" in caplog.text and "'../outside.jpg'" in caplog.text
     rejects = {
-        row["label_row"]: (row["reason"], row["detail"]) for row in pq.read_table(out / "rejects.parquet").to_pylist()
+        row["label_row"]: (row["reason"], row["detail"])
+        for row in pq.read_table(out / "_rejects" / "rejects.parquet").to_pylist()
     }
     assert sorted(rejects) == [*range(1, 9), 10]
     assert {rejects[row][0] for row in range(1, 7)} == {"missing_image"}
@@ -473,7 +474,7 @@ def test_a_job_on_a_hostile_folder_counts_what_it_refuses(tmp_path):
     out = tmp_path / "out"
     arguments = ["--annotations", str(tmp_path / "aic.npz"), "--images", str(images), "--output", str(out), "--quiet"]
     assert main(arguments) == 0
-    rejects = {row["imgname"]: row["reason"] for row in pq.read_table(out / "rejects.parquet").to_pylist()}
+    rejects = {row["imgname"]: row["reason"] for row in pq.read_table(out / "_rejects" / "rejects.parquet").to_pylist()}
     assert rejects == dict.fromkeys(refused, "missing_image") | {"nothing.jpg": "corrupt_image"}
 
 

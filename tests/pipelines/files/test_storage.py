@@ -81,7 +81,8 @@ def arguments_of(where, output, *more, images="tars"):
 
 
 def local_content(output):
-    return {path.name: path.read_bytes() for path in sorted(output.iterdir())}
+    files = (path for path in sorted(output.rglob("*")) if path.is_file())
+    return {str(path.relative_to(output)): path.read_bytes() for path in files}
 
 
 def repeatable(content):
@@ -128,6 +129,7 @@ def test_everything_behind_a_url(inputs, local, remote, capfd, tmp_path):
     assert hmr_skel(["inspect", "memtest://out/set", "--json"]) == 0
     there = json.loads(capfd.readouterr().out)
     for name, content in local.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(content)
     assert hmr_skel(["inspect", str(tmp_path), "--json"]) == 0
     assert there == json.loads(capfd.readouterr().out) and sum(there["rejects"].values()) == 2

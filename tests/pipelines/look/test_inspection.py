@@ -375,7 +375,7 @@ def test_a_manifest_that_differs_from_a_shard_is_found(fresh):
         ("000000.tar", "000000.tar is missing"),
         ("000000.json", "000000.json is missing"),
         ("dataset.json", "dataset.json: is missing: the run that wrote this folder has not finished"),
-        ("rejects.parquet", "rejects.parquet cannot be used"),
+        ("_rejects/rejects.parquet", "rejects.parquet cannot be used"),
     ],
 )
 def test_missing_files_are_found(fresh, file, complaint):

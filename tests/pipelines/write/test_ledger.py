@@ -89,7 +89,7 @@ def test_rows_that_are_gone_or_twice_are_listed(copied, capsys):
 
 
 def test_a_reject_that_is_gone_is_missed(copied, capsys):
-    path = copied / "out" / "rejects.parquet"
+    path = copied / "out" / "_rejects" / "rejects.parquet"
     pq.write_table(pq.read_table(path).slice(0, 0), path)
     code, text = verdict(copied, capsys)
     assert code == 1 and "aic.npz: rows 5 (1 rows) in no shard" in text
@@ -112,6 +112,6 @@ def test_a_run_whose_rows_do_not_add_up_writes_no_manifest(copied):
         write_dataset(out, names, {}, {}, {}, {}, {"aic.npz": range(14)})
     with pytest.raises(InputError, match="more than once"):
         write_dataset(out, [*names, "000001"], {}, {}, {}, {}, {"aic.npz": range(1, 14, 2)})
-    assert not (out / "dataset.json").exists() and not (out / "rejects.parquet").exists()
+    assert not (out / "dataset.json").exists() and not (out / "_rejects" / "rejects.parquet").exists()
     manifest = write_dataset(out, names, {}, {}, {}, {}, {"aic.npz": range(1, 14, 2)})
     assert manifest["dataset_errors"]["aic.npz"]["samples"] == manifest["samples"] == 6

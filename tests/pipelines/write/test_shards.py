@@ -59,7 +59,8 @@ def write(directory, spec=None, count=3, width=32, rejected=REJECTED, **changed)
 
 
 def content(directory):
-    return {path.name: path.read_bytes() for path in sorted(directory.iterdir())}
+    files = (path for path in sorted(directory.rglob("*")) if path.is_file())
+    return {str(path.relative_to(directory)): path.read_bytes() for path in files}
 
 
 def test_the_same_samples_give_the_same_bytes(tmp_path):
@@ -212,7 +213,7 @@ def test_the_manifest_adds_up_and_rejects_are_one_table(tmp_path):
     assert manifest["errors"]["joint_error_mm"]["p95"] == pytest.approx(np.quantile(errors, 0.95), rel=1e-5)
     stages = np.concatenate([columns_of(n)["stage_vertex_error_mm"] for n in (3, 4)]).astype(np.float64)
     assert list(manifest["stage_errors"].values()) == pytest.approx(stages.mean(axis=0), rel=1e-4)
-    table = pq.read_table(tmp_path / "rejects.parquet")
+    table = pq.read_table(tmp_path / "_rejects" / "rejects.parquet")
     check_schema(table.schema, REJECTS, "rejects.parquet")
     assert table.to_pylist() == REJECTED
 
