@@ -145,9 +145,8 @@ def print_summary(directory: Path | UrlPath, name: str, seconds: float) -> None:
             table.add_row(f"labels: {word}", f"{count:,}")
     genders = ", ".join(f"{gender} {count:,}" for gender, count in manifest.get("smpl_genders", {}).items())
     table.add_row("SMPL models", genders or "none")
-    table.add_row(
-        "body models", body_models_in_words(manifest["options"]["body_models"], manifest["options"]["gender"])
-    )
+    options = manifest.get("options", {})
+    table.add_row("body models", body_models_in_words(options.get("body_models", ""), options.get("gender", "")))
     for word, count in manifest.get("keypoints_3d_sources", {}).items():
         if word != "label":
             table.add_row(f"3D keypoints: {word}", f"{count:,}")
