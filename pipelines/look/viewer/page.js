@@ -20,6 +20,7 @@ for (const name of ["frame", "person", "others", "skin", "bones", "follow", "vie
 controls.frame.max = count - 1;
 clip.names.forEach((name, person) => controls.person.add(new Option(name, person)));
 element("who").hidden = clip.names.length < 2;
+element("play").hidden = count < 2;
 controls.view.checked = clip.views.some(Boolean) && clip.titles.length > 0;  // people are looked at in their pictures
 for (const [name, control] of Object.entries(controls)) {
   if (!wanted.has(name)) continue;
@@ -106,18 +107,28 @@ function floor() {
   return mesh;
 }
 
-const pictures = clip.views.map(() => null);
+// Pictures are decoded when they are needed, and the next two of a film before that; HELD of them are kept.
+const pictures = new Map(), HELD = 32;
+let shownPicture = null;
 function picture(index) {
-  const view = clip.views[index];
-  if (!view) return null;
-  if (!pictures[index]) {
-    const image = new Image();
-    pictures[index] = new THREE.Texture(image);
-    pictures[index].colorSpace = THREE.SRGBColorSpace;
-    image.onload = () => { pictures[index].needsUpdate = true; show(); };
-    image.src = view.image;
+  for (const moment of clip.rate ? [index, index + 1, index + 2] : [index]) {
+    if (!clip.views[moment] || pictures.has(moment)) continue;
+    const image = new Image(), texture = new THREE.Texture(image), own = { texture, ready: false };
+    texture.colorSpace = THREE.SRGBColorSpace;
+    pictures.set(moment, own);
+    image.onload = () => {
+      own.ready = texture.needsUpdate = true;
+      if (Math.round(position) === moment) show();
+    };
+    image.src = clip.views[moment].image;
   }
-  return pictures[index];
+  const far = [...pictures.keys()].sort((a, b) => Math.abs(b - index) - Math.abs(a - index));
+  for (const moment of far.slice(0, Math.max(0, far.length - HELD))) {
+    pictures.get(moment).texture.dispose();
+    pictures.delete(moment);
+  }
+  if (pictures.get(index).ready) shownPicture = pictures.get(index).texture;
+  return shownPicture;
 }
 
 // The projection of the picture's camera: u = camera[0] . (x, -y, -z) / -z for a point (x, y, z) of the page's frame.

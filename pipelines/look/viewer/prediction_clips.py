@@ -96,11 +96,14 @@ def _pictures_clip(found: Predictions, most: int, images: Path | None, body_mode
 
 def _film_clip(found: Predictions, rows: slice, most: int, body_models: str | None) -> Clip:
     frames = np.asarray(_frames(found), int)
-    shown = np.sort(np.arange(frames.max() + 1)[rows])
+    every = int(np.gcd.reduce(np.diff(np.unique(frames)))) or 1  # a film may have been looked at in steps
+    looked_at = np.arange(frames.min() % every, frames.max() + 1, every)
+    shown = looked_at[np.isin(looked_at, np.arange(frames.max() + 1)[rows])]
     kept = np.flatnonzero(np.isin(frames, shown))
     if not len(kept):
         problem = f"nobody was found in these of {frames.max() + 1} frames"
         raise InputError(problem, file=found.path, field="--rows")
+    step = (shown[1] - shown[0]) if len(shown) > 1 else 1
     found, frames = found.take(kept), frames[kept]
     tracks = found.columns.get("track")
     kind = "person" if tracks is None or np.ma.getmaskarray(tracks).any() else "track"
@@ -127,7 +130,7 @@ def _film_clip(found: Predictions, rows: slice, most: int, body_models: str | No
             for row, (frame, track) in enumerate(zip(frames, tracks, strict=True))
         ],
         up=CAMERA,
-        frame_rate=_rate(found, frames) / abs(rows.step or 1),
+        frame_rate=_rate(found, frames) / step,
     )
 
 

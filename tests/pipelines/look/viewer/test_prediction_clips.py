@@ -91,6 +91,14 @@ def test_tracks_of_a_film(tmp_path):
     assert thinned.moments.tolist() == [0, 0, 1, 2]
 
 
+def test_a_film_that_was_looked_at_in_steps(tmp_path):
+    folder = str(write_predictions(tmp_path, film([4, 10, 13], [1, 1, 1])))
+    clip = open_clip([folder], slice(None), 24)
+    assert clip.titles == ["frame 4", "frame 7", "frame 10", "frame 13"] and clip.moments.tolist() == [0, 2, 3]
+    assert clip.frame_rate == pytest.approx(25 / 3)
+    assert open_clip([folder], slice(10, None), 24).titles == ["frame 10", "frame 13"]
+
+
 @pytest.mark.parametrize(
     ("changes", "arguments", "complaint"),
     [
