@@ -5,6 +5,7 @@ Numbers come from the Parquet files alone, and of them only from the columns tha
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,9 +14,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fitting.anatomy import COORDINATE_NAMES
 from pipelines.command.devices import cores
 from pipelines.files.shards import (
     Shard,
+    body_models_of,
     concatenated,
     parquet_problems,
     read_document,
@@ -48,6 +51,7 @@ def summarise(shards: Sequence[Shard], worst: int = 5) -> dict:
             "dataset",
             "verdict",
             "label_check",
+            "keypoints_3d_source",
             "reprojection_error",
             *SUMMARY_SCALARS,
             *QUANTILE_FIELDS,
@@ -69,6 +73,8 @@ def summarise(shards: Sequence[Shard], worst: int = 5) -> dict:
         "converged": int(scalars["converged"].sum()),
         "verdicts": _counts(table["verdict"].drop_null()),
         "label_checks": _counts(table["label_check"].drop_null()),
+        "keypoints_3d_sources": _counts(table["keypoints_3d_source"].drop_null()),
+        "body_models": [text for folder in dict.fromkeys(s.folder for s in shards) if (text := body_models_of(folder))],
         "reprojection_error": statistics(errors[errors >= 0]),
         "datasets": _counts(table["dataset"]),
         "rejects": count_rejects(shards),
@@ -148,6 +154,18 @@ def _fields(shard: Shard) -> list[dict]:
         }
         found.append(entry | {name: facts[name] for name in ("unit", "frame", "doc")})
     return found
+
+
+def coordinates_of(shard: Shard) -> list[dict]:
+    """The coordinates of `poses`: name, unit, lowest and highest angle, as far as the Parquet file's metadata tells."""
+    import pyarrow.parquet as pq
+
+    with parquet_problems(shard.parquet):
+        told = (pq.read_schema(readable(shard.parquet)).metadata or {}).get(b"coordinates")
+        table = json.loads(told) if told else []
+        if [row["name"] for row in table] == list(COORDINATE_NAMES):
+            return table
+    return [{"name": name, "unit": "rad"} for name in COORDINATE_NAMES]
 
 
 def plain(value):

@@ -73,6 +73,12 @@ def test_the_demo_body_is_told_of_everywhere(on_demo_body, inputs, tmp_path, cap
     assert "embedded demo body" in (on_demo_body / "report.html").read_text()
     assert hmr_skel(["inspect", str(on_demo_body), "--verify", "--against", str(inputs / "bare.npz")]) == 0
     capsys.readouterr()
+    for options in ([], ["--sample", pq.read_table(on_demo_body / "000000.parquet")["key"][0].as_py()]):
+        assert hmr_skel(["inspect", str(on_demo_body), *options]) == 0
+        text = capsys.readouterr().out
+        assert "embedded demo body" in text and ("knee_angle_r" in text) == bool(options)
+        assert hmr_skel(["inspect", str(on_demo_body), *options, "--json"]) == 0
+        assert "embedded demo body" in str(json.loads(capsys.readouterr().out)["body_models"])
     table = json.loads(metadata[b"coordinates"])
     assert [row["name"] for row in table] == list(COORDINATE_NAMES) and {row["unit"] for row in table} == {"rad"}
     ends = np.array([[row["low"], row["high"]] for row in table], float)
