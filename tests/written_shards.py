@@ -68,6 +68,7 @@ def label_columns(count: int, seed: int = 0, dataset: str = "aic", first_row: in
         columns[name] = np.abs(columns[name]) * (100 if name.endswith("_mm") else 1)
     if "verdict" in columns:
         columns["verdict"][:] = "good"
+    columns["label_check"][:], columns["keypoints_3d_source"][:] = "consistent", "label"
     columns["limits_exceeded"][:] = rng.integers(0, 3, count)
     columns["limits_pressed"][:] = rng.integers(0, 5, count)
     return columns

@@ -20,6 +20,12 @@ class DataConfig:
     """also take people whose fit did not converge"""
     verdicts: list[str] = field(default_factory=lambda: ["good", "at_limits"])
     """take people whose fit is judged so: good, at_limits, far, implausible_shape, doubtful_source"""
+    label_checks: list[str] = field(default_factory=list)
+    """take only people whose labels compare so with their 2D keypoints: unchecked, consistent, cam_ext_added,
+    translation_in_mm, translation_in_cm, translation_from_keypoints, off_keypoints, contradicts_keypoints; default:
+    all"""
+    max_reprojection_error: float = 0.5
+    """leave out people whose SMPL joints project further than this, in boxes, from their 2D keypoints"""
     smallest_box: float = 20.0
     """leave out people whose box is smaller than this, px"""
     part: Literal["all", "training", "held-out"] = "all"

@@ -12,12 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipelines.files.shards import Shard
-from schemas import Columns, InputError
+from schemas import LABEL_CHECKS, VERDICTS, Columns, InputError
 from train.data.config import DataConfig
 from train.data.shards import read_columns
 
 log = logging.getLogger(__name__)
 
+_LATER = ("verdict", "label_check", "reprojection_error")
+"""What older shards do not have."""
 _FILTERED = ("dataset", "imgname", "converged", "vertex_error_mm", "crop_size", "box_size")
 
 
@@ -46,19 +48,22 @@ def select_people(shards: Sequence[Shard], config: DataConfig) -> tuple[People, 
 
     Raises InputError if nobody passes, and for damaged or outdated files.
     """
+    _check_words(config)
     names: dict[str, int] = {}
     parts: list[np.ndarray] = []
     totals: list[int] = []
     dropped: Counter[str] = Counter()
     for number, shard in enumerate(shards):
-        columns = read_columns(shard, _FILTERED, later=("verdict",))
+        columns = read_columns(shard, _FILTERED, later=_LATER)
         totals.append(len(columns["dataset"]))
         kept = np.ones(totals[-1], bool)
         checks = {
             "no image": columns["crop_size"].reshape(-1, 2).min(1) > 0,
             "not converged": columns["converged"].astype(bool) | config.unconverged,
             "error": columns["vertex_error_mm"] <= config.max_vertex_error_mm,
-            "verdict": _verdict_passes(columns, config),
+            "verdict": _word_passes(columns, "verdict", config.verdicts),
+            "label check": _word_passes(columns, "label_check", config.label_checks or LABEL_CHECKS),
+            "reprojection": _reprojection_passes(columns, config.max_reprojection_error),
             "small box": columns["box_size"] >= config.smallest_box,
             "other part": _in_part(columns["imgname"], config),
         }
@@ -77,11 +82,28 @@ def select_people(shards: Sequence[Shard], config: DataConfig) -> tuple[People, 
     return people, totals
 
 
-def _verdict_passes(columns: Columns, config: DataConfig) -> np.ndarray:
-    """Shards from before there were verdicts have none; their people pass."""
-    if "verdict" not in columns:
+def _check_words(config: DataConfig) -> None:
+    """Raises InputError for a word that no person can have."""
+    for option, words, known in (
+        ("--verdicts", config.verdicts, VERDICTS),
+        ("--label-checks", config.label_checks, LABEL_CHECKS),
+    ):
+        if unknown := [word for word in words if word not in known]:
+            raise InputError(f"{', '.join(unknown)} given", field=option, expected=f"some of {', '.join(known)}")
+
+
+def _word_passes(columns: Columns, field: str, allowed: Sequence[str]) -> np.ndarray:
+    """Shards from before there were such words have none; their people pass."""
+    if field not in columns:
         return np.ones(len(columns["dataset"]), bool)
-    return np.isin(columns["verdict"].astype(str), config.verdicts)
+    return np.isin(columns[field].astype(str), list(allowed))
+
+
+def _reprojection_passes(columns: Columns, most: float) -> np.ndarray:
+    """Errors that could not be told are -1, and pass."""
+    if "reprojection_error" not in columns:
+        return np.ones(len(columns["dataset"]), bool)
+    return columns["reprojection_error"] <= most
 
 
 def _in_part(images: np.ndarray, config: DataConfig) -> np.ndarray:

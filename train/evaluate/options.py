@@ -14,7 +14,10 @@ Names = tuple[str, ...]
 
 
 def _everybody() -> DataConfig:
-    return DataConfig(unconverged=True, max_vertex_error_mm=1e9, verdicts=list(VERDICTS))
+    everything = 1e9
+    return DataConfig(
+        unconverged=True, max_vertex_error_mm=everything, max_reprojection_error=everything, verdicts=list(VERDICTS)
+    )
 
 
 @dataclass

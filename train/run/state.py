@@ -103,7 +103,8 @@ def start(model: SKELCF, options: TrainOptions, people: PeopleStream) -> Run:
     for name, value in _identity(options, people).items():
         if state.get(name) != value:
             problem = f"was written with {name.replace('_', ' ')} {state.get(name)}"
-            raise InputError(problem, file=newest, expected=f"{value}, or another --output for a new run")
+            hint = "; options that leave people out have changed them?" if name == "shards" else ""
+            raise InputError(problem, file=newest, expected=f"{value}, or another --output for a new run{hint}")
     done = state["epoch"] * people.cut.steps + state["step"]
     for name, last in (("steps", options.steps or done), ("epochs", options.epochs * people.cut.steps)):
         if last < done:

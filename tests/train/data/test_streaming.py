@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import logging
 import pickle
 import shutil
 import subprocess
@@ -218,11 +219,34 @@ def test_filters(folder):
     assert len(make(folder, limit=6).people) == 6
     with pytest.raises(InputError, match="19 verdict"):
         make(folder, verdicts=["far"])
+    with pytest.raises(InputError, match=r"'--label-checks': consistant given; expected some of unchecked, consistent"):
+        make(folder, label_checks=["consistant"])
     parts = {part: set(keys(make(folder, part=part, held_out=0.4))) for part in ("training", "held-out")}
     assert not parts["training"] & parts["held-out"]
     assert parts["training"] | parts["held-out"] == set(keys(make(folder)))
     images = {part: {key.rsplit("-", 1)[0] for key in found} for part, found in parts.items()}
     assert not images["training"] & images["held-out"]
+
+
+def test_labels_that_contradict_themselves_are_left_out_and_counted(tmp_path, caplog):
+    columns = label_columns(6)
+    columns["converged"][:], columns["vertex_error_mm"][:] = True, 1
+    columns["reprojection_error"][:] = [-1, 0.05, 0.2, 0.4, 0.6, np.inf]
+    columns["label_check"][:] = ["unchecked", "consistent", "cam_ext_added", *["off_keypoints"] * 3]
+    write_shard(tmp_path / "now", "000000", columns)
+    with caplog.at_level(logging.INFO):
+        assert sorted(keys(make(tmp_path / "now"))) == sorted(columns["key"][:4])
+    assert "4 of 6 people" in caplog.text and "2 reprojection" in caplog.text
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        found = make(tmp_path / "now", label_checks=["consistent", "unchecked"], max_reprojection_error=1e9)
+    assert sorted(keys(found)) == sorted(columns["key"][:2]) and "4 label check" in caplog.text
+    assert len(make(tmp_path / "now", max_reprojection_error=np.inf).people) == 6
+    write_shard(tmp_path / "now", "000000", columns)
+    older = pq.read_table(tmp_path / "now" / "000000.parquet").drop(["label_check", "reprojection_error"])
+    pq.write_table(older, tmp_path / "now" / "000000.parquet")
+    (tmp_path / "now" / "000000.json").unlink()
+    assert len(make(tmp_path / "now", label_checks=["consistent"]).people) == 6
 
 
 def test_half_width_labels_and_long_names_are_read(tmp_path):

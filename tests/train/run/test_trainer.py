@@ -432,6 +432,7 @@ def test_presets_of_publications_state_everything_that_decides_what_is_learnt(pr
     decisive = {f.name for kind in (NetworkConfig, LossConfig, AugmentationConfig) for f in fields(kind)}
     decisive |= {"variant", "learning_rate", "warmup_epochs", "decay", "weight_decay", "gradient_norm", "batch"}
     decisive |= {"accumulate", "epochs", "ema", "ema_ramp", "precision", "margin"}
+    decisive |= {"max_vertex_error_mm", "max_reprojection_error", "verdicts"}
     assert decisive - stated == absent | {"stochastic_depth"}  # the backbone's own
     assert re.search(r"\((paper|released)\)", text) and text.count("# ") > 20
 
