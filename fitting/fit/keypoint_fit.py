@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fitting.body.limits import BSM_LIMITS
+from fitting.body.limits import HUMAN_LIMITS
 from fitting.body.skel import NUM_BETAS
 from fitting.fit.keypoint_descent import Bounds, Found, finish, pelvis_rotation, search
 from fitting.fit.keypoint_layouts import to_44
@@ -39,7 +39,7 @@ class KeypointFitOptions:
     start_spread: float = 0.25
     """rad: how far a given start's angles are off, as a standard deviation; shape, in its own: 1."""
     joint_limits: np.ndarray | None = None
-    """(46, 2) rad, in place of the package's; see `fitting.read_limits`."""
+    """(46, 2) rad, in place of the human ones; see `fitting.read_limits`."""
     betas_reach: float = 4.0
     """Betas stay within plus and minus this."""
     least_keypoints: int = 5
@@ -50,6 +50,9 @@ class KeypointFitOptions:
     """Most iterations of the last descent."""
     acceleration: float = 0.03
     """m: usual second difference of a keypoint between frames of a track; 27 m/s^2 at 30 frames a second."""
+    track_evidence: float = 2.0
+    """What all frames of a track together tell of the shape, in frames: a detector's mistakes repeat themselves, and
+    taken for independent they would make somebody's shape of them."""
     track_iterations: int = 20
     """Most iterations over all frames of a track together."""
 
@@ -209,7 +212,12 @@ def _fit_track(
     orientation = pelvis_rotation(problem, x)
     x[:, PLACE] = steady_place(alone.trans[near] + body.skel.rest_joints(x[:, BETAS])[:, 0])
     x[:, :3] = 0
-    problem = problem.changed(orientation=orientation, distance=x[:, PLACE][:, 2].median().expand(len(x)))
+    repeated = max(1.0, len(x) / options.track_evidence)
+    problem = problem.changed(
+        orientation=orientation,
+        distance=x[:, PLACE][:, 2].median().expand(len(x)),
+        betas_precision=repeated * problem.betas_precision,
+    )
     found, converged = solve_track(problem, x, _bounds(rays, options), options.acceleration, options.track_iterations)
     converged = torch.full_like(alone.valid, converged)
     fit = _described(body, found, converged, observed, focal, principal, torch.ones_like(alone.valid))
@@ -217,7 +225,7 @@ def _fit_track(
 
 
 def _bounds(like: Tensor, options: KeypointFitOptions) -> Bounds:
-    limits = BSM_LIMITS if options.joint_limits is None else options.joint_limits
+    limits = HUMAN_LIMITS if options.joint_limits is None else options.joint_limits
     return Bounds.of(torch.as_tensor(limits).to(like), options.betas_reach)
 
 

@@ -65,7 +65,7 @@ def read_predictions(path: str | Path) -> Predictions:
             if not field.nullable and table[field.name].null_count:
                 row = int(np.flatnonzero(table[field.name].is_null().to_numpy())[0])
                 raise InputError("the value is missing", file=file, row=row, field=field.name)
-        columns = table_to_columns(table)
+        columns = {name: values.copy() for name, values in table_to_columns(table).items()}  # Arrow's cannot be written
     check_columns(PREDICTION, columns, file)
     _check_values(columns, file)
     names = [c["name"] if isinstance(c, dict) and "name" in c else None for c in facts["coordinates"]]

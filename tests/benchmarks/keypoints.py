@@ -174,7 +174,8 @@ def main() -> None:
 
     def ours(name: str, truth: Truth, given: np.ndarray) -> None:
         fit, seconds = timed(lambda: fit_keypoints(given, truth.focal, truth.principal, body=body))
-        add_row(table, name, truth, fit.keypoints_2d.numpy(), fit.keypoints_3d.numpy(), seconds)
+        kept = fit.valid.numpy()  # of COCO's 17 somebody may show too few
+        add_row(table, name, truth.of(kept), fit.keypoints_2d.numpy()[kept], fit.keypoints_3d.numpy()[kept], seconds)
 
     def plain(name: str, truth: Truth, given: np.ndarray) -> None:
         work = layer if not options.mesh else WholeMesh()

@@ -1,230 +1,218 @@
-"""The command `hmr-skel predict`: SKEL parameters of the people in a photograph, from a box around each."""
+"""The command `hmr-skel predict`: SKEL of everybody in photographs and films."""
 
 from __future__ import annotations
 
-import logging
 import math
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import numpy as np
-
 from pipelines.command.devices import one_device
-from pipelines.command.options import Positional, arg, parse_options
+from pipelines.command.options import Positional, arg, option_values, parse_options, write_options
 from schemas import InputError
 
 if TYPE_CHECKING:
-    from torch import nn
+    from collections.abc import Sequence
 
-    from fitting import SKEL
-    from train.network.model import SKELCF
+    from pipelines.files.body_models import BodyModels
+    from train.predict.inputs import Source
+    from train.predict.parts import Parts
+    from train.predict.stream import Stream, Unit
 
-log = logging.getLogger(__name__)
+WITHOUT_EFFECT = ("inputs", "output", "overlay", "meshes", "export", "overwrite", "device")
+"""Options that predictions.parquet does not depend on: a run may go on with others. Inputs are compared as files."""
 
 
 @dataclass
 class PredictOptions:
-    """SKEL parameters of the people in a photograph."""
+    """SKEL of everybody in photographs and films. Without --checkpoint it is fitted to the keypoints that are found."""
 
-    checkpoint: Annotated[str, Positional, arg(metavar="CHECKPOINT")]
-    """this project's or a released network, or the folder of a training run"""
-    image: Annotated[Path, Positional, arg(metavar="IMAGE")]
-    """the photograph"""
-    output: Path = Path("prediction.npz")
-    """the .npz to write: poses, betas, trans, joints (camera frame, m), focal, cam, box_center, box_size"""
-    boxes: list[float] = field(default_factory=list)
-    """left top right bottom of each person, px, four numbers per person; default: the whole image is one box"""
-    box_margin: float = 1.0
-    """side of the square that the network sees divided by the longer side of the box"""
+    inputs: Annotated[list[str], Positional, arg(metavar="IN...")] = field(default_factory=list)
+    """photographs, films, folders of them (with all below), globs"""
+    output: Annotated[Path, arg(metavar="DIR", aliases=("-o",))] = Path("prediction")
+    """folder for predictions.parquet and all else; the same command goes on where it was stopped"""
+    checkpoint: Annotated[str, arg(metavar="FILE|RUN")] = ""
+    """this project's or a released network, or the folder of a training run; default: the fit to keypoints"""
+    detector: Annotated[str, arg(metavar="NAME")] = "movenet"
+    """who finds people: movenet, or transformers:ID, a detector of that library (pip install hmr-skel[detect])"""
+    boxes: Path | None = None
+    """boxes of the people instead: CSV (image,left,top,right,bottom), JSON or COCO results"""
+    least_score: float | None = None
+    """leave out people whom the detector is less sure of, 0 to 1; default: the detector's own"""
     focal: float = 0.0
-    """focal length, px; 0 = what the camera network says, or, without one, the image's diagonal"""
+    """focal length, px; default: the camera network's, or what EXIF data tell, or else the picture's diagonal"""
     camera: str = ""
     """checkpoint with the focal-length network (CameraHMR's, or SKEL-CF's); default: the network's own file"""
+    smooth: bool = False
+    """films: fit the frames of each person together, with one shape and steady motion"""
+    every: int = 1
+    """films: look at each so many-th frame"""
+    overlay: bool = False
+    """also draw skin and bones over pictures and films, into DIR/overlays"""
+    meshes: Literal["none", "glb", "ply"] = "none"
+    """also write skin and bones of each picture, and of each frame, into DIR/meshes (m, y up)"""
+    export: bool = False
+    """also write an .npz per picture and film into DIR/export: poses, betas, trans, joints, cam, box, focal"""
+    box_margin: float = 1.0
+    """side of the square that the network sees divided by the longer side of the box"""
     patches: Literal["auto", "released", "ours"] = "auto"
     """how crops are cut: as the released code does, or antialiased; auto: as the network was taught"""
     which: Literal["ema", "model"] = "ema"
     """weights of the checkpoint to take: the moving average, or those last trained"""
-    overlay: Path | None = None
-    """also draw skin and bones over the photograph (.png or .jpg)"""
-    mesh: Path | None = None
-    """also write the first person's skin, and bones beside it as NAME_skeleton.obj (.obj, m, y up)"""
+    batch: int = 32
+    """people that the network sees at a time"""
     body_models: Annotated[str, arg(metavar="DIR")] = "demo"
-    """folder with the official SKEL file; demo is the embedded body"""
+    """folder with the official SKEL and SMPL files and regressors; demo is the embedded body"""
+    gender: Literal["male", "female"] = "male"
+    """of the SKEL model; the field uses male for everyone"""
     device: Annotated[str, arg(metavar="DEVICE")] = "auto"
     """auto, cpu, cuda or cuda:N"""
+    overwrite: bool = False
+    """begin anew in a folder that holds another run"""
 
-
-def predict(
-    model: SKELCF,
-    photograph: np.ndarray,
-    boxes: np.ndarray,
-    focal: float,
-    margin: float = 1.0,
-    patches: Literal["released", "ours"] | None = None,
-) -> dict[str, np.ndarray]:
-    """People in a photograph (H, W, 3), uint8 RGB, from boxes (B, 4): left, top, right, bottom, px.
-
-    `focal` in px; the principal point is the image's middle. The result has poses (B, 46), betas (B, 10), trans (B, 3)
-    m in the camera's frame, cam (B, 3), box_center (B, 2) and box_size (B,), px. Networks without camera place people
-    where the far camera that they assume shows them. Crops are cut as `patches` says, by default as those that the
-    network was taught on. Raises InputError for boxes without area.
-    """
-    import torch
-
-    from pipelines.draw.warp import square_affine, warp
-    from train.benchmarks.images import released_crop
-    from train.network.camera import Framing, bbox_cue, cam_to_translation
-    from train.network.inputs import assumed_framing, normalised
-    from train.network.model import IMAGE
-
-    boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
-    sizes = boxes[:, 2:] - boxes[:, :2]
-    if not (np.isfinite(boxes).all() and (sizes > 0).all()):
-        raise InputError(f"{boxes.tolist()} given", field="--boxes", expected="left < right and top < bottom, px")
-    centers, sides = (boxes[:, :2] + boxes[:, 2:]) / 2, sizes.max(1) * margin
-    squares, released = zip(centers, sides, strict=True), (patches or model.crops) == "released"
-    crops = np.stack(
-        [
-            released_crop(photograph, *square) if released else warp(photograph, square_affine(*square, IMAGE), IMAGE)
-            for square in squares
-        ]
-    )
-    device = next(model.parameters()).device
-    tensor = lambda value: torch.as_tensor(np.asarray(value), dtype=torch.float32, device=device)  # noqa: E731
-    middle = np.broadcast_to([photograph.shape[1] / 2, photograph.shape[0] / 2], centers.shape).copy()
-    real = Framing(tensor(centers), tensor(sides), tensor(np.full(len(boxes), focal)), tensor(middle))
-    framing = assumed_framing(model, real)
-    with torch.inference_mode():
-        final = model.eval()(normalised(torch.from_numpy(crops).to(device)), bbox_cue(framing)).final
-    # Scale and shift say how the crop looks; seen through the photograph's own camera they say where somebody stands.
-    trans = cam_to_translation(final.cam, real)
-    found = {"poses": final.poses, "betas": final.betas, "trans": trans, "cam": final.cam}
-    arrays = {name: value.float().cpu().numpy() for name, value in found.items()}
-    return arrays | {"box_center": centers, "box_size": sides}
-
-
-def estimated_focal(photograph: np.ndarray, network: nn.Module | None = None) -> float:
-    """Focal length, px, of a photograph (H, W, 3): by a focal-length network, or without one the image's diagonal."""
-    height, width = photograph.shape[:2]
-    if network is None:
-        return math.hypot(width, height)
-    import torch
-
-    from train.network.camera import focal_length
-    from train.network.flnet import whole_image
-
-    device = next(network.parameters()).device
-    with torch.inference_mode():
-        vertical = network(whole_image(photograph)[None].to(device)).vertical
-    return float(focal_length(vertical, torch.full_like(vertical, height))[0])
-
-
-def read_photograph(path: Path) -> np.ndarray:
-    """(H, W, 3) uint8 RGB, turned as its EXIF data say. Raises InputError."""
-    import cv2
-
-    try:
-        data = np.fromfile(path, np.uint8)
-    except OSError as error:
-        raise InputError(f"cannot be opened: {error.strerror}", file=path, expected="an image") from error
-    pixels = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
-    if pixels is None:
-        raise InputError("cannot be decoded", file=path, expected="a JPEG, PNG or other image")
-    return np.ascontiguousarray(pixels[:, :, ::-1])
+    def check(self) -> None:
+        """Raises InputError for what cannot be."""
+        if self.focal and not 0 < self.focal < math.inf:
+            raise InputError(f"{self.focal}", field="--focal", expected="a length above 0, px, or 0: not known")
+        if not 0 < self.box_margin < math.inf:
+            raise InputError(f"{self.box_margin}", field="--box-margin", expected="a number above 0")
+        for name in ("every", "batch"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{getattr(self, name)}", field=f"--{name}", expected="a number above 0")
+        if self.least_score is not None and not 0 <= self.least_score <= 1:
+            raise InputError(f"{self.least_score}", field="--least-score", expected="0 to 1")
+        if self.boxes is not None and self.boxes.is_dir():
+            raise InputError("is a folder", file=self.boxes, field="--boxes", expected="boxes as CSV or JSON")
 
 
 def main(argv: list[str] | None = None, prog: str = "hmr-skel predict") -> int:
-    """Predict SKEL parameters of the people in a photograph."""
+    """Predict SKEL of everybody in photographs and films."""
     options = parse_options(PredictOptions, sys.argv[1:] if argv is None else argv, prog, main.__doc__)
-    if len(options.boxes) % 4:
-        raise InputError(f"{len(options.boxes)} numbers given", field="--boxes", expected="four per person")
-    if not (math.isfinite(options.focal) and options.focal >= 0):
-        raise InputError(f"{options.focal}", field="--focal", expected="a length above 0, px, or 0: not known")
-    _check_names(options)
-    photograph = read_photograph(options.image)
-    height, width = photograph.shape[:2]
-    boxes = np.array(options.boxes or [0, 0, width, height], np.float64).reshape(-1, 4)
-    outside = (boxes[:, :2] >= [width, height]) | (boxes[:, 2:] <= 0)
-    if outside.any():
-        shown = boxes[outside.any(1)].tolist()
-        raise InputError(f"{shown} shows nothing of the image", field="--boxes", expected=f"in {width} x {height} px")
+    options.check()
+    from pipelines.files.lock import output_lock
+    from pipelines.files.storage import output_problems
+    from train.predict.inputs import find_sources
+    from train.predict.summary import print_summary
+
+    sources = find_sources(options.inputs, options.output)
+    if options.boxes is not None and (film := next((s for s in sources if s.is_film), None)):
+        raise InputError("boxes of films are not read", file=film.name, field="--boxes", expected="pictures")
+    with output_problems(options.output):
+        options.output.mkdir(parents=True, exist_ok=True)
+        with output_lock(options.output):
+            rate, made = _run(options, sources)
+    people = print_summary(options.output, made, *rate)
+    if not people:
+        sys.stdout.write("nobody was found\n")
+    return 0 if people else 1
+
+
+def _run(options: PredictOptions, sources: Sequence[Source]) -> tuple[tuple[int, float], dict[str, int]]:
+    """Pictures looked at by this call and their seconds; how many files of each kind there are beside predictions."""
     import torch
 
     from pipelines.files.body_models import BodyModels
-    from train.evaluate.networks import open_network
+    from pipelines.files.storage import published
+    from train.predict.parts import begin_run
 
+    recorded = {name: value for name, value in option_values(options).items() if name not in WITHOUT_EFFECT}
+    finished = begin_run(options.output, sources, recorded, options.overwrite)
     device = torch.device(one_device(options.device))
-    camera = None if options.focal else options.camera
-    network = open_network(options.checkpoint, options.which, device, camera=camera, patches=options.patches)
-    skel = BodyModels(options.body_models).skel
-    focal = options.focal or estimated_focal(photograph, network.camera)
-    found = predict(network.model, photograph, boxes, focal, options.box_margin, network.patches)
-    body = [torch.from_numpy(found[name]) for name in ("poses", "betas", "trans")]
-    with torch.inference_mode():
-        found["joints"] = skel(*body).joints.numpy()
-    with _written(options.output, "--output"):
-        np.savez(options.output, **found, focal=np.float32(focal))
-    if options.overlay is not None:
-        _write_overlay(options.overlay, photograph, skel, body, focal)
-    if options.mesh is not None:
-        _write_meshes(options.mesh, skel, *(value[:1] for value in body))
-    for number, (x, y, z) in enumerate(found["trans"]):
-        sys.stdout.write(f"person {number}: {z:.2f} m before the camera, {x:+.2f} m across, {y:+.2f} m down\n")
-    return 0
+    models = BodyModels(options.body_models, options.gender, device)
+    rate = (0, 0.0) if finished else _predict(options, sources, models)
+    with published(options.output / "options.yaml") as hidden:
+        write_options(hidden, option_values(options))
+    return rate, _hand_over(options, sources, models)
 
 
-def _check_names(options: PredictOptions) -> None:
-    """Before anything long is done: each output has an ending that says what it is."""
-    outputs = (
-        ("--output", options.output, (".npz",)),
-        ("--overlay", options.overlay, (".png", ".jpg", ".jpeg")),
-        ("--mesh", options.mesh, (".obj",)),
-    )
-    for option, path, endings in outputs:
-        if path is not None and path.suffix.lower() not in endings:
-            expected = f"a name ending in {' or '.join(endings)}"
-            raise InputError("cannot be written", file=path, field=option, expected=expected)
+def _predict(options: PredictOptions, sources: Sequence[Source], models: BodyModels) -> tuple[int, float]:
+    """Everything up to predictions.parquet; how many pictures were looked at, in how many seconds."""
+    from tqdm import tqdm
+
+    from train.predict.merge import merge
+    from train.predict.parts import Parts
+    from train.predict.smooth import Smoother
+    from train.predict.stream import count_pictures, units_of
+
+    stream, units, parts = _stream(options, models), units_of(sources), Parts(options.output)
+    before, begun = _done(units, parts), time.monotonic()
+    total = count_pictures(sources, options.every)
+    with tqdm(total=total, initial=before, unit=" pictures", desc="predict", disable=None) as bar:
+        looked_at = stream.run(units, parts, bar.update)
+    seconds = time.monotonic() - begun
+    smoother = Smoother(stream.body, parts, bool(options.checkpoint)) if options.smooth else None
+    with tqdm(unit=" parts", desc="smooth", disable=None if options.smooth else True) as bar:
+        merge(options.output, units, parts, smoother, bar.update)
+    return looked_at, seconds
 
 
-@contextmanager
-def _written(path: Path, option: str) -> Iterator[None]:
-    """Makes the folders above an output; what the system says against writing it becomes an InputError."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield
-    except OSError as error:
-        raise InputError(f"cannot be written: {error.strerror or error}", file=path, field=option) from error
+def _stream(options: PredictOptions, models: BodyModels) -> Stream:
+    from train.evaluate.networks import open_network
+    from train.predict.bodies import KeypointEstimator, NetworkEstimator, keypoint_body
+    from train.predict.seen import Finder
+    from train.predict.stream import Camera, Stream
+
+    constants = {
+        "track": None,
+        "detector": "boxes" if options.boxes else options.detector,
+        "method": "checkpoint" if options.checkpoint else "fit_keypoints",
+        "checkpoint": options.checkpoint or None,
+        "smoothed": False,
+        "body_model": options.body_models,
+        "gender": options.gender,
+    }
+    body = keypoint_body(models)
+    if options.checkpoint:
+        camera = None if options.focal else options.camera
+        network = open_network(options.checkpoint, options.which, models.device, camera=camera, patches=options.patches)
+        estimator, focal_network = NetworkEstimator(network, options.box_margin, options.batch), network.camera
+    else:
+        estimator, focal_network = KeypointEstimator(body), _focal_network(options, models)
+    needs_keypoints = not options.checkpoint or options.smooth
+    finder = Finder.of(options.detector, options.boxes, options.least_score, needs_keypoints, str(models.device))
+    return Stream(finder, estimator, body, Camera(options.focal, focal_network), constants, options.every)
 
 
-def _write_overlay(path: Path, photograph: np.ndarray, skel: SKEL, body: list, focal: float) -> None:
-    import cv2
+def _focal_network(options: PredictOptions, models: BodyModels):
+    """The focal-length network of --camera, where nothing else is asked of a network."""
+    if options.focal or not options.camera:
+        return None
+    from train.network.checkpoints import load_checkpoint
 
-    from train.run.panels import draw_body
-
-    picture, principal = photograph, np.array([photograph.shape[1], photograph.shape[0]]) / 2
-    for person in np.argsort(-body[2][:, 2].numpy()):  # the farthest first
-        picture = draw_body(picture, skel, *(value[person] for value in body), focal, principal)
-    encoded = cv2.imencode(path.suffix, picture[:, :, ::-1])[1]
-    with _written(path, "--overlay"):  # by cv2.imwrite a full disk could not be told from a name that it does not know
-        path.write_bytes(encoded.tobytes())
+    return load_checkpoint(options.camera, "camera", device=str(models.device))
 
 
-def _write_meshes(path: Path, skel: SKEL, poses, betas, trans) -> None:
-    out = skel(poses, betas, trans, skeleton_mesh=True)
-    parts = (
-        (path, out.vertices, skel.faces),
-        (path.with_name(f"{path.stem}_skeleton.obj"), out.skeleton_vertices, skel.skeleton_faces),
-    )
-    for file, vertices, faces in parts:
-        # The camera's y points down, a viewer's up: half a turn about x.
-        lines = [f"v {x:.5f} {-y:.5f} {-z:.5f}" for x, y, z in vertices[0].tolist()]
-        lines += [f"f {a} {b} {c}" for a, b, c in (faces + 1).tolist()]
-        with _written(file, "--mesh"):
-            file.write_text("\n".join(lines) + "\n")
+def _done(units: Sequence[Unit], parts: Parts) -> int:
+    """Pictures in parts of earlier runs."""
+    count = 0
+    for unit in units:
+        for _, path in parts.of_unit(unit.number):
+            facts = parts.facts(path)
+            count += facts.pictures + (0 if unit.film else len(facts.skipped))
+    return count
+
+
+def _hand_over(options: PredictOptions, sources: Sequence[Source], models: BodyModels) -> dict[str, int]:
+    """What was asked for beside the predictions; how many files of each kind."""
+    from tqdm import tqdm
+
+    from train.predict.hand_over import PeopleInOrder, write_exports, write_meshes
+    from train.predict.overlays import write_overlays
+
+    made = {}
+    if options.overlay:
+        people = PeopleInOrder(options.output, sources)
+        with tqdm(total=len(sources), unit=" files", desc="overlay", disable=None) as bar:
+            made["overlays"] = write_overlays(options.output, sources, people, models.skel, options.every, bar.update)
+    if options.meshes != "none":
+        with tqdm(unit=" pictures", desc="meshes", disable=None) as bar:
+            made["meshes"] = write_meshes(options.output, sources, models.skel, options.meshes, bar.update)
+    if options.export:
+        with tqdm(unit=" pictures", desc="export", disable=None) as bar:
+            made["export"] = write_exports(options.output, sources, options.box_margin, bar.update)
+    return made
 
 
 if __name__ == "__main__":

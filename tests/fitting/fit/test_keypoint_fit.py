@@ -10,7 +10,7 @@ import torch
 
 from fitting import KeypointBody, KeypointFitOptions, SKELStart, fit_keypoints, load_smpl
 from fitting.body.files import keypoint_arrays
-from fitting.body.limits import BSM_LIMITS
+from fitting.body.limits import BSM_LIMITS, HUMAN_LIMITS
 from fitting.body.mirror import mirror_poses
 from fitting.body.skel import skin
 from fitting.fit.keypoint_descent import recentred
@@ -199,8 +199,8 @@ def test_known_people_are_found_again(body, crowd, found):
     pelvis = again.joints[:, 0].numpy()
     seen = pelvis[:, :2] / pelvis[:, 2:] * FOCAL + MIDDLE
     assert np.linalg.norm(seen - crowd.keypoints[:, PELVIS, :2], axis=1).max() < 0.1 * side.max()
-    assert (found.poses[:, 3:].numpy() >= BSM_LIMITS[3:, 0] - 1e-5).all()
-    assert (found.poses[:, 3:].numpy() <= BSM_LIMITS[3:, 1] + 1e-5).all()
+    assert (found.poses[:, 3:].numpy() >= HUMAN_LIMITS[3:, 0] - 1e-5).all()
+    assert (found.poses[:, 3:].numpy() <= HUMAN_LIMITS[3:, 1] + 1e-5).all()
 
 
 def test_nobody_depends_on_the_others(body, crowd, found):
@@ -209,15 +209,9 @@ def test_nobody_depends_on_the_others(body, crowd, found):
 
 
 def test_the_mirrored_picture_shows_the_mirrored_person(body, crowd):
-    """With limits that are the same on both sides."""
     mirrored = crowd.keypoints[:, MIRRORED_KEYPOINTS].copy()
     mirrored[..., 0] = 2 * MIDDLE[0] - mirrored[..., 0]
-    other_side = np.sort(mirror_poses(torch.from_numpy(BSM_LIMITS.T.copy())).numpy(), 0).T
-    limits = np.stack(
-        [np.minimum(BSM_LIMITS[:, 0], other_side[:, 0]), np.maximum(BSM_LIMITS[:, 1], other_side[:, 1])], 1
-    )
-    options = KeypointFitOptions(joint_limits=limits)
-    here, there = (fit_keypoints(k, FOCAL, MIDDLE, body=body, options=options) for k in (crowd.keypoints, mirrored))
+    here, there = (fit_keypoints(k, FOCAL, MIDDLE, body=body) for k in (crowd.keypoints, mirrored))
     points = there.keypoints_3d[:, MIRRORED_KEYPOINTS] * torch.tensor([-1.0, 1.0, 1.0])
     # Rounding may lead the search elsewhere for one of them; for the others both are the same solution.
     same = (points - here.keypoints_3d).norm(dim=2).mean(1) < 0.015
@@ -301,13 +295,24 @@ def test_a_track_has_one_shape_and_no_jerks(exact, body, crowd):
         assert short.poses.isfinite().all() and (short.error_px < 0.03 * np.ptp(pixels, axis=1).max()).all()
 
 
+def test_mistakes_that_repeat_make_no_shape(body, crowd):
+    """A film of somebody who stands still says no more of the shape than two frames do."""
+    wrong = crowd.keypoints[:1].copy()
+    wrong[..., :2] += np.random.default_rng(3).normal(size=wrong[..., :2].shape) * 6
+    norms = [
+        fit_keypoints(wrong.repeat(frames, 0), FOCAL, MIDDLE, body=body, track=True).betas[0].norm()
+        for frames in (2, 7)
+    ]
+    assert norms[1] < 1.1 * norms[0]
+
+
 def test_no_people(body):
     empty = fit_keypoints(np.zeros((0, 17, 3)), FOCAL, MIDDLE, body=body)
     assert len(empty) == 0 and empty.poses.shape == (0, 46) and empty.valid.dtype == torch.bool
 
 
 def test_limits_hold_exactly(body, crowd):
-    limits = BSM_LIMITS.copy()
+    limits = HUMAN_LIMITS.copy()
     limits[6] = limits[13] = (0.0, 0.2)
     stiff = fit_keypoints(crowd.keypoints, FOCAL, MIDDLE, body=body, options=KeypointFitOptions(joint_limits=limits))
     knees = stiff.poses[:, [6, 13]]

@@ -10,7 +10,15 @@ import numpy as np
 import torch
 
 from train.predict.detect.movenet import MULTIPLE, PEOPLE, decode, movenet
-from train.predict.detect.people import People, agreement, nobody, squares, without_doubles
+from train.predict.detect.people import (
+    COCO_KEYPOINTS,
+    People,
+    agreement,
+    intersection_over_union,
+    nobody,
+    squares,
+    without_doubles,
+)
 
 _SIDE = 256
 """Longer side, px, of the pictures that the network was made for."""
@@ -68,6 +76,18 @@ class MoveNetDetector:
             found = without_doubles(self._close_up(picture, found))
         return found
 
+    def keypoints_in(self, picture: np.ndarray, people: People) -> People:
+        """Somebody else's people with 17 keypoints each, as squares about their boxes show them.
+
+        Confidence is 0 where a square shows nobody whose box is like theirs.
+        """
+        keypoints = np.zeros((len(people), COCO_KEYPOINTS, 3))
+        for n, here in enumerate(self._look(picture, _squares_about(people.boxes), min(self.least_score, _HINT))):
+            overlap = intersection_over_union(people.boxes[n : n + 1], here.boxes)[0]
+            if overlap.max(initial=0) >= _STILL_THE_SAME:
+                keypoints[n] = here.keypoints[overlap.argmax()]
+        return People(people.boxes, people.scores, keypoints)
+
     def _look(self, picture: np.ndarray, regions: np.ndarray, least: float) -> list[People]:
         """The people in each of some regions (n, 4) of the picture, with scores from `least` on."""
         boxes, scores, keypoints = self._run(picture, regions)
@@ -76,9 +96,7 @@ class MoveNetDetector:
 
     def _close_up(self, picture: np.ndarray, people: People) -> People:
         """The same people, as squares about them show them; where a square does not, as they were."""
-        centers, sides = squares(people.boxes, _CLOSE_UP)
-        half = sides[:, None] / 2
-        seen = self._look(picture, np.concatenate([centers - half, centers + half], 1), self.least_score)
+        seen = self._look(picture, _squares_about(people.boxes), self.least_score)
         result = []
         for n, here in enumerate(seen):
             before = people.take(np.array([n]))
@@ -102,6 +120,13 @@ class MoveNetDetector:
         boxes = boxes / zoom + np.tile(start, 2)
         keypoints[..., :2] = keypoints[..., :2] / zoom[..., None] + start[:, :, None]
         return boxes, scores, keypoints
+
+
+def _squares_about(boxes: np.ndarray) -> np.ndarray:
+    """(n, 4) for the close looks at boxes (n, 4)."""
+    centers, sides = squares(boxes, _CLOSE_UP)
+    half = sides[:, None] / 2
+    return np.concatenate([centers - half, centers + half], 1)
 
 
 def _cut(picture: np.ndarray, region: np.ndarray) -> tuple[np.ndarray, float]:

@@ -1,0 +1,79 @@
+"""What is looked at and whom it shows: pictures and frames, and the people that a detector finds in them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from schemas import InputError
+from train.predict.detect.boxes_file import BoxesFile, read_boxes
+from train.predict.detect.choice import detector
+from train.predict.detect.movenet_detector import MoveNetDetector
+from train.predict.detect.people import COCO_KEYPOINTS, Detector, People
+
+
+@dataclass(frozen=True)
+class View:
+    """A picture, or a frame of a film."""
+
+    source: str
+    pixels: np.ndarray
+    """(H, W, 3) uint8 RGB, as it is seen"""
+    orientation: int
+    focal: float
+    """px"""
+    focal_source: str
+    frame: int | None = None
+    time_s: float | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height, px."""
+        return self.pixels.shape[1], self.pixels.shape[0]
+
+    @property
+    def principal(self) -> np.ndarray:
+        """(2,) px: the middle."""
+        return np.array(self.size) / 2
+
+
+@dataclass(frozen=True)
+class Finder:
+    """Finds the people of views; with `keypoints` also their 17 keypoints, whoever finds the boxes."""
+
+    detector: Detector | None
+    boxes: BoxesFile | None
+    keypoint_detector: MoveNetDetector | None
+
+    @classmethod
+    def of(cls, name: str, boxes: Path | None, least_score: float | None, keypoints: bool, device: str) -> Finder:
+        """By the options --detector and --boxes. Raises InputError for what cannot be."""
+        with_keypoints = MoveNetDetector(device=device) if keypoints else None
+        if boxes is not None:
+            return cls(None, read_boxes(boxes), with_keypoints)
+        return cls(detector(name, least_score=least_score, device=device), None, with_keypoints)
+
+    def __call__(self, view: View) -> People:
+        """The people, best first, all with keypoints (n, 17, 3), of confidence 0 where nobody looked for them."""
+        if self.boxes is not None:
+            people = self.boxes.of(view.source)
+            _check_inside(people.boxes, view)
+        else:
+            people = self.detector(view.pixels)
+        low, high = people.boxes[:, :2], people.boxes[:, 2:]
+        people = people.take(np.flatnonzero(np.isfinite(people.boxes).all(1) & (low.astype("f") < high).all(1)))
+        if people.keypoints is not None:
+            return people
+        if self.keypoint_detector is not None and len(people):
+            return self.keypoint_detector.keypoints_in(view.pixels, people)
+        return People(people.boxes, people.scores, np.zeros((len(people), COCO_KEYPOINTS, 3)))
+
+
+def _check_inside(boxes: np.ndarray, view: View) -> None:
+    outside = ((boxes[:, :2] >= view.size) | (boxes[:, 2:] <= 0)).any(1)
+    if outside.any():
+        shown = boxes[outside][0].tolist()
+        expected = f"boxes in {view.size[0]} x {view.size[1]} px"
+        raise InputError(f"{shown} shows nothing of the picture", file=view.source, field="--boxes", expected=expected)
