@@ -26,7 +26,7 @@ from pipelines.command.build_options import parse_build_options
 from pipelines.command.devices import resolve_device
 from pipelines.command.hmr_skel import guarded
 from pipelines.command.log import set_up_logging
-from pipelines.command.runner import Runner, WorkerLost, is_worker_lost
+from pipelines.command.runner import Runner, WorkerLost
 from pipelines.convert.job import Job, Provenance, job_of
 from pipelines.convert.overlap import OverlappedConversion
 from pipelines.convert.settings import ConversionSettings
@@ -38,7 +38,15 @@ from pipelines.files.urls import UrlPath, is_url
 from pipelines.look.report import REPORT_FILE, write_report
 from pipelines.plan.plan_file import PlannedShard, plan_file
 from pipelines.write.dataset import remove_leftovers, remove_stale_shards, withdraw_dataset, write_dataset
-from pipelines.write.progress import ProgressBar, failed_run, nothing_written, print_summary, report_failure
+from pipelines.write.progress import (
+    ProgressBar,
+    failed_run,
+    has_begun,
+    nothing_written,
+    print_summary,
+    report_begun,
+    report_failure,
+)
 from pipelines.write.run_record import check_writable, save_options, write_run
 from pipelines.write.runner_log import runner_log
 from schemas import InputError
@@ -66,7 +74,7 @@ def build(
         | "Plan" >> beam.Create(planned, reshuffle=False)
         | "Spread over workers" >> beam.Reshuffle()
         | "Read, fit, crop, write" >> beam.ParDo(convert)
-        | "Gather statistics" >> beam.CombineGlobally(beam.combiners.ToListCombineFn())
+        | "Gather statistics" >> beam.CombineGlobally(beam.combiners.ToListCombineFn()).without_defaults()
         | "Write dataset.json" >> beam.ParDo(write)
     )
 
@@ -82,6 +90,7 @@ class ConvertShard(beam.DoFn):
 
     def setup(self) -> None:
         self._conversion = OverlappedConversion(self.settings)
+        report_begun(place(self.settings.output))
 
     def process(self, planned: PlannedShard) -> Iterator[dict[str, Any]]:
         yield from self._conversion.convert(planned)
@@ -109,17 +118,21 @@ class WriteDataset(beam.DoFn):
                 raise InputError(min(errors))
             check_still_ours(directory, self.run)
             names = [stats["shard"] for stats in shards]
+            options = made_of.options | {"device": device_of(shards)}
+            if options != made_of.options:  # the workers are not the driver's: it could not know
+                with output_problems(directory):
+                    save_options(directory, options)
             write_dataset(
                 directory,
                 names,
-                made_of.options,
+                options,
                 made_of.versions,
                 made_of.inputs,
                 made_of.joint_limits,
                 made_of.planned,
                 made_of.body_models,
             )
-            write_run(directory, made_of.facts, shards)
+            write_run(directory, made_of.facts | {"device": options["device"]}, shards)
             write_report([Shard(directory / name) for name in sorted(names)], directory / REPORT_FILE)
         except InputError as error:
             report_failure(directory, str(error))
@@ -127,6 +140,11 @@ class WriteDataset(beam.DoFn):
         except OutputTaken:  # another run's folder: nothing is told there
             return
         yield str(directory / "dataset.json")
+
+
+def device_of(shards: list[dict[str, Any]]) -> str:
+    """What `--device` came to on the workers: cpu, cuda, or both."""
+    return ",".join(sorted({stats["device"] for stats in shards if "device" in stats}))
 
 
 def main(argv: list[str] | None = None, prog: str = PROG) -> int:
@@ -153,7 +171,7 @@ def run(argv: list[str], prog: str) -> int:
         options = with_demo_inputs(options)
     options.output = options.output or "hmr_skel"
     directory = place(options.output if is_url(options.output) else os.path.abspath(options.output))
-    runner = Runner.of(rest)
+    runner = Runner.of(rest, options.worker_timeout)
     if runner.workers_are_here:  # others see for themselves what devices they have
         options.device = resolve_device(options.device)
     check_writable(directory)
@@ -191,20 +209,24 @@ def convert(job: Job, runner: Runner, directory: Path | UrlPath, quiet: bool) ->
 
 
 def run_pipeline(
-    directory: Path | UrlPath, runner: Runner, planned: list[PlannedShard], convert: ConvertShard, write: WriteDataset
+    directory: Path | UrlPath,
+    runner: Runner,
+    planned: list[PlannedShard],
+    convert: ConvertShard,
+    write: WriteDataset,
 ) -> None:
-    """Raises InputError for what a step reported, WorkerLost for a worker that is gone."""
-    pipeline = beam.Pipeline(runner=runner.beams(), options=runner.options)
-    build(pipeline, planned, convert, write)
+    """Raises InputError for what a step reported, WorkerLost for a worker that is gone, or has not come in time."""
     again = "the same command goes on from here"
     with runner_log() as log_file:
         try:
-            pipeline.run().wait_until_finish()
-        except RuntimeError as error:
-            if is_worker_lost(error):
-                problem = "a worker process died (killed, or out of memory?)"
-                raise WorkerLost(f"{directory}: {problem}; {again}; details in {log_file}") from error
-            raise
+            pipeline = beam.Pipeline(runner=runner.beams(len(planned)), options=runner.options)
+            build(pipeline, planned, convert, write)
+            runner.wait(pipeline.run(), lambda: has_begun(directory))
+        except Exception as error:
+            problem = runner.what_is_lost(error)
+            if problem is None:
+                raise
+            raise WorkerLost(f"{directory}: {problem}; {again}; details in {log_file}") from error
         failure = failed_run(directory)
         if failure:
             raise InputError(failure)

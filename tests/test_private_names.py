@@ -16,6 +16,9 @@ PACKAGES = ("schemas", "fitting", "pipelines", "train")
 
 PRIVATE = {
     "apache-beam": [
+        "apache_beam.runners.dask.dask_runner:DaskRunner.run_pipeline",
+        "apache_beam.runners.dask.dask_runner:DaskRunnerResult.wait_until_finish",
+        "apache_beam.runners.dask.transform_evaluator:apply_dofn_to_bundle",
         "apache_beam.runners.portability.fn_api_runner.fn_runner:FnApiRunner",
         "apache_beam.runners.portability.fn_api_runner.fn_runner:ExtendedProvisionInfo",
         "apache_beam.runners.portability.fn_api_runner.worker_handlers:BeamFnControlServicer.UNSTARTED_STATE",

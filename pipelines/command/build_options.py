@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from pipelines.command.options import arg, parse_options
+from pipelines.command.runner import register_options
 from schemas import InputError
 
-_NOT_RECORDED = ("output", "quiet", "threads")
+_NOT_RECORDED = ("output", "quiet", "threads", "worker_timeout")
 _DESCRIPTION = """CameraHMR labels and images to HMR-SKEL shards. Without options, demo data on the embedded body.
 Apache Beam's own options are accepted as well, such as --runner, --direct_running_mode (in_memory,
 multi_threading, multi_processing) and --direct_num_workers."""
@@ -68,6 +69,8 @@ class BuildOptions:
     """People fitted at a time; 0 chooses by device and memory. Another size may change the last digits of a fit."""
     threads: int = 0
     """CPU threads of each worker process for images, and as many for fits; 0 shares the cores among the processes."""
+    worker_timeout: int = 900
+    """Seconds in which a first worker must begin, where other machines or Dask start them; 0 waits for ever."""
     quiet: bool = False
     """No progress bar and no closing table."""
 
@@ -81,6 +84,7 @@ class BuildOptions:
             ("every", 1, 1 << 40),
             ("batch_size", 0, 1 << 24),
             ("threads", 0, 4096),
+            ("worker_timeout", 0, 1 << 24),
         ):
             value = getattr(self, name)
             if not low <= value <= high:
@@ -104,6 +108,7 @@ def parse_build_options(argv: list[str], prog: str = "build_hmr_skel") -> tuple[
 
     rest: list[str] = []
     options = parse_options(BuildOptions, argv, prog, _DESCRIPTION, unknown=rest)
+    register_options(rest)
     unknown: list[str] = []
 
     def collect(known_to_beam: argparse.ArgumentParser) -> None:

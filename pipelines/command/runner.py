@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from pipelines.command.devices import cores
+from pipelines.command.waiting import NoWorker, wait_for_workers
+from schemas import InputError
 
 if TYPE_CHECKING:
     from apache_beam.options.pipeline_options import PipelineOptions
+    from apache_beam.runners.runner import PipelineResult
 
+DASK = "DaskRunner"
 _LOCAL = ("DirectRunner", "SwitchingDirectRunner")
 _LOST = ("Channel closed prematurely", "Worker subprocess exited")
 _LOG_OPTIONS = ("--default_sdk_harness_log_level", "--sdk_harness_log_level")
@@ -22,21 +27,39 @@ class WorkerLost(RuntimeError):
     """The run ended before its time for no fault of the input."""
 
 
-def is_worker_lost(error: BaseException) -> bool:
-    """Whether a runner gave up because a worker process is gone."""
-    return any(text in str(error) for text in _LOST)
+def register_options(arguments: Sequence[str]) -> None:
+    """Make Beam know the options of the runner that these arguments name. Raises InputError if it is not installed."""
+    if _named(arguments) == DASK:
+        _dask()
+
+
+def _named(arguments: Sequence[str]) -> str:
+    from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+
+    return PipelineOptions(list(arguments)).view_as(StandardOptions).runner or _LOCAL[0]
+
+
+def _dask() -> ModuleType:
+    try:
+        from pipelines.command import runner_dask
+    except ImportError as error:
+        problem, expected = f"{DASK} given, but Dask is not installed", "pip install 'hmr-skel[dask]'"
+        raise InputError(problem, field="--runner", expected=expected) from error
+    return runner_dask
 
 
 @dataclass(frozen=True)
 class Runner:
-    """Beam's options, and how many workers and worker processes share this machine's cores."""
+    """Beam's options, how many workers and worker processes share this machine's cores, and our patience."""
 
     options: PipelineOptions
     workers: int
     processes: int
+    patience: float = 0.0
+    """Seconds in which a first worker must begin that is not ours to start; 0 waits for ever."""
 
     @classmethod
-    def of(cls, arguments: Sequence[str]) -> Runner:
+    def of(cls, arguments: Sequence[str], patience: float = 0.0) -> Runner:
         """From the arguments that are Beam's."""
         from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
 
@@ -50,13 +73,13 @@ class Runner:
         direct = options.view_as(DirectOptions)
         mode = direct.direct_running_mode
         workers = 1 if mode == "in_memory" else direct.direct_num_workers or cores()
-        return cls(options, workers, workers if mode == "multi_processing" else 1)
+        return cls(options, workers, workers if mode == "multi_processing" else 1, patience)
 
     @property
     def name(self) -> str:
         from apache_beam.options.pipeline_options import StandardOptions
 
-        return self.options.view_as(StandardOptions).runner or "DirectRunner"
+        return self.options.view_as(StandardOptions).runner or _LOCAL[0]
 
     @property
     def workers_are_here(self) -> bool:
@@ -65,11 +88,32 @@ class Runner:
 
         return self.name in _LOCAL or self.options.view_as(PortableOptions).environment_type == "LOOPBACK"
 
-    def beams(self) -> Any:
-        """What `beam.Pipeline` takes. `DirectRunner` is Beam's local Python runner, whose running modes it then has.
+    def wait(self, result: PipelineResult, begun: Callable[[], bool]) -> None:
+        """Wait for the job's end. Raises what the runner raises, NoWorker if others should have `begun` long ago."""
+        if self.workers_are_here or not self.patience:
+            result.wait_until_finish()
+        else:
+            wait_for_workers(result, begun, self.patience)
+
+    def what_is_lost(self, error: Exception) -> str | None:
+        """What to say of an error by which a runner gives up for no fault of the input; None for other errors."""
+        if isinstance(error, NoWorker):
+            return str(error)
+        if self.name == DASK:
+            return _dask().what_is_lost(error)
+        if isinstance(error, RuntimeError) and any(text in str(error) for text in _LOST):
+            return "a worker process died (killed, or out of memory?)"
+        return None
+
+    def beams(self, elements: int) -> Any:
+        """What `beam.Pipeline` takes, for a job of so many elements.
+
+        `DirectRunner` is Beam's local Python runner, whose running modes it then has.
 
         Left to itself, Beam's DirectRunner first downloads a program for another runner (Prism) and tries that.
         """
+        if self.name == DASK:
+            return _dask().DaskRunner(elements)
         if self.name not in _LOCAL:
             return self.name
         from apache_beam.portability.api import beam_provision_api_pb2

@@ -7,6 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import Any
 
+from pipelines.command.devices import resolve_device
 from pipelines.convert.conversion import FittedShard, finished, fit_shard, write_fitted
 from pipelines.convert.settings import ConversionSettings
 from pipelines.convert.sharing import bodies_of_process
@@ -17,7 +18,8 @@ from pipelines.write.progress import ShardProgress, failed_run, report_failure
 from schemas import InputError
 
 Stats = dict[str, Any]
-"""Statistics of a shard (`write_fitted`) without its rejects; {"shard": name, "error": text} if it cannot be made."""
+"""Statistics of a shard (`write_fitted`) without its rejects, and the worker's "device"; {"shard": name, "error": text}
+if it cannot be made."""
 
 _STAYS_IN_THE_FILE = ("rejected_rows", "versions")
 
@@ -63,11 +65,12 @@ class OverlappedConversion:
         problems: list[str] = []
         with self._told(problems):
             check_still_ours(self._directory, self.settings.run)
+            resolve_device(self.settings.fit.device)  # there may be none, on a machine that is not the driver's
             spec = planned.spec()
             if (stats := finished(spec, self.settings)) is not None:
                 progress(len(spec))
                 progress.write()
-                return _sent(stats)
+                return self._sent(stats)
             bodies = bodies_of_process(self.settings.fit, self.settings.run)
             return fit_shard(spec, self.settings, bodies, progress)
         return {"shard": planned.name, "error": problems[0]}
@@ -77,7 +80,7 @@ class OverlappedConversion:
         with self._told(problems):
             stats = write_fitted(shard, self.settings)
             progress.write()
-            return _sent(stats)
+            return self._sent(stats)
         return {"shard": shard.spec.name, "error": problems[0]}
 
     @contextmanager
@@ -92,6 +95,6 @@ class OverlappedConversion:
         except OutputTaken as error:
             problems.append(str(error))
 
-
-def _sent(stats: Stats) -> Stats:
-    return {name: value for name, value in stats.items() if name not in _STAYS_IN_THE_FILE}
+    def _sent(self, stats: Stats) -> Stats:
+        sent = {name: value for name, value in stats.items() if name not in _STAYS_IN_THE_FILE}
+        return sent | {"device": resolve_device(self.settings.fit.device)}

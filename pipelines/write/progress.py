@@ -22,6 +22,7 @@ from pipelines.write.run_record import RUN_FILE
 
 FOLDER = ".progress"
 _FAILURE = "failed.txt"
+_BEGUN = "begun.txt"
 _WRITE_EVERY = 0.2
 _POLL_EVERY = 0.25
 _POLL_URL_EVERY = 5.0
@@ -42,6 +43,19 @@ def failed_run(directory: Path | UrlPath) -> str:
         return path.read_text() or "a worker could not write what went wrong"
     except OSError:
         return ""
+
+
+def report_begun(directory: Path | UrlPath) -> None:
+    """Tell the driver that there is a worker."""
+    path = directory / FOLDER / _BEGUN
+    with contextlib.suppress(OSError):
+        if not path.exists():
+            path.write_text("begun")
+
+
+def has_begun(directory: Path | UrlPath) -> bool:
+    """Whether `report_begun` was called in this run."""
+    return (directory / FOLDER / _BEGUN).exists()
 
 
 class ShardProgress:

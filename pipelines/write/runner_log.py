@@ -16,6 +16,8 @@ from pathlib import Path
 from schemas import InputError
 
 _beam = logging.getLogger("apache_beam")
+_ENGINES = (_beam, *map(logging.getLogger, ("distributed", "distributed.client", "tornado", "asyncio")))
+"""Beam, Dask, and what Dask talks through."""
 
 
 @contextmanager
@@ -27,10 +29,12 @@ def runner_log() -> Iterator[Path]:
     path = Path(tempfile.gettempdir()) / f"hmr-skel-run-{uuid.uuid4().hex}.log"
     handler = logging.FileHandler(path, delay=True)  # there is no file unless there is something to tell
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    for earlier in _beam.handlers[:]:
-        _beam.removeHandler(earlier)
-    _beam.addHandler(handler)
-    _beam.propagate, threading.excepthook = False, _log_end_of_thread
+    for engine in _ENGINES:
+        for earlier in engine.handlers[:]:
+            engine.removeHandler(earlier)
+        engine.addHandler(handler)
+        engine.propagate = False
+    threading.excepthook = _log_end_of_thread
     try:
         yield path
     except InputError:
@@ -43,9 +47,11 @@ def runner_log() -> Iterator[Path]:
 
 
 def _put_back(handler: logging.Handler, path: Path) -> None:
-    _beam.removeHandler(handler)
+    for engine in _ENGINES:
+        engine.removeHandler(handler)
+        engine.propagate = True
+    threading.excepthook = threading.__excepthook__
     handler.close()
-    _beam.propagate, threading.excepthook = True, threading.__excepthook__
     path.unlink(missing_ok=True)
 
 

@@ -36,5 +36,5 @@ def test_workers_and_processes(arguments, workers, processes):
 def test_where_the_workers_are(arguments, name, here):
     runner = Runner.of(arguments)
     assert (runner.name, runner.workers_are_here) == (name, here)
-    beams = runner.beams()
+    beams = runner.beams(1)
     assert isinstance(beams, FnApiRunner) if name == "DirectRunner" else beams == name

@@ -1,0 +1,71 @@
+"""The job on Dask: Beam's runner for it, with what that loses put right.
+
+Beam's evaluator takes a bundle's results before `finish_bundle` has given its own, and cuts what is created into pieces
+of 128 elements that a reshuffle leaves as they are.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from concurrent.futures import CancelledError
+from typing import Any
+
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.runners.common import DoFnInvoker
+from apache_beam.runners.dask import dask_runner, transform_evaluator
+from apache_beam.runners.runner import PipelineResult
+from distributed import KilledWorker
+
+_OPTIONS = dask_runner.DaskOptions
+
+
+def bundle(items: Iterable, arguments: list, keywords: dict[str, Any], receivers: Any) -> list:
+    """A DoFn's work on one partition; takes the place of `transform_evaluator.apply_dofn_to_bundle`."""
+    # Threads of a worker are given the same objects, in which results are gathered.
+    arguments, keywords, receivers = copy.deepcopy((arguments, keywords, receivers))
+    invoker = DoFnInvoker.create_invoker(*arguments, **keywords)
+    invoker.invoke_setup()
+    try:
+        invoker.invoke_start_bundle()
+        for item in items:
+            invoker.invoke_process(item)
+        invoker.invoke_finish_bundle()
+    finally:
+        invoker.invoke_teardown()
+    return [value.value for value in receivers.values]
+
+
+class DaskRunner(dask_runner.DaskRunner):
+    """A bundle for each of so many elements."""
+
+    def __init__(self, elements: int) -> None:
+        super().__init__()
+        self.elements = elements
+
+    def run_pipeline(self, pipeline: Any, options: PipelineOptions) -> PipelineResult:
+        dask = options.view_as(_OPTIONS)
+        if not dask.npartitions and not dask.partition_size:
+            dask.npartitions = self.elements
+        transform_evaluator.apply_dofn_to_bundle = bundle
+        result = super().run_pipeline(pipeline, options)
+        return _Result(result.client, result.futures)
+
+
+class _Result(dask_runner.DaskRunnerResult):
+    """The scheduler is left when the job is done."""
+
+    def wait_until_finish(self, duration: float | None = None) -> str:
+        try:
+            return super().wait_until_finish(duration)
+        finally:
+            self.client.close()
+
+
+def what_is_lost(error: BaseException) -> str | None:
+    """What to say of an error by which Dask gives up; None for other errors."""
+    if isinstance(error, KilledWorker):
+        return f"Dask's workers died over the same shard {error.allowed_failures + 1} times (out of memory?)"
+    if isinstance(error, (OSError, TimeoutError, CancelledError)):
+        return "Dask's scheduler cannot be reached, or is gone"
+    return None
