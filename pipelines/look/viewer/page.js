@@ -55,20 +55,24 @@ const skins = [], bones = [];
 
 // The body of the chosen person at a moment, or -1.
 const chosen = (moment) => at[Number(controls.person.value)][moment];
-// If the chosen person is not there, the view stays with whom it finds: at this moment, or else later or earlier.
+const nearest = (person, moment) => bodies[person].reduce((a, b) =>
+  Math.abs(clip.moments[b] - moment) < Math.abs(clip.moments[a] - moment) ? b : a);
+// If the chosen person is not there, the view stays where a film last or next shows her, or goes to whom else it finds.
 function watched(moment) {
   if (chosen(moment) >= 0) return chosen(moment);
-  const own = bodies[Number(controls.person.value)];
   const there = clip.rate ? undefined : at.map((rows) => rows[moment]).find((row) => row >= 0);
-  return there ?? own.reduce((a, b) =>
-    Math.abs(clip.moments[b] - moment) < Math.abs(clip.moments[a] - moment) ? b : a);
+  return there ?? nearest(Number(controls.person.value), moment);
 }
 
 const start = watched(Math.round(position));
 let target = new THREE.Vector3(...clip.pelvis[start]);
 handles.target.copy(target);
 const side = clip.facing[start] + 0.5;  // seen from the front, a little from one side
-orbit.position.set(target.x + 3.2 * Math.sin(side), target.y + 0.4, target.z + 3.2 * Math.cos(side));
+const others = at.map((rows, person) => clip.rate ? nearest(person, clip.moments[start]) : rows[clip.moments[start]])
+  .filter((row) => row >= 0);
+const reach = Math.max(0, ...others.map((row) => target.distanceTo(new THREE.Vector3(...clip.pelvis[row]))));
+const away = 3.2 + (controls.others.checked ? Math.min(1.6 * reach, 9) : 0);  // so that others are seen, too
+orbit.position.set(target.x + away * Math.sin(side), target.y + 0.125 * away, target.z + away * Math.cos(side));
 
 new THREE.GLTFLoader().parse(bytes.buffer, "", (model) => {
   scene.add(model.scene);
@@ -176,8 +180,8 @@ function show() {
 
 // Skins are glass: the farthest is drawn first. A picture's camera is at zero.
 function inOrder(index, eye) {
-  const away = at.map((rows) => rows[index] < 0 ? 0 : eye.distanceTo(new THREE.Vector3(...clip.pelvis[rows[index]])));
-  const order = away.map((_, person) => person).sort((a, b) => away[b] - away[a]);
+  const depth = at.map((rows) => rows[index] < 0 ? 0 : eye.distanceTo(new THREE.Vector3(...clip.pelvis[rows[index]])));
+  const order = depth.map((_, person) => person).sort((a, b) => depth[b] - depth[a]);
   order.forEach((person, rank) => { skins[person].renderOrder = 1 + rank; });
 }
 
@@ -250,7 +254,8 @@ function curves(index) {
     pen.scale(ratio, ratio);
     // Along a motion goes time, else one body after the other.
     const steps = clip.rate ? count : clip.moments.length;
-    const [low, high] = panel.span, x = (i) => steps > 1 ? 4 + i / (steps - 1) * (w - 8) : w / 2;
+    const [low, high] = panel.spans[Number(controls.person.value)];
+    const x = (i) => steps > 1 ? 4 + i / (steps - 1) * (w - 8) : w / 2;
     const y = (v) => h - 2 - (v - low) / (high - low) * (h - 4);
     pen.fillStyle = clip.colours.beyond;
     const [bottom, top] = panel.limits;

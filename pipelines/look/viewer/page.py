@@ -84,6 +84,9 @@ def _panels(clip: Clip, posed: Posed) -> list[dict[str, Any]]:
         rows = clip.rows_of(person)
         motion = to_ground(clip.skel, clip.poses[rows], posed.joints[rows, PELVIS], clip.moments[rows], rate, clip.up)
         degrees[rows] = np.degrees(motion.angles)
+    # Curves of a film are drawn for one person at a time, other bodies side by side.
+    whole = np.arange(len(clip))
+    drawn_together = [whole if clip.frame_rate is None else clip.rows_of(p) for p in range(len(clip.names))]
     found = []
     for panel in angle_panels():
         lines = {"middle" if panel.left is None else "right": degrees[:, panel.right]}
@@ -93,11 +96,15 @@ def _panels(clip: Clip, posed: Posed) -> list[dict[str, Any]]:
             {
                 "title": panel.title,
                 "lines": {name: values.round(2).tolist() for name, values in lines.items()},
-                "span": [round(end, 2) for end in span(list(lines.values()))],
+                "spans": [_ends(lines, rows) for rows in drawn_together],
                 "limits": [round(float(v), 2) if np.isfinite(v) else None for v in limits[panel.right]],
             }
         )
     return found
+
+
+def _ends(lines: dict[str, np.ndarray], rows: np.ndarray) -> list[float]:
+    return [round(end, 2) for end in span([values[rows] for values in lines.values()])]
 
 
 def _view(view: View | None) -> dict[str, Any] | None:
