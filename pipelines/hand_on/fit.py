@@ -23,7 +23,7 @@ from pipelines.hand_on.fit_table import show_fit
 from pipelines.hand_on.meshes import MeshFile, fit_meshes, is_mesh_file, open_meshes
 from pipelines.hand_on.opensim import UP_CHOICES, MotionFiles, hand_on_motion, resolve_up
 from pipelines.hand_on.smplx_parameters import SMPLXFile, is_smplx_file, open_smplx
-from pipelines.read.labels import POSE_AND_SHAPE, LabelFile, open_labels
+from pipelines.read.labels import POSE_AND_SHAPE, Frame, LabelFile, open_labels
 from pipelines.read.results import is_result, label_file_of
 from schemas import STAGES, Columns, InputError
 
@@ -58,6 +58,9 @@ class FitSequenceOptions:
     for everyone."""
     smpl_gender: Literal["file", "neutral", "male", "female"] = "file"
     """Gender of the SMPL model that the rows are for; file: what the file says, neutral if it says nothing."""
+    frame: Frame = "camera"
+    """Of files that hold poses in two frames, as BEDLAM's and WHAM's do, which to read: camera (pose_cam, poses, pose,
+    trans_cam, trans, ...), or world (pose_world, poses_world, trans_world)."""
     limits: Annotated[str, arg(metavar="NAME|FILE")] = "human"
     """Joint limits, held exactly: human (all that flexible people can do), bsm (the BSM model's), none, or a CSV file
     of your own (coordinate,low,high in degrees; others keep the human ones)."""
@@ -128,7 +131,9 @@ def main(argv: list[str], prog: str = "hmr-skel fit") -> int:
     source = label_file_of(options.input) if is_result(options.input) else options.input
     meshes = _open_meshes(source, smpl_gender, bodies)
     optional = [name for name in _OPTIONAL if name != "gender" or not smpl_gender]
-    labels = meshes or open_labels(source, POSE_AND_SHAPE, optional)
+    labels = meshes or open_labels(source, POSE_AND_SHAPE, optional, options.frame)
+    if not meshes and labels.choice:
+        log.warning("%s: %s (--frame %s)", options.input, labels.choice, options.frame)
     if source.suffix.lower() == ".npz":
         checked_sha256(str(source), npz_members(str(source)).values())
     start, stop = row_range(options.rows, labels)

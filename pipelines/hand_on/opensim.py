@@ -16,6 +16,7 @@ from pipelines.convert.ground import UP_AXES, GroundMotion, detect_up, ground_ax
 from pipelines.files.storage import published
 from pipelines.hand_on.opensim_markers import JOINT_CENTRES, SKIN_MARKERS, skin_vertices
 from pipelines.hand_on.opensim_tables import angles_csv, mot_text, trc_text
+from pipelines.read.label_arrays import WORLD_SPELLINGS
 from pipelines.read.labels import LabelFile
 from schemas import Columns, InputError
 
@@ -32,7 +33,7 @@ ONE_PERSON_MM = 1.0
 
 _ROWS_AT_A_TIME = 256
 _CAMERA_FIELD = "pose_cam"
-"""Poses of this name are in a camera's frame."""
+"""Poses of this name are in a camera's frame, and those of a file that has the world's besides."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,8 @@ def resolve_up(option: str, labels: LabelFile, start: int, stop: int) -> str:
     """
     if option != "auto":
         return option
-    if labels.members["pose_cam"][0].name == _CAMERA_FIELD:
+    world = WORLD_SPELLINGS["pose_cam"]
+    if labels.members["pose_cam"][0].name == _CAMERA_FIELD or any(name in world for name in labels.other_poses):
         return "camera"
     try:
         return detect_up(labels.read(start, stop, ["pose_cam"])["pose_cam"][:, :3])

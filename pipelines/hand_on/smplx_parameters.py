@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipelines.files.npz import Member, npz_members, read_all, read_rows
-from pipelines.read.labels import SPELLINGS, read_frame_rate, stated_frame_rate
+from pipelines.read.label_arrays import SPELLINGS
+from pipelines.read.labels import read_frame_rate, stated_frame_rate
 from pipelines.read.telltales import SMPLX_ONLY, smpl_gender
 from schemas import InputError
 

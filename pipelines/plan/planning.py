@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
@@ -22,8 +23,11 @@ from pipelines.files.urls import is_url
 from pipelines.plan.person_numbers import person_numbers
 from pipelines.read.image_names import without_extension
 from pipelines.read.images import ImageRef, ImageSource, modified_at
-from pipelines.read.labels import IMAGE_LABELS, POSE_AND_SHAPE, SPELLINGS, LabelFile, open_labels
+from pipelines.read.label_arrays import SPELLINGS
+from pipelines.read.labels import IMAGE_LABELS, POSE_AND_SHAPE, LabelFile, open_labels
 from schemas import InputError
+
+log = logging.getLogger(__name__)
 
 _LONGEST_KEY = 200
 _PIECE = 65536
@@ -132,6 +136,9 @@ def find_label_files(
         paths.update(path if is_url(path) else os.path.abspath(path) for path in found)
     ordered = sorted(paths, key=lambda p: (os.path.basename(p), p))
     files = [open_for_job(path, with_images, smpl_gender) for path in ordered]
+    for file in files:
+        if file.choice:
+            log.warning("%s: %s", file.path, file.choice)
     names: dict[str, str] = {}
     for file in files:
         if file.dataset in names:

@@ -4,8 +4,9 @@
 | --- | --- |
 | pose_cam | pose_cam, poses, pose (72 or 24x3 axis-angle, or 156 or 52x3 of SMPL-H), or global_orient + body_pose |
 | | root_orient + pose_body; any of them as rotation matrices (N, J, 3, 3) |
+| | in the world's frame, if that is asked for: pose_world, poses_world |
 | shape | shape, betas; more than 10 are cut; one row may serve the whole file. Of 11 the last is a child's share |
-| trans_cam | trans_cam, transl, trans |
+| trans_cam | trans_cam, transl, trans; of the world's frame trans_world, transl_world |
 | cam_ext | as it is: the camera's share of a translation, in its last column |
 | has_smpl | as it is: 0 where the parameters are a filler |
 | center, imgname, gtkps | as they are; gtkps may have more than 44 keypoints, which are cut |
@@ -25,11 +26,12 @@ from __future__ import annotations
 import math
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from os import PathLike, fspath
 from pathlib import PurePath
+from typing import Literal
 
 import numpy as np
 
@@ -43,6 +45,15 @@ from pipelines.files.npz import (
     read_all,
     read_rows,
 )
+from pipelines.read.label_arrays import (
+    SPELLINGS,
+    SPLIT_POSES,
+    WORLD_SPELLINGS,
+    check_shape,
+    is_constant,
+    one_row,
+    with_rows,
+)
 from pipelines.read.results import refuse_result
 from pipelines.read.rotations import rotation_vectors
 from pipelines.read.telltales import (
@@ -54,21 +65,7 @@ from pipelines.read.telltales import (
 )
 from schemas import KEYPOINTS, Columns, InputError
 
-SPELLINGS = {
-    "imgname": ("imgname",),
-    "center": ("center",),
-    "scale": ("scale",),
-    "pose_cam": ("pose_cam", "poses", "pose"),
-    "shape": ("shape", "betas"),
-    "cam_int": ("cam_int",),
-    "gtkps": ("gtkps",),
-    "trans_cam": ("trans_cam", "transl", "trans"),
-    "keypoints3d": ("keypoints3d",),
-    "gender": ("gender",),
-    "has_smpl": ("has_smpl",),
-    "cam_ext": ("cam_ext",),
-}
-"""Names under which each field is looked for, the first that is found wins. pose_cam has two members besides."""
+Frame = Literal["camera", "world"]
 
 IMAGE_LABELS = ("imgname", "center", "scale", "pose_cam", "shape", "cam_int", "gtkps")
 """What a label file must have when images are cut."""
@@ -83,9 +80,7 @@ MOST_ROWS = 100_000_000
 """The field's largest label file has 1.5 million; the ledger needs two bytes of memory per row."""
 
 _TOLD = {*FRAME_RATE_SPELLINGS, *MODEL_TYPE_SPELLINGS}
-_PARTS = ("orient", "body")
-_SPLIT_POSES = (("global_orient", "body_pose"), ("root_orient", "pose_body"))
-_SMPLH_WIDTH, _BODY_JOINTS = 156, 21
+_BODY_JOINTS = 21
 
 
 @dataclass(frozen=True)
@@ -100,6 +95,14 @@ class LabelFile:
     fields: tuple[str, ...]
     members: dict[str, tuple[Member, ...]] = field(repr=False)
     stated_rate: Member | None = field(default=None, repr=False)
+    other_poses: tuple[str, ...] = ()
+    """Arrays that are poses as well, and are not read."""
+
+    @property
+    def choice(self) -> str:
+        """Which of several poses are read, in words; empty where there is but one."""
+        read = " + ".join(member.name for member in self.members["pose_cam"])
+        return f"poses are read from {read}, not from {', '.join(self.other_poses)}" if self.other_poses else ""
 
     @property
     def name(self) -> str:
@@ -140,7 +143,7 @@ class LabelFile:
         """One field from first row to last in pieces of `chunk` rows, in one pass over the file."""
         members = self.members[name]
         chunk = min(chunk_rows(member, chunk) for member in members)
-        if len(members) != 1 or _constant(members[0], name, self.rows):
+        if len(members) != 1 or is_constant(members[0], name, self.rows):
             for start in range(0, self.rows, chunk):
                 yield self.read(start, start + chunk, [name])[name]
             return
@@ -152,36 +155,41 @@ class LabelFile:
     def _raw(self, name: str, start: int, stop: int) -> list[np.ndarray]:
         found = []
         for member in self.members[name]:
-            if _constant(member, name, self.rows):
+            if is_constant(member, name, self.rows):
                 value = read_all(self.path, member)
-                value = value.reshape(_one_row(value.shape, name))
+                value = value.reshape(one_row(value.shape, name))
                 found.append(np.broadcast_to(value, (stop - start, *value.shape)))
             else:
-                found.append(read_rows(self.path, _with_rows(member, self.rows, name), start, stop))
+                found.append(read_rows(self.path, with_rows(member, self.rows, name), start, stop))
         return found
 
 
 def open_labels(
-    path: str | PathLike[str], require: Sequence[str] = POSE_AND_SHAPE, also: Sequence[str] | None = None
+    path: str | PathLike[str],
+    require: Sequence[str] = POSE_AND_SHAPE,
+    also: Sequence[str] | None = None,
+    frame: Frame = "camera",
 ) -> LabelFile:
     """Read the headers of a label file and check names, types and shapes.
 
     `require` are the CAMERAHMR fields that must be there, `also` those to take if they are (by default all); others
-    are not looked at. Raises InputError that names file and field.
+    are not looked at. In the world's `frame` poses and translations go by WORLD_SPELLINGS, and there is no cam_ext.
+    Raises InputError that names file and field.
     """
     path = fspath(path)
     refuse_result(path)
     arrays = npz_members(path)
     members: dict[str, tuple[Member, ...]] = {}
-    for name, spellings in SPELLINGS.items():
+    wanted = SPELLINGS if frame == "camera" else SPELLINGS | WORLD_SPELLINGS | {"cam_ext": ()}
+    for name, spellings in wanted.items():
         if also is not None and name not in (*require, *also):
             continue
         for spelling in spellings:
             if spelling in arrays:
                 members[name] = (arrays[spelling],)
                 break
-    if "pose_cam" in require and "pose_cam" not in members:
-        pair = next((pair for pair in _SPLIT_POSES if all(part in arrays for part in pair)), ())
+    if frame == "camera" and "pose_cam" in require and "pose_cam" not in members:
+        pair = next((pair for pair in SPLIT_POSES if all(part in arrays for part in pair)), ())
         members |= {"pose_cam": tuple(arrays[part] for part in pair)} if pair else {}
     if {"pose_cam", "shape"} & members.keys():
         refuse_other_models(path, arrays)
@@ -190,24 +198,43 @@ def open_labels(
     tell_unread(path, arrays, {part.name for parts in members.values() for part in parts} | _TOLD)
     for name in require:
         if name not in members:
-            names = [*SPELLINGS[name]] + ([" + ".join(pair) for pair in _SPLIT_POSES] if name == "pose_cam" else [])
-            expected = f"an array named {' or '.join(names)}"
-            raise InputError("the field is missing", file=path, field=name, expected=expected)
+            raise InputError("the field is missing", file=path, field=name, expected=_expected(name, frame, arrays))
     rows = _count_rows(path, members)
     if rows > MOST_ROWS:
         raise InputError(f"{rows} rows", file=path, expected=f"at most {MOST_ROWS}; split the file")
     for name, parts in members.items():
         for member in parts:
-            if name != "gender":  # of which `_check_shape` tells what stands in for it
+            if name != "gender":  # of which `check_shape` tells what stands in for it
                 check_readable(path, member, name)
-            _check_shape(path, name, member, rows)
+            check_shape(path, name, member, rows)
     return LabelFile(
         path=path,
         rows=rows,
         fields=tuple(name for name in (*SPELLINGS, "kid_share") if name in members),
         members=members,
         stated_rate=stated_frame_rate(arrays),
+        other_poses=_other_poses(arrays, members),
     )
+
+
+def _expected(name: str, frame: Frame, arrays: Mapping[str, Member]) -> str:
+    """What a missing field could be called."""
+    if frame == "world" and name in WORLD_SPELLINGS:
+        return f"an array named {' or '.join(WORLD_SPELLINGS[name])}, or --frame camera"
+    split = [" + ".join(pair) for pair in SPLIT_POSES] if name == "pose_cam" else []
+    found = f"an array named {' or '.join([*SPELLINGS[name], *split])}"
+    world = next((spelling for spelling in WORLD_SPELLINGS.get(name, ()) if spelling in arrays), None)
+    return f"{found}; hmr-skel fit --frame world reads {world}" if world else found
+
+
+def _other_poses(arrays: Mapping[str, Member], members: Mapping[str, Sequence[Member]]) -> tuple[str, ...]:
+    """Arrays that could have been read as poses."""
+    if "pose_cam" not in members:
+        return ()
+    used = {member.name for member in members["pose_cam"]}
+    single = [n for n in (*SPELLINGS["pose_cam"], *WORLD_SPELLINGS["pose_cam"]) if n in arrays]
+    split = [" + ".join(pair) for pair in SPLIT_POSES if all(n in arrays for n in pair) and not used & set(pair)]
+    return tuple(name for name in (*single, *split) if name not in used)
 
 
 def stated_frame_rate(arrays: dict[str, Member]) -> Member | None:
@@ -247,78 +274,6 @@ def _count_rows(path: str, members: dict[str, tuple[Member, ...]]) -> int:
                 raise InputError("a single value", file=path, field=name, expected="one row per person")
             return shape[0]
     return max((parts[0].shape[0] for parts in members.values() if parts[0].shape), default=0)
-
-
-_ROW_SHAPES: dict[str, tuple[Callable[[tuple[int, ...]], bool], str]] = {
-    "imgname": (lambda s: s in ((), (1,)), "text (N,)"),
-    "center": (lambda s: s == (2,), "numbers (N, 2), px"),
-    "scale": (lambda s: s in ((), (1,), (2,)), "numbers (N,) or (N, 2)"),
-    "pose_cam": (
-        lambda s: (math.prod(s) in (72, _SMPLH_WIDTH) and s[-1:] in ((3,), (72,), (_SMPLH_WIDTH,))) or s == (24, 3, 3),
-        "axis-angle (N, 72), (N, 24, 3) or SMPL-H's (N, 156), rad, or matrices (N, 24, 3, 3)",
-    ),
-    "shape": (lambda s: len(s) == 1 and s[0] >= 10, "betas (N, 10) or more, or one row for the file"),
-    "cam_int": (lambda s: s == (3, 3), "matrices (N, 3, 3)"),
-    "gtkps": (lambda s: len(s) == 2 and s[0] >= KEYPOINTS and s[1] == 3, f"numbers (N, {KEYPOINTS}, 3)"),
-    "trans_cam": (lambda s: s in ((3,), (1, 3)), "numbers (N, 3), m"),
-    "keypoints3d": (
-        lambda s: len(s) == 2 and s[0] >= KEYPOINTS and s[1] in (3, 4),
-        f"numbers (N, {KEYPOINTS}, 3 or 4)",
-    ),
-    "gender": (lambda s: s in ((), (1,)), "text, one for the file or one per row; --smpl-gender overrides it"),
-    "has_smpl": (lambda s: s in ((), (1,)), "0 or 1 (N,)"),
-    "cam_ext": (lambda s: s in ((3, 4), (4, 4)), "matrices (N, 4, 4) or (N, 3, 4)"),
-    "kid_share": (lambda s: s == (KID_BETAS,), ""),
-    "orient": (
-        lambda s: math.prod(s) == 3 or s in ((3, 3), (1, 3, 3)),
-        "axis-angle (N, 3), rad, or matrices (N, 1, 3, 3)",
-    ),
-    "body": (
-        lambda s: (math.prod(s) in (63, 69) and s[-1] in (3, 63, 69)) or s in ((23, 3, 3), (21, 3, 3)),
-        "axis-angle (N, 69) or (N, 63), rad, or matrices (N, 23, 3, 3) or (N, 21, 3, 3)",
-    ),
-}
-
-
-def _check_shape(path: str, name: str, member: Member, rows: int) -> None:
-    part = next(
-        (part for pair in _SPLIT_POSES for part, own in zip(_PARTS, pair, strict=True) if own == member.name), name
-    )
-    fits, expected = _ROW_SHAPES[part]
-    if name in ("imgname", "gender"):
-        if member.dtype.kind not in "US":
-            raise InputError(f"values of type {member.dtype}", file=path, field=member.name, expected=expected)
-    elif member.dtype.kind not in ("fiub" if name == "has_smpl" else "fiu"):
-        raise InputError(f"values of type {member.dtype}", file=path, field=member.name, expected=expected)
-    shape = _one_row(member.shape, name) if _constant(member, name, rows) else _with_rows(member, rows, name).shape[1:]
-    if not fits(shape):
-        raise InputError(f"an array of shape {member.shape}", file=path, field=member.name, expected=expected)
-    if not _constant(member, name, rows) and _with_rows(member, rows, name).shape[0] != rows:
-        expected = f"{rows} rows as the poses have"
-        raise InputError(f"{member.shape[0]} rows", file=path, field=member.name, expected=expected)
-
-
-_SHARED = {"shape": 1, "kid_share": 1, "cam_int": 2, "cam_ext": 2, "gender": 0, "has_smpl": 0}
-"""Fields that one value may give for a whole file, and how many dimensions that value has."""
-
-
-def _constant(member: Member, name: str, rows: int) -> bool:
-    dimensions = _SHARED.get(name)
-    if dimensions is None:
-        return False
-    return len(member.shape) == dimensions or (member.shape[0] == 1 and rows != 1)
-
-
-def _one_row(shape: tuple[int, ...], name: str) -> tuple[int, ...]:
-    return shape[1:] if len(shape) > _SHARED[name] else shape
-
-
-def _with_rows(member: Member, rows: int, name: str) -> Member:
-    """A lone pose without a row dimension becomes one row."""
-    lone = rows == 1 and len(member.shape) == 1 and member.shape[0] != 1
-    if lone and name in ("pose_cam", "trans_cam", "center"):
-        return member.as_one_row()
-    return member
 
 
 def _canonical(labels: LabelFile, name: str, parts: list[np.ndarray], rows: int, start: int) -> np.ndarray:

@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.read.label_arrays import WORLD_SPELLINGS
 from schemas import InputError
 
 log = logging.getLogger(__name__)
@@ -134,7 +135,7 @@ def _person(values: Mapping, path: str | PathLike[str]) -> dict[str, np.ndarray]
     rows = len(first)
     wanted = ("poses", "global_orient", "root_orient", "body_pose", "pose_body", "betas", "trans", "transl", "gender")
     found = {}
-    for name in (*wanted, "jaw_pose", "expression"):
+    for name in (*wanted, *(name for names in WORLD_SPELLINGS.values() for name in names), "jaw_pose", "expression"):
         if name in arrays:
             array = arrays[name]
             lone = array[None] if array.ndim == 0 or (name == "betas" and array.ndim == 1) else array

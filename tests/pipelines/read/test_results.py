@@ -125,6 +125,49 @@ def test_other_results_are_named_in_one_line(tmp_path, capsys, name, content, sa
         find_label_files([str(tmp_path / name)], with_images=False)
 
 
+WORLD = {"pose_world": POSES + 1, "trans_world": 2 * TRANS}
+IN_TWO_FRAMES = {
+    "wham.pkl": {0: {"pose": POSES, "betas": BETAS, "trans": TRANS} | WORLD},
+    "bedlam.npz": {"pose_cam": POSES, "shape": BETAS, "trans_cam": TRANS} | WORLD,
+}
+
+
+@pytest.mark.parametrize("name", IN_TWO_FRAMES)
+@pytest.mark.parametrize("frame", ["camera", "world"])
+def test_the_frame_of_poses_is_chosen_and_told(tmp_path, caplog, capsys, name, frame):
+    write = np.savez if name.endswith("npz") else lambda path, **_: path.write_bytes(pickle.dumps(IN_TWO_FRAMES[name]))
+    write(tmp_path / name, **(IN_TWO_FRAMES[name] if name.endswith("npz") else {}))
+    run = [str(tmp_path / name), "-o", str(tmp_path / "out.npz"), "--mot", str(tmp_path / "out.mot")]
+    assert guarded(lambda: fit_sequence.main([*run, "--frame", frame, "--up", "y"]), "hmr-skel") == 0
+    found, shift = np.load(tmp_path / "out.npz"), frame == "world"
+    np.testing.assert_allclose(found["smpl_poses"], POSES + shift, atol=1e-5)
+    np.testing.assert_allclose(found["smpl_trans"], TRANS * (1 + shift))
+    own, other = ("pose_world", "pose") if shift else ("pose", "pose_world")
+    [line] = [text for record in caplog.records if "poses are read" in (text := record.getMessage())]
+    assert (
+        line.index(own) < line.index(", not from") < line.index(other, line.index("not")) and f"--frame {frame}" in line
+    )
+
+
+def test_a_frame_that_is_not_there_is_named(tmp_path, capsys):
+    np.savez(tmp_path / "world.npz", pose_world=POSES, betas=BETAS)
+    np.savez(tmp_path / "camera.npz", poses=POSES, betas=BETAS)
+    for name, options, said in (
+        ("world.npz", [], "hmr-skel fit --frame world reads pose_world"),
+        ("camera.npz", ["--frame", "world"], "pose_world or poses_world, or --frame camera"),
+    ):
+        run = [str(tmp_path / name), "-o", str(tmp_path / "out.npz"), *options]
+        assert guarded(lambda run=run: fit_sequence.main(run), "hmr-skel") == 2
+        assert said in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_the_job_tells_which_poses_it_reads(tmp_path, caplog):
+    np.savez(tmp_path / "a.npz", **IN_TWO_FRAMES["bedlam.npz"])
+    [file] = find_label_files([str(tmp_path / "a.npz")], with_images=False)
+    np.testing.assert_allclose(file.read()["trans_cam"], TRANS)
+    assert "poses are read from pose_cam, not from pose_world" in caplog.text
+
+
 def test_a_pickled_result_is_fitted(tmp_path, capsys):
     (tmp_path / "x.pkl").write_bytes(pickle.dumps({"poses": POSES, "betas": BETAS, "trans": TRANS}))
     run = [str(tmp_path / "x.pkl"), "-o", str(tmp_path / "out.npz")]
