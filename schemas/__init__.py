@@ -1,6 +1,7 @@
 """Records that cross a boundary: their fields, Arrow schemas, validation and versions."""
 
 from schemas.camerahmr import CAMERAHMR, KEYPOINT_NAMES, KEYPOINTS, MIRRORED_KEYPOINTS
+from schemas.documents import check_document, document_problems
 from schemas.errors import InputError
 from schemas.fields import (
     Columns,
@@ -44,9 +45,11 @@ __all__ = [
     "Field",
     "InputError",
     "check_columns",
+    "check_document",
     "check_schema",
     "columns_to_table",
     "describe",
+    "document_problems",
     "field_dtype",
     "field_shape",
     "record_name",

@@ -35,6 +35,9 @@ EVALUATION_REGRESSORS = {"J_regressor_h36m": 17}
 """The same, of files that only evaluation needs: Human3.6M's joints, as SPIN's file has them."""
 
 
+_WHOLE_RATIO, _WHOLE_BYTES = 100, 1 << 26
+"""An archive may unpack to so many times its size, or to so many bytes."""
+
 _DOWNLOADED = "basicmodel_{}_lbs_10_207_0_v1.{}.pkl"
 _GENDER_WORDS = {"neutral": ("neutral",), "male": ("m", "male"), "female": ("f", "female")}
 _MODEL_FOLDER = re.compile(r"(smpl|skel|models|skel_models_v[\d.]+|smpl_python_v\.?[\d.]+)")
@@ -218,9 +221,12 @@ def _read_npz(path: Path, keys: Collection[str] | None = None) -> dict[str, Any]
     key = None
     try:
         with np.load(path, allow_pickle=False) as archive:
+            unpacked, packed = sum(info.file_size for info in archive.zip.infolist()), path.stat().st_size
+            if unpacked > max(_WHOLE_BYTES, _WHOLE_RATIO * packed):
+                raise ValueError(f"{packed} bytes unpack to {unpacked}")
             for key in archive.files:
                 if keys is None or key in keys:
-                    values[key] = archive[key]
+                    values[key] = np.asarray(archive[key])
         for key in [k.removesuffix("_shape") for k in values if k.endswith("_shape") and f"{k[:-6]}_row" in values]:
             data, row, column, shape = (values.pop(f"{key}_{part}") for part in ("data", "row", "col", "shape"))
             values[key] = scatter(data, row, column, *(int(n) for n in shape))

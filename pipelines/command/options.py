@@ -14,23 +14,19 @@ import io
 import textwrap
 import types
 import typing
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from tyro.conf import Positional, arg
 
 from pipelines.command.log import set_up_logging
+from pipelines.command.option_files import read_options
 from schemas import InputError
 
-__all__ = ["Positional", "arg", "option_values", "parse_options", "parse_row_range", "write_options"]
+__all__ = ["Positional", "arg", "option_values", "parse_options", "parse_row_range"]
 
 Options = TypeVar("Options")
 
-_LARGEST_FILE = 1 << 20
-"""Bytes of an option file; nobody writes longer ones."""
-_DEEPEST = 8
-"""Lists within lists of an option file."""
 _WIDTH = 80
 _METAVARS = {int: "N", float: "X", str: "TEXT", Path: "FILE"}
 
@@ -108,13 +104,6 @@ def option_values(options: Any) -> dict[str, Any]:
     return values
 
 
-def write_options(path: Any, values: Mapping[str, Any]) -> None:
-    """Write options by name as a file for `--config`."""
-    import yaml
-
-    path.write_text(yaml.safe_dump(dict(values), sort_keys=False))
-
-
 def parse_row_range(text: str, step: bool = False) -> slice:
     """`START:STOP` as in a Python slice, with `step` also `START:STOP:STEP`; empty text is all rows. Raises InputError.
 
@@ -135,7 +124,7 @@ def parse_row_range(text: str, step: bool = False) -> slice:
 
 def _read_file(file: Path, kind: type) -> dict[str, tuple[Any, str]]:
     """Values of an option file and the file that they stand in, by option name with underscores."""
-    values, hints, found = _read_yaml(file), _hints(kind), {}
+    values, hints, found = read_options(file), _hints(kind), {}
     for key, value in values.items():
         name = str(key).replace("-", "_")
         if name not in hints:
@@ -143,34 +132,6 @@ def _read_file(file: Path, kind: type) -> dict[str, tuple[Any, str]]:
             raise InputError("no such option", file=file, field=str(key), expected=close[0] if close else None)
         found[name] = (_checked(value, hints[name], file, str(key)), str(file))
     return found
-
-
-def _read_yaml(file: Path) -> dict[Any, Any]:
-    """A mapping without aliases, which could multiply themselves."""
-    import yaml
-
-    try:
-        with open(file, "rb") as stream:
-            text = stream.read(_LARGEST_FILE + 1)
-        if len(text) > _LARGEST_FILE:
-            raise InputError("longer than any option file", file=file, expected="lines of option: value")
-        depth = 0
-        for event in yaml.parse(text, yaml.SafeLoader):
-            if isinstance(event, yaml.AliasEvent):
-                raise InputError("a YAML alias", file=file, expected="lines of option: value")
-            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-            if depth > _DEEPEST:
-                raise InputError("not YAML that options are written in", file=file, expected="lines of option: value")
-        values = yaml.safe_load(text)
-    except OSError as error:
-        raise InputError(error.strerror or str(error), file=file, field="--config", expected="a YAML file") from error
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
-        raise InputError(f"not YAML: {error}", file=file, expected="lines of option: value") from error
-    if values is None:
-        return {}
-    if not isinstance(values, dict):
-        raise InputError(f"a {type(values).__name__} at the top", file=file, expected="lines of option: value")
-    return values
 
 
 def _hints(kind: type) -> dict[str, Any]:
@@ -194,7 +155,7 @@ def _checked(value: Any, hint: Any, file: Path, field: str) -> Any:
     if origin is Literal:
         if value in choices and type(value) in map(type, choices):
             return value
-        raise InputError(f"{value!r} given", file=file, field=field, expected=" or ".join(map(str, choices)))
+        raise InputError(f"{_shown(value)} given", file=file, field=field, expected=" or ".join(map(str, choices)))
     if origin in (list, tuple):
         items = value if isinstance(value, list) else [value]
         return origin(_checked(item, choices[0], file, field) for item in items)
@@ -204,8 +165,15 @@ def _checked(value: Any, hint: Any, file: Path, field: str) -> Any:
         with contextlib.suppress(ValueError, OverflowError):  # YAML takes 1e-5 for a word
             return float(value)
     if type(value) is not hint:
-        raise InputError(f"{value!r} given", file=file, field=field, expected=getattr(hint, "__name__", str(hint)))
+        raise InputError(
+            f"{_shown(value)} given", file=file, field=field, expected=getattr(hint, "__name__", str(hint))
+        )
     return value
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _WIDTH else f"{text[:_WIDTH]} ..."
 
 
 def _with_values(kind: type, values: dict[str, tuple[Any, str]]) -> Any:

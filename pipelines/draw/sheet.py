@@ -122,7 +122,9 @@ def body_of(shards: Sequence[Shard], body_models: str | None) -> SKEL:
 
     Raises InputError if the model files are absent or broken.
     """
-    manifest = read_document(file) if (file := shards[0].folder / DATASET_FILE).is_file() else {}
+    from schemas import DATASET
+
+    manifest = read_document(file, DATASET) if (file := shards[0].folder / DATASET_FILE).is_file() else {}
     options = manifest.get("options") or {}
     models = BodyModels(body_models or options.get("body_models") or DEMO, options.get("gender") or "male")
     skel = models.skel

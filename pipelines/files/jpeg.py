@@ -5,6 +5,8 @@ EXIF orientation is ignored: labels are for pixels as they are stored.
 
 from __future__ import annotations
 
+import os
+import stat
 import struct
 
 import numpy as np
@@ -17,6 +19,9 @@ _OTHERS = {
     "GIF": lambda data: data[:4] == b"GIF8",
     "HEIC or AVIF": lambda data: data[4:8] == b"ftyp",
 }
+
+LARGEST_IMAGE = 1 << 28
+"""Bytes beyond which an encoded image is not read."""
 
 MAX_PIXELS = 100_000_000
 """Images that claim more pixels than this are refused before they are decoded."""
@@ -80,8 +85,6 @@ def decode_image(data: bytes, factor: int = 1) -> np.ndarray:
     A JPEG can be decoded at 1/`factor` of its size (see `reduction`): pixel (i, j) is then the mean of a block of
     factor x factor px. Where the image ends within a block, what is missing of it counts as black, like all outside.
     """
-    import cv2
-
     full_width, full_height = image_size(data)
     width, height = (-(-side // factor) for side in (full_width, full_height))
     if data[:2] == b"\xff\xd8":
@@ -89,16 +92,39 @@ def decode_image(data: bytes, factor: int = 1) -> np.ndarray:
         pixels[:, -1:] = _part(pixels[:, -1:], full_width, factor)
         pixels[-1:] = _part(pixels[-1:], full_height, factor)
     else:
-        flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-        try:
-            pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-        except cv2.error as error:
-            raise ImageError("the PNG cannot be decoded") from error
-        if pixels is None:
-            raise ImageError("the PNG cannot be decoded")
+        pixels = opencv_image(data)
     if pixels.shape != (height, width, 3):
         raise ImageError(f"decoded to {pixels.shape[1]} x {pixels.shape[0]}, the header says {width} x {height}")
     return pixels
+
+
+def opencv_image(data: bytes) -> np.ndarray:
+    """(H, W, 3) uint8, BGR, pixels as stored, as OpenCV decodes it, which the field's readers do.
+
+    Raises ImageError for what is damaged, too large, or neither JPEG nor PNG.
+    """
+    import cv2
+
+    image_size(data)
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error as error:
+        raise ImageError("the image cannot be decoded") from error
+    if pixels is None:
+        raise ImageError("the image cannot be decoded")
+    return pixels
+
+
+def read_encoded(path: str | os.PathLike[str]) -> bytes:
+    """A file's bytes, as far as an image can go. Raises OSError, and ImageError for what is no file, or too long."""
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise ImageError("not a regular file")
+        data = file.read(LARGEST_IMAGE + 1)
+    if len(data) > LARGEST_IMAGE:
+        raise ImageError(f"more than {LARGEST_IMAGE} bytes")
+    return data
 
 
 def encode_jpeg(pixels: np.ndarray, quality: int) -> bytes:

@@ -7,11 +7,11 @@ they are pickles. What is written is stored, not compressed, and its bytes depen
 
 from __future__ import annotations
 
-import hashlib
 import io
 import math
 import os
 import struct
+import sys
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -34,8 +34,8 @@ _MAX_DEFLATE_RATIO = 1040
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _ZIP64_FROM = 1 << 31
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
-_DAMAGE = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, ValueError, OverflowError, EOFError)
-_DAMAGE += (KeyError, IndexError, struct.error)
+ZIP_DAMAGE = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, ValueError, OverflowError, EOFError)
+ZIP_DAMAGE += (KeyError, IndexError, struct.error)
 """What zipfile says of archives that nobody wrote whole (UnicodeDecodeError is a ValueError)."""
 
 
@@ -52,6 +52,8 @@ class Member:
     fortran_order: bool
     compressed: bool
     offset: int
+    unpacked: int
+    """Bytes of the whole member."""
 
     def as_one_row(self) -> Member:
         """The whole array as the only row of another one."""
@@ -74,73 +76,20 @@ def npz_members(path: str) -> dict[str, Member]:
                 if info.filename.endswith(".npy"):
                     member = _member(path, file, archive, info)
                     members[member.name] = member
+                else:  # a damaged name: an array must not vanish from the archive's directory unnoticed
+                    archive.open(info).close()
             return members
     except InputError:
         raise
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror or error}", file=path) from error
-    except _DAMAGE as error:
+    except ZIP_DAMAGE as error:
         problem = f"not a readable .npz file ({error})"
         raise InputError(problem, file=path, expected="a zip archive of arrays") from error
 
 
-def checked_sha256(path: str, members: Iterable[Member]) -> str:
-    """sha256 of the file; the same pass holds members to the checksums of the archive.
-
-    Rows are later read by range, where damage would pass for numbers. Raises InputError for a member whose bytes are
-    not those that were written.
-    """
-    digest, names = hashlib.sha256(), {member.name + ".npy" for member in members}
-    try:
-        with place(path).open("rb") as file, zipfile.ZipFile(file) as archive:
-            sums = [_Sum(file, info) for info in archive.infolist() if info.filename in names]
-            position = file.seek(0)
-            while piece := file.read(_PIECE):
-                digest.update(piece)
-                for found in sums:
-                    found.update(piece, position)
-                position += len(piece)
-    except (OSError, *_DAMAGE) as error:
-        raise InputError(f"cannot be read ({error})", file=path) from error
-    for found in sums:
-        if found.problem():
-            raise InputError(f"cannot be read ({found.problem()})", file=path, field=found.name)
-    return digest.hexdigest()
-
-
-class _Sum:
-    """The checksum of one member, from the pieces of a file that is read from its beginning."""
-
-    def __init__(self, file: BinaryIO, info: zipfile.ZipInfo) -> None:
-        self.name = info.filename.removesuffix(".npy")
-        self._start = _data_offset(file, info)
-        self._stop = self._start + info.compress_size
-        self._size, self._wanted = info.file_size, info.CRC
-        self._inflate = None if info.compress_type == zipfile.ZIP_STORED else zlib.decompressobj(-zlib.MAX_WBITS)
-        self._crc = self._found = 0
-        self._damage = ""
-
-    def update(self, piece: bytes, position: int) -> None:
-        """`piece` are the file's bytes from `position` on."""
-        data = memoryview(piece)[max(0, self._start - position) : max(0, self._stop - position)]
-        try:
-            while data and self._found <= self._size:
-                plain = data if self._inflate is None else self._inflate.decompress(data, _PIECE)
-                self._crc, self._found = zlib.crc32(plain, self._crc), self._found + len(plain)
-                data = b"" if self._inflate is None else self._inflate.unconsumed_tail
-        except zlib.error as error:
-            self._damage, self._stop = str(error), 0
-
-    def problem(self) -> str:
-        if self._damage:
-            return self._damage
-        if self._found != self._size:
-            return f"{self._size} bytes are promised, {self._found} are there"
-        return "" if self._crc == self._wanted else "its checksum does not hold"
-
-
-def check_readable(path: str, member: Member, field: str) -> None:
-    """Raise InputError for arrays of Python objects and for rows of absurd size."""
+def refuse_objects(path: str, member: Member, field: str) -> None:
+    """Raise InputError for an array of Python objects."""
     if member.dtype.hasobject:
         raise InputError(
             f"{member.name!r} is an array of Python objects, that is a pickle, which is not opened",
@@ -148,6 +97,11 @@ def check_readable(path: str, member: Member, field: str) -> None:
             field=field,
             expected="an array of numbers or strings",
         )
+
+
+def check_readable(path: str, member: Member, field: str) -> None:
+    """Raise InputError for arrays of Python objects and for rows of absurd size."""
+    refuse_objects(path, member, field)
     if member.row_bytes > _MAX_ROW_BYTES:
         raise InputError(f"{member.name!r} has rows of {member.row_bytes} bytes", file=path, field=field)
 
@@ -157,6 +111,23 @@ def read_all(path: str, member: Member) -> np.ndarray:
     if not member.shape:
         return read_rows(path, member.as_one_row(), 0, 1)[0]
     return read_rows(path, member, 0, member.shape[0])
+
+
+def texts(values: np.ndarray) -> np.ndarray:
+    """(N,) text as str objects; None where it is none: bytes that are not UTF-8, code points beyond Unicode."""
+    found = np.empty(len(values), object)
+    readable = np.ones(len(values), bool)
+    if values.dtype.kind == "U" and values.dtype.itemsize:  # Python refuses the whole array for one code point
+        native = np.ascontiguousarray(values.astype(values.dtype.newbyteorder("=")))
+        readable = (native.view(np.uint32).reshape(len(values), -1) <= sys.maxunicode).all(axis=1)
+    for i, value in zip(np.flatnonzero(readable).tolist(), values[readable].tolist(), strict=True):
+        if isinstance(value, bytes):
+            try:
+                value = value.decode()
+            except UnicodeDecodeError:
+                continue
+        found[i] = value if isinstance(value, str) else None
+    return found
 
 
 def read_rows(path: str, member: Member, start: int, stop: int) -> np.ndarray:
@@ -239,7 +210,7 @@ def _member(path: str, file: BinaryIO, archive: zipfile.ZipFile, info: zipfile.Z
     try:
         with archive.open(info) as packed:
             stream = io.BytesIO(packed.read(_MAX_HEADER_BYTES))  # a header may claim to be 4 GB long
-    except _DAMAGE as error:  # with the numbers that come after the header
+    except ZIP_DAMAGE as error:  # with the numbers that come after the header
         raise InputError(f"cannot be read ({error})", file=path, field=name) from error
     try:
         version = np.lib.format.read_magic(stream)
@@ -256,15 +227,15 @@ def _member(path: str, file: BinaryIO, archive: zipfile.ZipFile, info: zipfile.Z
         held = info.file_size - header
         raise InputError(f"the header promises {size} bytes, the member has {held}", file=path, field=name)
     if info.compress_type != zipfile.ZIP_STORED:
-        return Member(name, dtype, shape, fortran_order, True, header)
+        return Member(name, dtype, shape, fortran_order, True, header, info.file_size)
     try:
-        offset = _data_offset(file, info) + header
+        offset = data_offset(file, info) + header
     except zipfile.BadZipFile as error:
         raise InputError(str(error), file=path, field=name) from error
-    return Member(name, dtype, shape, fortran_order, False, offset)
+    return Member(name, dtype, shape, fortran_order, False, offset, info.file_size)
 
 
-def _data_offset(file: BinaryIO, info: zipfile.ZipInfo) -> int:
+def data_offset(file: BinaryIO, info: zipfile.ZipInfo) -> int:
     """Where a member's bytes begin in the file. Raises BadZipFile."""
     file.seek(info.header_offset)
     signature, name_length, extra_length = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
@@ -290,7 +261,7 @@ def _array_bytes(path: str, member: Member) -> Iterator[_Cursor | _Ranges]:
                 yield _Cursor(stream, 0, seekable=False)
     except InputError:
         raise
-    except (OSError, *_DAMAGE) as error:
+    except (OSError, *ZIP_DAMAGE) as error:
         raise InputError(f"cannot be read ({error})", file=path, field=member.name) from error
 
 

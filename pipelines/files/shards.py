@@ -126,9 +126,10 @@ def body_models_of(folder: Path | UrlPath) -> str:
     return body_models_in_words(str(options["body_models"]), str(options.get("gender") or "male"))
 
 
-def read_document(file: Path | UrlPath) -> dict:
-    """A JSON document (statistics of a shard, manifest of a data set). Raises InputError if it is absent or broken."""
-    from schemas import InputError
+def read_document(file: Path | UrlPath, schema: pa.Schema | None = None) -> dict:
+    """A JSON document (statistics of a shard, manifest of a data set). Raises InputError if it is absent or broken, or
+    if a field has another type than the schema says."""
+    from schemas import InputError, check_document
 
     try:
         if file.exists() and not file.is_file():
@@ -142,6 +143,8 @@ def read_document(file: Path | UrlPath) -> dict:
         raise InputError(f"not JSON: {error}", file=file) from error
     if not isinstance(document, dict):
         raise InputError(f"a JSON {type(document).__name__}", file=file, expected="an object")
+    if schema is not None:
+        check_document(schema, document, file)
     return document
 
 

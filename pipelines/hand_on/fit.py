@@ -17,7 +17,8 @@ import numpy as np
 from pipelines.command.hmr_skel import console
 from pipelines.command.options import Positional, arg, parse_options, parse_row_range
 from pipelines.files.body_models import DEMO, DEMO_IS, body_models_in_words, tell_of_demo_body
-from pipelines.files.npz import checked_sha256, npz_members, write_npz
+from pipelines.files.npz import npz_members, write_npz
+from pipelines.files.npz_whole import check_unpacked, checked_sha256
 from pipelines.files.storage import published
 from pipelines.hand_on.fit_table import show_fit
 from pipelines.hand_on.meshes import MeshFile, fit_meshes, is_mesh_file, open_meshes
@@ -134,6 +135,8 @@ def main(argv: list[str], prog: str = "hmr-skel fit") -> int:
     labels = meshes or open_labels(source, POSE_AND_SHAPE, optional, options.frame)
     if not meshes and labels.choice:
         log.warning("%s: %s (--frame %s)", options.input, labels.choice, options.frame)
+    if not meshes:
+        check_unpacked(str(source), [member for members in labels.members.values() for member in members])
     if source.suffix.lower() == ".npz":
         checked_sha256(str(source), npz_members(str(source)).values())
     start, stop = row_range(options.rows, labels)

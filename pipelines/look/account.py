@@ -20,10 +20,12 @@ def account_problems(shards: Sequence[Shard], patterns: Iterable[str]) -> Iterat
     """
     import pyarrow.parquet as pq
 
+    from schemas import DATASET
+
     folder = whole_folder(shards)
     if folder is None:
         raise InputError("shards of a part of a folder", field="--against", expected="all shards of one data set")
-    manifest = read_document(folder / DATASET_FILE)
+    manifest = read_document(folder / DATASET_FILE, DATASET)
     options, inputs = manifest.get("options"), manifest.get("inputs")
     if not isinstance(options, dict) or not isinstance(inputs, dict):
         raise InputError("options or inputs are missing", file=folder / DATASET_FILE, expected="a data set's manifest")

@@ -230,9 +230,11 @@ def _limits_of(manifest: dict) -> tuple[np.ndarray, str]:
 def _documents(folder: Path | UrlPath) -> tuple[dict, dict]:
     """The manifest of a data set and the record of its last run; empty where there are none."""
     from pipelines.files.shards import DATASET_FILE, read_document
+    from schemas import DATASET
 
     manifest, run = (
-        read_document(folder / name) if (folder / name).is_file() else {} for name in (DATASET_FILE, _RUN_FILE)
+        read_document(folder / name, schema) if (folder / name).is_file() else {}
+        for name, schema in ((DATASET_FILE, DATASET), (_RUN_FILE, None))
     )
     return manifest, run
 

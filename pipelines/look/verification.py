@@ -102,14 +102,22 @@ def _check_shard(shard: Shard) -> tuple[int, list[str]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from schemas import HMR_SKEL, SHARD_STATS, InputError, check_columns, check_schema, table_to_columns
+    from schemas import (
+        HMR_SKEL,
+        SHARD_STATS,
+        InputError,
+        check_columns,
+        check_schema,
+        document_problems,
+        table_to_columns,
+    )
 
     failures = [f"{file.name} is missing" for file in (shard.tar, shard.stats) if not file.is_file()]
     stats: dict = {}
     if shard.stats.is_file():
         try:
             stats = read_document(shard.stats)
-            problems = dict(_document_problems(SHARD_STATS, stats))
+            problems = dict(document_problems(SHARD_STATS, stats))
             failures += [f"{shard.stats.name}: {problem}" for problem in problems.values()]
             stats = {name: value for name, value in stats.items() if name not in problems}
         except InputError as error:
@@ -136,25 +144,6 @@ def _check_shard(shard: Shard) -> tuple[int, list[str]]:
     return table.num_rows, failures
 
 
-def _document_problems(schema: pa.Schema, document: Mapping) -> Iterator[tuple[str, str]]:
-    """Fields that a JSON document lacks or has in another type than its schema says: name, what is wrong."""
-    import pyarrow as pa
-
-    for field in schema:
-        if field.name not in document:
-            if field.nullable:
-                continue
-            yield field.name, f"the field {field.name!r} is missing"
-            continue
-        value, meaning = document[field.name], field.metadata[b"doc"].decode()
-        if meaning.startswith("JSON"):
-            kind = list if meaning.startswith("JSON list") else dict
-        else:
-            kind = int if pa.types.is_integer(field.type) else str
-        if not isinstance(value, kind):
-            yield field.name, f"the field {field.name!r} holds {type(value).__name__}, expected {kind.__name__}"
-
-
 def _count_problems(shard: Shard, stats: Mapping, rows: int, columns: Mapping[str, np.ndarray]) -> Iterator[str]:
     from schemas import COUNTED_WORDS
 
@@ -176,7 +165,7 @@ def _count_problems(shard: Shard, stats: Mapping, rows: int, columns: Mapping[st
     if rows and len(set(columns["key"])) != rows:
         yield f"{labels} has a key twice"
     for name, stated in stats.get("errors", {}).items() if rows else ():
-        if name in columns and isinstance(stated, dict) and "mean" in stated:
+        if name in columns and isinstance(stated, dict) and isinstance(stated.get("mean"), float | int):
             found = float(np.mean(columns[name], dtype=np.float64))
             if not math.isclose(found, stated["mean"], rel_tol=1e-2 if columns[name].dtype == np.float16 else 1e-4):
                 yield f"{shard.stats.name} states a mean {name} of {stated['mean']}, {labels} has {found}"
@@ -257,7 +246,7 @@ def _check_manifest(folder: Path | UrlPath, shards: Sequence[Shard]) -> Iterator
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from schemas import COUNTED_WORDS, DATASET, REJECTS, SHARD_STATS, InputError, check_schema
+    from schemas import COUNTED_WORDS, DATASET, REJECTS, SHARD_STATS, InputError, check_schema, document_problems
 
     if not (folder / DATASET_FILE).is_file():
         yield "is missing: the run that wrote this folder has not finished"
@@ -268,9 +257,9 @@ def _check_manifest(folder: Path | UrlPath, shards: Sequence[Shard]) -> Iterator
     except InputError as error:
         yield str(error)
         return
-    problems = dict(_document_problems(DATASET, manifest))
+    problems = dict(document_problems(DATASET, manifest))
     yield from problems.values()
-    if problems or any(next(_document_problems(SHARD_STATS, document), None) for document in stats.values()):
+    if problems or any(next(document_problems(SHARD_STATS, document), None) for document in stats.values()):
         return
     listed = {entry.get("shard"): entry for entry in manifest["shards"] if isinstance(entry, dict)}
     if listed.keys() != stats.keys():

@@ -36,6 +36,9 @@ SMPLH_WIDTH = 156
 
 _PARTS = ("orient", "body")
 
+_MOST_BETAS = 1000
+"""More than any body model has."""
+
 _ROW_SHAPES: dict[str, tuple[Callable[[tuple[int, ...]], bool], str]] = {
     "imgname": (lambda s: s in ((), (1,)), "text (N,)"),
     "center": (lambda s: s == (2,), "numbers (N, 2), px"),
@@ -44,7 +47,7 @@ _ROW_SHAPES: dict[str, tuple[Callable[[tuple[int, ...]], bool], str]] = {
         lambda s: (math.prod(s) in (72, SMPLH_WIDTH) and s[-1:] in ((3,), (72,), (SMPLH_WIDTH,))) or s == (24, 3, 3),
         "axis-angle (N, 72), (N, 24, 3) or SMPL-H's (N, 156), rad, or matrices (N, 24, 3, 3)",
     ),
-    "shape": (lambda s: len(s) == 1 and s[0] >= 10, "betas (N, 10) or more, or one row for the file"),
+    "shape": (lambda s: len(s) == 1 and 10 <= s[0] <= _MOST_BETAS, "betas (N, 10) or more, or one row for the file"),
     "cam_int": (lambda s: s == (3, 3), "matrices (N, 3, 3)"),
     "gtkps": (lambda s: len(s) == 2 and s[0] >= KEYPOINTS and s[1] == 3, f"numbers (N, {KEYPOINTS}, 3)"),
     "trans_cam": (lambda s: s in ((3,), (1, 3)), "numbers (N, 3), m"),

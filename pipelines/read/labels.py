@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import math
 import re
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -38,13 +37,14 @@ import numpy as np
 from pipelines.files.npz import (
     Member,
     check_readable,
-    checked_sha256,
     chunk_rows,
     iterate_rows,
     npz_members,
     read_all,
     read_rows,
+    texts,
 )
+from pipelines.files.npz_whole import checked_sha256
 from pipelines.read.label_arrays import (
     SPELLINGS,
     SPLIT_POSES,
@@ -279,7 +279,10 @@ def _count_rows(path: str, members: dict[str, tuple[Member, ...]]) -> int:
 def _canonical(labels: LabelFile, name: str, parts: list[np.ndarray], rows: int, start: int) -> np.ndarray:
     values = parts[0]
     if name in ("imgname", "gender"):
-        return _text(values.reshape(rows), lower=name == "gender")
+        found = texts(values.reshape(rows))
+        if name == "gender":
+            found[:] = [None if text is None else smpl_gender(text) for text in found]
+        return found
     if name == "pose_cam":
         where = f"{labels.path}, field {labels.members[name][0].name!r}"
         values = np.concatenate([_vectors(part, where, start) for part in parts], axis=1)
@@ -326,20 +329,3 @@ def _smpl_pose(values: np.ndarray) -> np.ndarray:
     pose = np.zeros((len(values), 72), np.float32)
     pose[:, : 3 * (1 + _BODY_JOINTS)] = values[:, : 3 * (1 + _BODY_JOINTS)]
     return pose
-
-
-def _text(values: np.ndarray, lower: bool) -> np.ndarray:
-    """Text as objects; None where it is none, for the row to be rejected. Genders in SMPL's words or None."""
-    found = np.empty(len(values), object)
-    readable = np.ones(len(values), bool)
-    if values.dtype.kind == "U" and values.dtype.itemsize:  # Python refuses the whole array for one code point
-        native = np.ascontiguousarray(values.astype(values.dtype.newbyteorder("=")))
-        readable = (native.view(np.uint32).reshape(len(values), -1) <= sys.maxunicode).all(axis=1)
-    for i, value in zip(np.flatnonzero(readable).tolist(), values[readable].tolist(), strict=True):
-        if isinstance(value, bytes):
-            try:
-                value = value.decode()
-            except UnicodeDecodeError:
-                continue
-        found[i] = smpl_gender(value) if lower else value
-    return found

@@ -6,7 +6,9 @@ import logging
 import re
 from collections.abc import Mapping
 
-from pipelines.files.npz import Member, check_readable, read_all
+import numpy as np
+
+from pipelines.files.npz import Member, check_readable, read_all, read_rows, texts
 from schemas import InputError
 
 log = logging.getLogger(__name__)
@@ -53,8 +55,8 @@ def refuse_other_models(path: str, arrays: Mapping[str, Member]) -> None:
     named = next((arrays[name] for name in MODEL_TYPE_SPELLINGS if name in arrays), None)
     if named is not None:
         check_readable(path, named, named.name)
-        value = read_all(path, named).reshape(-1)[:1].tolist() if named.dtype.kind in "US" else []
-        text = value[0].decode("latin1") if value and isinstance(value[0], bytes) else "".join(value)
+        value = texts(_first(path, named)).tolist() if named.dtype.kind in "US" else []
+        text = (value[0] if value else "") or ""
         if re.sub(r"[^a-z]", "", text.lower()) not in _SMPL_SHAPES:
             raise InputError(f"{text!r} given", file=path, field=named.name, expected=expected)
     for name in SMPLX_ONLY:
@@ -65,6 +67,13 @@ def refuse_other_models(path: str, arrays: Mapping[str, Member]) -> None:
         problem = "21 joints, as SMPL-X has them"
         more = "; of SMPL-H, say surface_model_type='smplh'"
         raise InputError(problem, file=path, field="body_pose", expected=f"23 joints of SMPL{more}")
+
+
+def _first(path: str, member: Member) -> np.ndarray:
+    """(1,) value, or none of an empty array."""
+    return (read_rows(path, member, 0, min(1, member.shape[0])) if member.shape else read_all(path, member)).reshape(
+        -1
+    )[:1]
 
 
 def tell_unread(path: str, arrays: Mapping[str, Member], read: set[str]) -> None:

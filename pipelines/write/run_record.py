@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.command.devices import cores
+from pipelines.command.option_files import write_options
 from pipelines.files.storage import output_problems
 from pipelines.files.urls import UrlPath
 from schemas import InputError
@@ -36,9 +37,7 @@ def check_writable(directory: Path | UrlPath) -> None:
 
 def save_options(directory: Path | UrlPath, options: dict[str, Any]) -> None:
     """The options of the job (`BuildOptions.recorded`), as `--config` reads them."""
-    import yaml
-
-    (directory / OPTIONS_FILE).write_text(yaml.safe_dump(options, sort_keys=False))
+    write_options(directory / OPTIONS_FILE, options)
 
 
 def run_facts(**more: Any) -> dict[str, Any]:

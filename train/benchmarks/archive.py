@@ -11,17 +11,17 @@ from typing import Any
 import numpy as np
 
 from fitting.body.inert_pickle import parse_pickle
-from pipelines.files.npz import Member, check_readable, npz_members, read_all
+from pipelines.files.npz import ZIP_DAMAGE, Member, check_readable, npz_members, read_all
+from pipelines.files.npz_whole import check_whole
 from schemas import InputError
-
-_LARGEST_PICKLE = 1 << 30
-"""Bytes; the poses of a million people."""
 
 
 def read_members(path: str, names: Iterable[str] | None = None) -> dict[str, Any]:
     """Those of the named members that are there (all without `names`); an array of one object as that object."""
     members = npz_members(path)
-    return {name: _read(path, members[name]) for name in (members if names is None else names) if name in members}
+    chosen = {name: members[name] for name in (members if names is None else names) if name in members}
+    check_whole(path, chosen.values())
+    return {name: _read(path, member) for name, member in chosen.items()}
 
 
 def _read(path: str, member: Member) -> Any:
@@ -30,8 +30,8 @@ def _read(path: str, member: Member) -> Any:
         return read_all(path, member)
     try:
         with zipfile.ZipFile(path) as archive, archive.open(member.name + ".npy") as stream:
-            data = stream.read(_LARGEST_PICKLE)
-    except (OSError, zipfile.BadZipFile, ValueError, RuntimeError) as error:
+            data = stream.read()
+    except (OSError, *ZIP_DAMAGE) as error:
         raise InputError(f"cannot be read ({error})", file=path, field=member.name) from error
     start = member.offset if member.compressed else _header_bytes(data)
     try:

@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from pipelines.files.jpeg import ImageError, opencv_image, read_encoded
 from schemas import InputError
 from train.benchmarks.people import BenchmarkPeople
 
@@ -37,12 +38,10 @@ class ImageFolders:
 def read_image(path: Path, people: BenchmarkPeople, n: int) -> np.ndarray:
     """(H, W, 3) uint8 RGB, pixels as stored: EXIF orientation is ignored. Raises InputError with the person's row."""
     try:
-        data = np.fromfile(path, np.uint8)
-        pixels = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION) if len(data) else None
-    except (OSError, cv2.error):
-        pixels = None
-    if pixels is None:
-        raise InputError(f"the image {path} cannot be decoded", file=people.file, row=people.rows[n], field="imgname")
+        pixels = opencv_image(read_encoded(path))
+    except (OSError, ImageError) as error:
+        problem = f"the image {path} cannot be decoded ({error})"
+        raise InputError(problem, file=people.file, row=people.rows[n], field="imgname") from error
     return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.files.npz import npz_members
+from pipelines.files.npz import npz_members, texts
 from schemas import KEYPOINTS, InputError
 from train.benchmarks.archive import read_members
 from train.benchmarks.people import BenchmarkPeople, Layout
@@ -81,17 +81,12 @@ class _File:
         values = np.asarray(self.raw(name))
         if values.dtype.kind not in "USO":
             raise InputError(f"values of type {values.dtype}", file=self.path, field=name, expected="text (N,)")
-        found = []
-        for row, value in enumerate(values.reshape(-1).tolist()):
-            try:
-                value = value.decode() if isinstance(value, bytes) else value
-            except UnicodeDecodeError as error:
-                raise InputError("not UTF-8", file=self.path, row=row, field=name, expected="text") from error
-            if not isinstance(value, str):
-                raise InputError(f"{value!r}", file=self.path, row=row, field=name, expected="text")
-            found.append(value)
+        found = texts(values.reshape(-1))
+        if None in found:
+            row = found.tolist().index(None)
+            raise InputError("not readable text", file=self.path, row=row, field=name, expected="text")
         self._count(name, len(found))
-        return np.array(found, dtype=object)
+        return found
 
     def numbers(
         self,

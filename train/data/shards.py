@@ -19,7 +19,7 @@ import numpy as np
 from pipelines.files.shards import Shard, find_shards, parquet_problems, read_document, sample_members
 from pipelines.files.tar import TarMember, TarScan
 from pipelines.files.urls import is_url
-from schemas import HMR_SKEL, Columns, InputError, check_schema, describe, table_to_columns
+from schemas import HMR_SKEL, SHARD_STATS, Columns, InputError, check_schema, describe, table_to_columns
 from train.data.copies import PIPE, Copies, beside
 
 LABELS = ("poses", "betas", "keypoints_3d", "keypoints_2d", "cam_int", "crop_affine")
@@ -159,7 +159,7 @@ def _checked(shard: Shard) -> bytes:
     """The Parquet file, if it has the checksum that the JSON file beside it tells; without JSON, as it is."""
     try:
         content = shard.parquet.read_bytes()
-        told = read_document(shard.stats)["parquet_sha256"] if shard.stats.is_file() else None
+        told = read_document(shard.stats, SHARD_STATS)["parquet_sha256"] if shard.stats.is_file() else None
     except (OSError, KeyError) as error:
         raise InputError(f"cannot be read: {error}", file=shard.parquet, expected="a whole shard") from error
     if told is not None and hashlib.sha256(content).hexdigest() != told:

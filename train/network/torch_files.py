@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from fitting.body.inert_records import Rebuilder, Record, unpickle
+from pipelines.files.npz import ZIP_DAMAGE
 from schemas import InputError
 
 _LARGEST_PICKLE = 2**28
@@ -181,7 +182,7 @@ class _Archive:
             self._last = None
             try:
                 data = self._member(f"data/{key}")
-            except (KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
+            except (OSError, *ZIP_DAMAGE) as error:
                 raise InputError(f"truncated or damaged tensor data {key} ({error})", file=self.path) from error
             count = len(data) // dtype.itemsize
             tensor = torch.frombuffer(data, dtype=dtype, count=count) if count else torch.empty(0, dtype=dtype)

@@ -12,7 +12,7 @@ import torch
 from fitting import SKEL
 from pipelines.draw.overlay import draw_overlay
 from pipelines.files.films import FilmError, FilmWriter, film_facts, film_frames
-from pipelines.files.jpeg import ImageError, encode_jpeg
+from pipelines.files.jpeg import ImageError, encode_jpeg, read_encoded
 from pipelines.files.pictures import read_picture
 from pipelines.files.storage import published
 from schemas import Columns
@@ -91,7 +91,7 @@ def _picture(path: Path, source: Source, people: People, skel: SKEL) -> bool:
     if found is None:
         return False
     try:
-        pixels = read_picture(source.path.read_bytes()).pixels
+        pixels = read_picture(read_encoded(source.path)).pixels
     except ImageError:  # it was whole when it was looked at
         return False
     drawn = draw_people(pixels, skel, found)

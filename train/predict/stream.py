@@ -11,7 +11,7 @@ from torch import nn
 
 from fitting import KeypointBody
 from pipelines.files.films import FilmError, Frame, film_facts, film_frames
-from pipelines.files.jpeg import ImageError
+from pipelines.files.jpeg import ImageError, read_encoded
 from pipelines.files.pictures import read_picture
 from schemas import PREDICTION, Columns, field_dtype, field_shape
 from train.predict.bodies import Estimator, described
@@ -190,7 +190,7 @@ def count_pictures(sources: Sequence[Source], every: int) -> int | None:
 def _pictures(sources: Sequence[Source], camera: Camera, skipped: list[dict]) -> Iterator[View]:
     for source in sources:
         try:
-            picture = read_picture(source.path.read_bytes())
+            picture = read_picture(read_encoded(source.path))
         except (ImageError, OSError) as error:
             problem = error.strerror or str(error) if isinstance(error, OSError) else str(error)
             skipped.append({"source": source.name, "frame": None, "problem": problem})

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
+from pipelines.command.option_files import read_options
+from schemas import InputError
 
 log = logging.getLogger(__name__)
 
@@ -32,11 +33,9 @@ def tell_differences(folder: Path, options: Mapping[str, Any]) -> None:
     if not file.is_file():
         return
     try:
-        before = yaml.safe_load(file.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        before = None
-    if not isinstance(before, dict):
-        log.warning("%s cannot be read: whether options have changed is not known", file)
+        before = read_options(file)
+    except InputError as error:
+        log.warning("whether options have changed is not known: %s", error)
         return
     counts, without, past = differences(before, options)
     if counts:

@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipelines.command.options import option_values, write_options
+from pipelines.command.option_files import write_options
+from pipelines.command.options import option_values
 from pipelines.files.body_models import BodyModels
 from schemas import InputError
 from train.config import LossConfig, variant

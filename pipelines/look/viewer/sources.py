@@ -5,7 +5,6 @@ Every kind of file has a loader; to show another, write a function like `fit_cli
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +12,8 @@ import numpy as np
 
 from pipelines.convert.ground import UP_AXES, detect_up
 from pipelines.files.body_models import DEMO, BodyModels
+from pipelines.files.npz import texts
+from pipelines.files.npz_whole import read_whole
 from pipelines.files.predictions import FILE_NAME
 from pipelines.files.shards import IMAGE_ENDINGS, find_shards, parquet_problems, read_columns, read_members, read_rows
 from pipelines.look.viewer.clips import CAMERA, Clip, View, one_by_one
@@ -71,11 +72,11 @@ def fit_clip(path: Path, rows: slice, up: str, body_models: str | None) -> Clip:
         if "smpl_poses" not in arrays:
             raise InputError("the fit does not hold its source", file=path, field="--up", expected=", ".join(UP_AXES))
         up = detect_up(arrays["smpl_poses"][picked, :3])
-    where, gender = body_models or DEMO, str(arrays.get("gender", "male"))
+    where, gender = body_models or DEMO, _word(arrays, "gender", "male")
     errors = arrays.get("vertex_error_mm")
     source_rows = arrays.get("source_row", np.arange(len(arrays["poses"])))[picked]
     return Clip(
-        title=str(arrays.get("source", path.name)),
+        title=_word(arrays, "source", path.name),
         skel=BodyModels(where, gender).skel,
         body=where,
         **{name: arrays[name][picked].astype(np.float32) for name in ("poses", "betas", "trans")},
@@ -85,17 +86,12 @@ def fit_clip(path: Path, rows: slice, up: str, body_models: str | None) -> Clip:
             for row, i in zip(source_rows, picked, strict=True)
         ],
         up=up,
-        frame_rate=float(arrays.get("mocap_framerate", _ASSUMED_FRAME_RATE)) / abs(rows.step or 1),
+        frame_rate=_rate(arrays, path) / abs(rows.step or 1),
     )
 
 
 def _fit_arrays(path: Path) -> dict[str, np.ndarray]:
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"cannot be read: {reason}", file=path, expected="what hmr-skel fit wrote") from error
+    arrays = read_whole(str(path))
     rows = len(arrays["poses"]) if arrays.get("poses", np.zeros(())).ndim else 0
     for name, shape in _FIT_FIELDS.items():
         if name not in arrays:
@@ -104,6 +100,18 @@ def _fit_arrays(path: Path) -> dict[str, np.ndarray]:
             expected = f"numbers {('N', *shape)}".replace("'", "")
             raise InputError(f"an array of shape {arrays[name].shape}", file=path, field=name, expected=expected)
     return arrays
+
+
+def _rate(arrays: dict[str, np.ndarray], path: Path) -> float:
+    value = arrays.get("mocap_framerate", np.array(_ASSUMED_FRAME_RATE))
+    if value.size != 1 or value.dtype.kind not in "fiu" or not 0 < value.item() < np.inf:
+        raise InputError("no frame rate", file=path, field="mocap_framerate", expected="a positive number")
+    return float(value.item())
+
+
+def _word(arrays: dict[str, np.ndarray], name: str, otherwise: str) -> str:
+    found = texts(arrays[name].reshape(-1)[:1]) if name in arrays and arrays[name].dtype.kind in "US" else ()
+    return found[0] if len(found) and found[0] else otherwise
 
 
 def shards_clip(sources: Sequence[str], people: int, body_models: str | None) -> Clip:

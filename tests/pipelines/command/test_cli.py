@@ -14,6 +14,7 @@ import pytest
 
 from pipelines.command import beam as beam_cli
 from pipelines.command import hmr_skel as cli
+from pipelines.command.option_files import write_options
 from pipelines.command.options import Positional, arg, parse_options, parse_row_range
 from schemas import InputError
 
@@ -159,6 +160,34 @@ def test_option_files_are_overridden_by_the_command_line(tmp_path):
     assert parse("x") == Opts(x)
 
 
+def test_words_of_option_files_are_what_they_look_like(tmp_path):
+    """Neither dates nor sexagesimal numbers; and what is written as a text comes back as one."""
+    file = tmp_path / "preset.yaml"
+    file.write_text("input: 2020-01-01\nnames: [1:30, 0x_, 010, '1']\nrate: .5\n")
+    found = parse("--config", str(file))
+    assert (found.input, found.names, found.group.rate) == (Path("2020-01-01"), ["1:30", "0x_", "010", "1"], 0.5)
+    words = [
+        "1",
+        "-2",
+        "1.5",
+        ".inf",
+        "1.0e+3",
+        "1e3",
+        "0x10",
+        "0o7",
+        "089",
+        "no",
+        "null",
+        "~",
+        "1:30",
+        "2020-01-01",
+        "=",
+        "",
+    ]
+    write_options(file, {"names": words})
+    assert parse("x", "--config", str(file)).names == words
+
+
 def test_an_option_file_may_give_the_positional_options(tmp_path):
     file = tmp_path / "preset.yaml"
     file.write_text("input: x.npz\n")
@@ -184,13 +213,20 @@ def test_presets_are_files_of_a_folder_that_option_files_override(tmp_path):
         ("samples_per_shard: many", "field 'samples_per_shard': 'many' given; expected int"),
         ("samples-per-shard: true", "field 'samples-per-shard': True given; expected int"),
         ("names: [1]", "field 'names': 1 given; expected str"),
-        ("input: 2020-01-01", "field 'input': datetime.date(2020, 1, 1) given; expected Path"),
+        ("samples-per-shard: 2020-01-01", "'2020-01-01' given; expected int"),
+        ("samples-per-shard: 1:30", "'1:30' given; expected int"),
+        ("samples-per-shard: 010", "'010' given; expected int"),
+        ("most: !!timestamp 1", "not YAML"),
+        ("most: !!python/object/apply:os.getpid []", "not YAML"),
+        ("most: " + "9" * 5000, " ... given; expected int"),
+        ("most: [" + "a," * 50_000 + "]", " ... given; expected int"),
         ("colour: green", "field 'colour': 'green' given; expected red or blue"),
         ("rate: -1", "field 'rate': -1.0 given; expected 0 or more"),
         ("rate: fast", "field 'rate': 'fast' given; expected float"),
         ("- 3", "a list at the top; expected lines of option: value"),
         ("a: [", "not YAML"),
-        ("most: 0x_", "not YAML"),
+        ("most: 0x_", "'0x_' given; expected int"),
+        ("most: \ud83d", "not YAML"),
         ("a: &x [1]\nb: *x", "a YAML alias"),
         ("[" * 10_000, "not YAML"),
         ("# " + "x" * (1 << 20), "longer than any option file"),
@@ -200,7 +236,7 @@ def test_presets_are_files_of_a_folder_that_option_files_override(tmp_path):
 def test_broken_option_files_are_named(tmp_path, text, complaint):
     file = tmp_path / "preset.yaml"
     if text is not None:
-        file.write_text(text)
+        file.write_text(text, "utf-8", "surrogatepass")
     with pytest.raises(InputError) as caught:
         parse("x", "--config", str(file))
     assert str(caught.value).startswith(str(file))

@@ -21,7 +21,8 @@ from tqdm import tqdm
 from written_shards import label_columns, write_shard
 
 from fitting import SKEL
-from pipelines.command.options import option_values, parse_options, write_options
+from pipelines.command.option_files import write_options
+from pipelines.command.options import option_values, parse_options
 from schemas import InputError
 from train import SKELCF, load_checkpoint
 from train.config import VARIANTS, LossConfig, NetworkConfig

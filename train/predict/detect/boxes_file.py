@@ -24,6 +24,8 @@ from schemas import InputError
 from train.predict.detect.people import COCO_KEYPOINTS, People, nobody
 
 _PERSON = 1
+_LARGEST_FILE = 1 << 28
+"""Bytes; COCO's largest list of results has 110 million."""
 _CORNERS = ("left", "top", "right", "bottom")
 _COLUMNS = ("image", *_CORNERS)
 
@@ -49,7 +51,11 @@ def read_boxes(path: str | Path) -> BoxesFile:
     """Boxes by picture, from a CSV or JSON file. Raises InputError, with the row, for anything else."""
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        with open(path, "rb") as file:
+            data = file.read(_LARGEST_FILE + 1)
+        if len(data) > _LARGEST_FILE:
+            raise InputError(f"more than {_LARGEST_FILE} bytes", file=path, expected="boxes as CSV or JSON")
+        text = data.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not text"
         raise InputError(f"cannot be read: {reason}", file=path, expected="boxes as CSV or JSON") from error
@@ -91,7 +97,7 @@ def _people(rows: list[_Row], path: Path) -> People:
 def _numbers(values: Any, count: int, name: str, row: _Row, path: Path) -> np.ndarray:
     try:
         array = np.array([float(value) for value in values])
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         array = np.array([np.nan])
     if array.shape != (count,) or not np.isfinite(array).all():
         shown = str(values)[:60]
@@ -100,7 +106,10 @@ def _numbers(values: Any, count: int, name: str, row: _Row, path: Path) -> np.nd
 
 
 def _csv_rows(text: str, path: Path) -> list[_Row]:
-    rows = list(csv.reader(text.splitlines()))
+    try:
+        rows = list(csv.reader(text.splitlines()))
+    except csv.Error as error:
+        raise InputError(f"not CSV: {error}", file=path, expected=",".join(_COLUMNS) + "[,score]") from error
     header = [name.strip().lower() for name in rows[0]] if rows else []
     if not set(_COLUMNS) <= set(header):
         raise InputError("no such header", file=path, row=1, expected=",".join(_COLUMNS) + "[,score]")
@@ -119,7 +128,7 @@ def _csv_rows(text: str, path: Path) -> list[_Row]:
 def _json_rows(text: str, path: Path) -> list[_Row]:
     try:
         document = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"not JSON: {error}", file=path, expected="boxes as CSV or JSON") from error
     if isinstance(document, dict) and "annotations" in document:
         return _coco_rows(document["annotations"], _coco_names(document.get("images"), path), path)
@@ -139,14 +148,21 @@ def _plain_row(number: int, picture: str, box: Any, path: Path) -> _Row:
     return _Row(number, picture, box[:4], *box[4:])
 
 
-def _coco_names(images: Any, path: Path) -> dict[Any, str]:
+def _coco_names(images: Any, path: Path) -> dict[int | str, str]:
     try:
-        return {image["id"]: str(image["file_name"]) for image in images}
-    except (TypeError, KeyError) as error:
+        return {_number_of(image["id"]): str(image["file_name"]) for image in images}
+    except (TypeError, KeyError, ValueError) as error:
         raise InputError("not COCO's list", file=path, field="images", expected="id and file_name of each") from error
 
 
-def _coco_rows(entries: Any, names: dict[Any, str], path: Path) -> list[_Row]:
+def _number_of(image: Any) -> int | str:
+    """What names an image. Raises ValueError for what is neither number nor text."""
+    if not isinstance(image, (int, str)) or isinstance(image, bool):
+        raise ValueError(f"{str(image)[:60]} given")
+    return image
+
+
+def _coco_rows(entries: Any, names: dict[int | str, str], path: Path) -> list[_Row]:
     if not isinstance(entries, list):
         raise InputError("not a list", file=path, field="annotations", expected="COCO annotations")
     found = []
@@ -156,7 +172,13 @@ def _coco_rows(entries: Any, names: dict[Any, str], path: Path) -> list[_Row]:
         if entry.get("category_id", _PERSON) != _PERSON:
             continue
         box = _numbers(entry["bbox"], 4, "bbox", _Row(number, "", None), path)
-        picture = str(names.get(entry["image_id"], entry["image_id"]))
+        try:
+            image = _number_of(entry["image_id"])
+        except ValueError as error:
+            raise InputError(
+                str(error), file=path, row=number, field="image_id", expected="a number or text"
+            ) from error
+        picture = str(names.get(image, image))
         corners = [*box[:2], *(box[:2] + box[2:])]
         found.append(_Row(number, picture, corners, entry.get("score", 1.0), entry.get("keypoints")))
     return found

@@ -180,7 +180,7 @@ def test_complaints(tmp_path, capsys, changes, arguments, complaint):
 def test_files_that_are_none(tmp_path, capsys):
     (tmp_path / "text.npz").write_text("no zip")
     for source, words in (
-        ("text.npz", "text.npz: cannot be read"),
+        ("text.npz", "text.npz: not a readable .npz"),
         ("gone.npz", "gone.npz"),
         ("gone", "gone: nothing"),
     ):
