@@ -60,7 +60,7 @@ def _camera(file: Path, asked: bool, device: Any) -> FLNet | None:
     except InputError:
         if asked:
             raise
-    said = "%s: no focal-length network in it; the image's diagonal is taken for the focal length (--camera, --focal)"
+    said = "%s: no focal-length network in it; EXIF data or the image's diagonal take its place (--camera, --focal)"
     log.warning(said, file)
     return None
 
