@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pipelines.command.devices import one_device
-from pipelines.command.options import Positional, arg, option_values, parse_options, write_options
+from pipelines.command.option_files import write_options
+from pipelines.command.options import Positional, arg, option_values, parse_options
 from schemas import InputError
 
 if TYPE_CHECKING:
