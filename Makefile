@@ -1,9 +1,10 @@
-# make demo: set up and convert the demo data on the embedded body.   make test: run the tests.
+# make demo: set up and convert the demo data on the embedded body.   make demo-photo: skeletons in a photograph.
+# make test: run the tests.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test lint bench bench-pipeline bench-loader bench-train train-demo evaluate-demo clean
+.PHONY: setup demo demo-photo test lint bench bench-pipeline bench-loader bench-train train-demo evaluate-demo clean
 
 setup: $(VENV)/.installed
 
@@ -15,6 +16,14 @@ $(VENV)/.installed: setup.cfg pyproject.toml constraints.txt
 demo: setup
 	$(BIN)/beam run pipelines/build_hmr_skel.py --runner=DirectRunner
 	$(BIN)/hmr-skel inspect demo/hmr_skel --verify --contact-sheet demo/contact_sheet.png
+
+# A photograph that nobody took, and what is made of one: bones over it, a mesh, a page, models and poses for OpenSim.
+PHOTO := demo/photo
+demo-photo: setup
+	$(BIN)/python -m pipelines.demo.photo $(PHOTO)/photo.jpg
+	$(BIN)/hmr-skel predict $(PHOTO)/photo.jpg -o $(PHOTO)/skel --overlay --meshes glb --opensim --overwrite
+	$(BIN)/hmr-skel view $(PHOTO)/skel --html $(PHOTO)/page.html
+	@ls $(PHOTO)/photo.jpg $(PHOTO)/skel/overlays/* $(PHOTO)/skel/meshes/* $(PHOTO)/skel/opensim/photo/*.[om]*
 
 # One thread per test process: two processes with two threads each fight over two cores.
 test: setup

@@ -78,6 +78,20 @@ def read_predictions(path: str | Path) -> Predictions:
     return Predictions(file, columns, facts["coordinates"])
 
 
+def frame_rate(frames: np.ndarray, times_s: np.ndarray) -> float:
+    """Frames per second of a film, on average, by its `frame` and `time_s` (N,); 1 for one frame alone.
+
+    Raises ValueError for times that do not grow.
+    """
+    first, last = frames.argmin(), frames.argmax()
+    passed, seconds = float(frames[last] - frames[first]), float(times_s[last] - times_s[first])
+    if not passed:
+        return 1.0
+    if not seconds > 0:
+        raise ValueError("times do not grow with the frames")
+    return float(f"{passed / seconds:.6g}")  # times are sums and lose their last digits
+
+
 @lru_cache(maxsize=1)
 def prediction_schema() -> pa.Schema:
     """`schemas.PREDICTION` with what its metadata say of the body: `coordinates` and `joint_names`."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from train.predict.parts import Parts
     from train.predict.stream import Stream, Unit
 
-WITHOUT_EFFECT = ("inputs", "output", "overlay", "meshes", "export", "overwrite", "device")
+WITHOUT_EFFECT = ("inputs", "output", "overlay", "meshes", "export", "opensim", "overwrite", "device")
 """Options that predictions.parquet does not depend on: a run may go on with others. Inputs are compared as files."""
 
 
@@ -54,6 +54,9 @@ class PredictOptions:
     """also draw skin and bones over pictures and films, into DIR/overlays"""
     meshes: Literal["none", "glb", "ply"] = "none"
     """also write skin and bones of each picture, and of each frame, into DIR/meshes (m, y up)"""
+    opensim: bool = False
+    """also write model (.osim), motion (.mot), markers (.trc), angles (.csv) and, of films, their plot of each person
+    into DIR/opensim: y up, x forward; up is what is up in the picture"""
     export: bool = False
     """also write an .npz per picture and film into DIR/export: poses, betas, trans, joints, cam, box, focal"""
     box_margin: float = 1.0
@@ -199,7 +202,7 @@ def _hand_over(options: PredictOptions, sources: Sequence[Source], models: BodyM
     """What was asked for beside the predictions; how many files of each kind."""
     from tqdm import tqdm
 
-    from train.predict.hand_over import PeopleInOrder, write_exports, write_meshes
+    from train.predict.hand_over import PeopleInOrder, write_exports, write_meshes, write_opensim
     from train.predict.overlays import write_overlays
 
     made = {}
@@ -210,6 +213,9 @@ def _hand_over(options: PredictOptions, sources: Sequence[Source], models: BodyM
     if options.meshes != "none":
         with tqdm(unit=" pictures", desc="meshes", disable=None) as bar:
             made["meshes"] = write_meshes(options.output, sources, models.skel, options.meshes, bar.update)
+    if options.opensim:
+        with tqdm(unit=" pictures", desc="opensim", disable=None) as bar:
+            made["OpenSim models"] = write_opensim(options.output, sources, models.skel, options.every, bar.update)
     if options.export:
         with tqdm(unit=" pictures", desc="export", disable=None) as bar:
             made["export"] = write_exports(options.output, sources, options.box_margin, bar.update)

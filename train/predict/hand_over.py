@@ -1,7 +1,8 @@
-"""What is made of predictions.parquet for other programs: meshes, and parameters in the layout of the released demo."""
+"""What is made of predictions.parquet for other programs: meshes, OpenSim's files, the layout of the released demo."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -13,18 +14,21 @@ import torch
 
 from fitting import SKEL
 from pipelines.files.npz import write_npz
-from pipelines.files.predictions import FILE_NAME
+from pipelines.files.predictions import FILE_NAME, frame_rate
 from pipelines.files.shards import parquet_problems
 from pipelines.files.storage import published
 from pipelines.hand_on.body_meshes import write_bodies
+from pipelines.hand_on.predicted_motions import double_skel, write_person
 from schemas import Columns, table_to_columns
 from train.network.camera import Framing, translation_to_cam
 from train.predict.detect.people import squares
 from train.predict.inputs import Source
 
-MESHES, EXPORT = "meshes", "export"
+log = logging.getLogger(__name__)
 
-_NAMES = ("source", "frame", "track", "poses", "betas", "trans", "joints", "focal", "principal", "box")
+MESHES, EXPORT, OPENSIM = "meshes", "export", "opensim"
+
+_NAMES = ("source", "frame", "time_s", "track", "poses", "betas", "trans", "joints", "focal", "principal", "box")
 
 
 def pictures_of(output: Path) -> Iterator[tuple[str, int | None, Columns]]:
@@ -84,6 +88,36 @@ def write_meshes(
     return count
 
 
+def write_opensim(
+    output: Path, sources: Sequence[Source], skel: SKEL, every: int, progress: Callable[[int], object]
+) -> int:
+    """Write OUTPUT/opensim: a model, motion, markers and angles of each person of a picture and each track of a film.
+
+    How many models. Films were looked at in steps of `every` frames. Raises InputError if one cannot be written.
+    """
+    by_name, skel, count = {source.name: source for source in sources}, double_skel(skel), 0
+    for name, found in groupby(pictures_of(output), lambda picture: picture[0]):
+        pictures = [people for _, _, people in found]
+        people, folder = _together(pictures), output / OPENSIM / by_name[name].stem
+        parameters = people["poses"], people["betas"], people["trans"]
+        if not by_name[name].is_film:
+            for n in range(len(people["poses"])):
+                write_person(folder / f"person_{n}", skel, *(values[[n]] for values in parameters))
+                count += 1
+        else:
+            frames, tracks = people["frame"].astype(int), people["track"].astype(int)
+            rate = frame_rate(frames, people["time_s"]) / every
+            for track in np.unique(tracks).tolist():
+                own = tracks == track
+                shown = (values[own] for values in parameters)
+                jumps = write_person(folder / f"track_{track}", skel, *shown, frames[own] // every, rate)
+                if jumps:
+                    log.warning("%s: %d angles of track %d jump from frame to frame (see --smooth)", name, jumps, track)
+                count += 1
+        progress(len(pictures))
+    return count
+
+
 def write_exports(output: Path, sources: Sequence[Source], margin: float, progress: Callable[[int], object]) -> int:
     """Write OUTPUT/export: an .npz per picture or film; how many. Raises OSError if one cannot be written.
 
@@ -93,7 +127,7 @@ def write_exports(output: Path, sources: Sequence[Source], margin: float, progre
     stems, count = {source.name: source.stem for source in sources}, 0
     for source, found in groupby(pictures_of(output), lambda picture: picture[0]):
         frames = [people for _, _, people in found]
-        people = {name: np.concatenate([np.ma.getdata(part[name]) for part in frames]) for name in frames[0]}
+        people = _together(frames)
         path = output / EXPORT / f"{stems[source]}.npz"
         path.parent.mkdir(parents=True, exist_ok=True)
         with published(path) as hidden, hidden.open("wb") as file:
@@ -101,6 +135,11 @@ def write_exports(output: Path, sources: Sequence[Source], margin: float, progre
         count += 1
         progress(len(frames))
     return count
+
+
+def _together(pictures: Sequence[Columns]) -> Columns:
+    """The people of several pictures or frames of one source."""
+    return {name: np.concatenate([np.ma.getdata(people[name]) for people in pictures]) for name in pictures[0]}
 
 
 def exported(people: Columns, margin: float) -> dict[str, np.ndarray]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from pipelines.files.body_models import BodyModels
-from pipelines.files.predictions import Predictions, read_predictions
+from pipelines.files.predictions import Predictions, frame_rate, read_predictions
 from pipelines.look.viewer.clips import CAMERA, Clip
 from pipelines.look.viewer.picture_views import picture_view
 from schemas import InputError
@@ -135,15 +135,10 @@ def _film_clip(found: Predictions, rows: slice, most: int, body_models: str | No
 
 
 def _rate(found: Predictions, frames: np.ndarray) -> float:
-    """Frames per second, by the times that the frames have."""
-    times = np.asarray(found.columns["time_s"], float)
-    first, last = frames.argmin(), frames.argmax()
-    passed, seconds = frames[last] - frames[first], times[last] - times[first]
-    if not passed:
-        return 1.0
-    if not seconds > 0:
-        raise InputError("times do not grow with the frames", file=found.path, field="time_s")
-    return float(f"{passed / seconds:.6g}")  # times are sums and lose their last digits
+    try:
+        return frame_rate(frames, np.asarray(found.columns["time_s"], float))
+    except ValueError as error:
+        raise InputError(str(error), file=found.path, field="time_s") from error
 
 
 def _check_once(found: Predictions, moments: np.ndarray, people: np.ndarray) -> None:
