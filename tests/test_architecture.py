@@ -29,6 +29,25 @@ ROOMS = {
 OPEN_TO_TRAIN = ("command", "files", "read", "look", "draw", "hand_on")
 """What train may import of pipelines; the job's other rooms it never needs."""
 
+SAID_TWICE = {
+    "main": "every command's",
+    "build": "the job's graph, and a script's",
+    "smpl_arrays": "the embedded body has the functions of the files",
+    "skel_arrays": "the embedded body has the functions of the files",
+    "keypoint_arrays": "the embedded body has the functions of the files",
+    "place": "points of the fit, and where a file is",
+    "Camera": "of train/predict too",
+    "Part": "of train/predict too",
+    "Source": "of train/predict too",
+    "View": "of train/predict too",
+    "print_summary": "of train/predict too",
+    "reprojection_error": "of train/predict too",
+    "turned": "of train/predict too",
+    "verdicts": "of train/predict too",
+    "People": "of the trainer, and found in a picture",
+}
+"""Public names that two modules may have."""
+
 IMPORTED_BY_NOBODY = ("fitting.demo_body.build",)
 MOST_LINES = 400
 
@@ -118,3 +137,14 @@ def test_every_folder_says_what_it_is_for():
 def test_no_file_is_long():
     lines = {name: len(path.read_text().splitlines()) for name, path in MODULES.items()}
     assert not {name: count for name, count in lines.items() if count > MOST_LINES}
+
+
+def test_a_public_name_means_one_thing():
+    """Classes and functions: whoever meets a name in a traceback or in an import knows which one it is."""
+    homes: dict[str, set[str]] = {}
+    for module, path in MODULES.items():
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+                homes.setdefault(node.name, set()).add(module)
+    assert not {name: sorted(at) for name, at in homes.items() if len(at) > 1 and name not in SAID_TWICE}
+    assert not {name for name in SAID_TWICE if len(homes.get(name, ())) < 2}

@@ -44,7 +44,7 @@ def _fixed(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.rint(values / scale).astype(np.int16), scale
 
 
-def rounded(template: np.ndarray, shapedirs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def as_stored(template: np.ndarray, shapedirs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Template and shape directions as the file will hold them."""
     codes, scale = _fixed(shapedirs)
     return template.astype(np.float32).astype(float), codes * scale

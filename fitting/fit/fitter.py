@@ -25,7 +25,7 @@ from fitting.fit.objective import BODY_COORDINATES, Problem, Region, take
 from fitting.fit.options import BETAS_PRIORS, FitOptions
 from fitting.fit.points import Moments, Points
 from fitting.fit.registration import Registrar
-from fitting.fit.result import SKELFit, describe
+from fitting.fit.result import SKELFit, fit_result
 from fitting.fit.root import root_angles, root_translation
 from fitting.fit.sequence import ProblemOf, SequenceOptions, fit_together
 from fitting.fit.shape_prior import shape_prior
@@ -275,10 +275,10 @@ class SKELFitter:
         return tensor
 
     def _fit_batch(self, problem: Problem, start: Tensor, skel_trans: Tensor, valid: Tensor) -> SKELFit:
-        fit = describe(run_stages(problem, start, self.plan), problem, skel_trans, valid)
+        fit = fit_result(run_stages(problem, start, self.plan), problem, skel_trans, valid)
         if not self.options.measure_betas_gain:
             return fit
-        kept = describe(run_stages(problem, start, replace(self.plan, fit_betas=False)), problem, skel_trans, valid)
+        kept = fit_result(run_stages(problem, start, replace(self.plan, fit_betas=False)), problem, skel_trans, valid)
         return replace(fit, betas_gain_mm=kept.vertex_error_mm - fit.vertex_error_mm)
 
     def _problem(

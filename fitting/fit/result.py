@@ -87,7 +87,7 @@ class SKELFit:
         return cls(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names})
 
 
-def describe(outcome: Outcome, problem: Problem, trans: Tensor, valid: Tensor) -> SKELFit:
+def fit_result(outcome: Outcome, problem: Problem, trans: Tensor, valid: Tensor) -> SKELFit:
     """The result of a batch; `trans` (B, 3) is SKEL's, `valid` (B,) says whose input was finite."""
     vertices = problem.skel.num_vertices
     vertex, joint = 1000 * outcome.distances[:, :vertices], 1000 * outcome.distances[:, vertices:]

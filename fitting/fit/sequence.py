@@ -21,7 +21,7 @@ from fitting.fit.banded import BandedSolution, Frames, solve_frames
 from fitting.fit.continuity import continuous
 from fitting.fit.objective import BODY_COORDINATES, FullObjective, Problem, take
 from fitting.fit.one_shape import SharedShape, shape_evidence, shared_shape
-from fitting.fit.result import SKELFit, describe
+from fitting.fit.result import SKELFit, fit_result
 from fitting.fit.solver import Solution, SolverOptions, levenberg_marquardt
 from fitting.fit.stages import Outcome, Plan
 
@@ -83,7 +83,7 @@ def fit_together(
             own = rows[first - seen.start : last - seen.start]
             outcome = _fit_window(problem, plan, options, shape, take(alone, rows), shape.trusted[rows])
             mine = own - seen.start
-            return describe(take(outcome, mine), problem.of(mine), trans[mine], alone.valid[own])
+            return fit_result(take(outcome, mine), problem.of(mine), trans[mine], alone.valid[own])
 
     windows = []
     for window in spread(fit_window, range(0, count, options.window)):

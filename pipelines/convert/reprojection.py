@@ -33,7 +33,7 @@ and how equal the two factors of a resized image are."""
 
 
 @dataclass
-class Placed:
+class CheckedPlaces:
     """Where people stand (B, 3) m, where that comes from (`trans_source`), the words of schemas.LABEL_CHECKS, and the
     reprojection error (B,) of the box, -1 if it cannot be told, infinite for a body behind the camera."""
 
@@ -72,7 +72,7 @@ def reprojection_error(
     return found
 
 
-def place_people(columns: Columns, rows: np.ndarray, points: np.ndarray, confidence: np.ndarray) -> Placed:
+def place_people(columns: Columns, rows: np.ndarray, points: np.ndarray, confidence: np.ndarray) -> CheckedPlaces:
     """Translations of label rows by what their labels and keypoints say together.
 
     `points` (B, 44, 3) m are the keypoints of the rows' SMPL bodies at translation zero, `confidence` (44,) theirs. A
@@ -108,7 +108,7 @@ def place_people(columns: Columns, rows: np.ndarray, points: np.ndarray, confide
     check[(check == "unchecked") & (error <= AGREEING)] = "consistent"
     check[error > AGREEING] = "off_keypoints"
     check[error > CONTRADICTORY] = "contradicts_keypoints"
-    return Placed(trans, source, check, np.where(np.isnan(error), -1, error))
+    return CheckedPlaces(trans, source, check, np.where(np.isnan(error), -1, error))
 
 
 def sizes_that_contradict(image_size: np.ndarray, cam_int: np.ndarray, keypoints: np.ndarray) -> np.ndarray:

@@ -37,7 +37,7 @@ _DIAGONAL_35MM = math.hypot(36, 24)
 """mm"""
 
 
-def take(seed: int = 0, draft: bool = False) -> Photo:
+def street_photo(seed: int = 0, draft: bool = False) -> Photo:
     """The photograph and the truth about it; a draft has half the width and height."""
     from pipelines.demo.scenes import Staging, demo_studio, draw_cast, take_photo
 
@@ -80,7 +80,7 @@ def _run(options: PhotoCommand) -> None:
     path = options.output
     if path.suffix.lower() not in (".jpg", ".jpeg"):
         raise InputError("cannot be written", file=path, field="OUT", expected="a name that ends in .jpg")
-    content = jpeg_of(take(options.seed, options.draft))
+    content = jpeg_of(street_photo(options.seed, options.draft))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with published(path) as hidden:

@@ -75,11 +75,11 @@ def smpl_pose(local_rotations: Tensor) -> Tensor:
     SMPL's three spine joints share lumbar and thorax, neck and head share the head; hands stay open.
     """
     r = local_rotations
-    lumbar, thorax, head = (rotation_vectors(r[:, j]) for j in (anatomy.LUMBAR, anatomy.THORAX, anatomy.HEAD))
+    lumbar, thorax, head = (axis_angles(r[:, j]) for j in (anatomy.LUMBAR, anatomy.THORAX, anatomy.HEAD))
     pose = r.new_zeros(len(r), 24, 3)
-    pose[:, 0] = rotation_vectors(r[:, anatomy.PELVIS])
+    pose[:, 0] = axis_angles(r[:, anatomy.PELVIS])
     pose[:, 3] = 0.6 * lumbar
-    pose[:, 6] = rotation_vectors(rotation_matrices(0.4 * lumbar) @ rotation_matrices(0.4 * thorax))
+    pose[:, 6] = axis_angles(rotation_matrices(0.4 * lumbar) @ rotation_matrices(0.4 * thorax))
     pose[:, 9] = 0.6 * thorax
     pose[:, 12] = pose[:, 15] = 0.5 * head
     chains = {
@@ -104,11 +104,11 @@ def smpl_pose(local_rotations: Tensor) -> Tensor:
         total = r[:, chain[0]]
         for link in chain[1:]:
             total = total @ r[:, link]
-        pose[:, joint] = rotation_vectors(total)
+        pose[:, joint] = axis_angles(total)
     return pose.flatten(1)
 
 
-def rotation_vectors(rotations: Tensor) -> Tensor:
+def axis_angles(rotations: Tensor) -> Tensor:
     """Axis-angle (..., 3) of rotation matrices (..., 3, 3)."""
     from scipy.spatial.transform import Rotation
 

@@ -18,7 +18,7 @@ from fitting.body.keypoints import smpl_keypoints
 from pipelines.demo.looks import BodyMap, Wearer, map_body, random_outfit
 from pipelines.demo.poses import draw_poses, skel_rotations, smpl_pose
 from pipelines.demo.scenery import PLACES, random_place, srgb
-from pipelines.draw.rays import Hit, Scene, Tracer, cast_at, develop, project, render, vertex_normals
+from pipelines.draw.rays import Hit, Scene, Tracer, cast_at, develop, pixels_of, render, vertex_normals
 
 SIZES = ((640, 480), (800, 600), (720, 480), (480, 640), (600, 800), (640, 640))
 """Widths and heights of the pictures."""
@@ -225,7 +225,7 @@ def _labelled(
     masks: np.ndarray,
 ) -> Photo:
     """The labels of the people of whom enough is to be seen."""
-    pixels = project(keypoints, camera.cam_int)
+    pixels = pixels_of(keypoints, camera.cam_int)
     visible = _visible(keypoints, pixels, hit, masks, camera.size)
     boxes = np.zeros((len(people), 4))
     for n in range(len(people)):
@@ -295,7 +295,7 @@ def _place_people(
             depth = rng.uniform(camera.nearest, camera.farthest)
             side = rng.uniform(-0.5, 0.5) * width / camera.cam_int[0, 0] * depth
             shift = np.array([side - centre[n, 0], -upright[n, :, 1].min(), -depth - centre[n, 2]])
-            pixels = project(camera.from_world(outline[n] + shift), camera.cam_int)
+            pixels = pixels_of(camera.from_world(outline[n] + shift), camera.cam_int)
             spot = _Spot(n, shift, np.array([side, -depth]), np.hypot(*spread[n]) / 2, _box(pixels))
             if _has_room(spot, placed, camera.size, staging):
                 placed.append(spot)

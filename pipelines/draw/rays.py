@@ -133,7 +133,7 @@ def pixel_rays(pixels_to_rays: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.n
     return points @ pixels_to_rays.T
 
 
-def project(points: np.ndarray, cam_int: np.ndarray) -> np.ndarray:
+def pixels_of(points: np.ndarray, cam_int: np.ndarray) -> np.ndarray:
     """Pixels (..., 2) of points (..., 3) in the camera frame; NaN for points that are not in front of the camera."""
     image = points @ np.asarray(cam_int, dtype=np.float64).T
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -151,7 +151,7 @@ def _covered_box(vertices: np.ndarray, camera: np.ndarray, size: tuple[int, int]
     width, height = size
     if not len(vertices) or vertices[:, 2].min() <= NEAR:
         return 0, 0, width, height
-    points = project(vertices, camera)
+    points = pixels_of(vertices, camera)
     left, top = np.clip(np.floor(points.min(axis=0)), 0, size).astype(int)
     right, bottom = np.clip(np.ceil(points.max(axis=0)) + 1, 0, size).astype(int)
     return left, top, right, bottom

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipelines.draw.overlay import draw_overlay, neutral_background
-from pipelines.draw.rays import project
+from pipelines.draw.rays import pixels_of
 from pipelines.draw.warp import inverse, square_affine, warp
 from pipelines.files.body_models import DEMO, BodyModels
 from pipelines.files.jpeg import ImageError, decode_image
@@ -92,7 +92,7 @@ def _view(tile: Tile, size: int) -> np.ndarray:
 def _around(tile: Tile) -> tuple[np.ndarray, float]:
     """Centre and side of a square with the box and, as far as it is within three boxes, the body in it."""
     center, reach = np.asarray(tile.box_center, np.float64), float(tile.box_size) / 2
-    points = project(tile.vertices, tile.cam_int)
+    points = pixels_of(tile.vertices, tile.cam_int)
     points = np.clip(points[np.isfinite(points).all(axis=1)], center - 3 * reach, center + 3 * reach)
     corners = np.concatenate([points, [center - reach, center + reach]])
     low, high = corners.min(axis=0), corners.max(axis=0)
@@ -136,7 +136,7 @@ def body_of(shards: Sequence[Shard], body_models: str | None) -> SKEL:
 
 
 def tiles_of(samples: Sequence[tuple[Shard, dict]], skel: SKEL) -> list[Tile]:
-    """Samples with all their fields (`shard_reading.read_rows`), posed and with their images read from the tars.
+    """Samples with all their fields (`files.shards.read_people`), posed and with their images read from the tars.
 
     Where camera, position or box are unknown the body is shown from the front, and the caption says so.
     """

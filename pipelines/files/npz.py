@@ -109,8 +109,8 @@ def check_readable(path: str, member: Member, field: str) -> None:
 def read_all(path: str, member: Member) -> np.ndarray:
     """The whole of a small member, scalars included."""
     if not member.shape:
-        return read_rows(path, member.as_one_row(), 0, 1)[0]
-    return read_rows(path, member, 0, member.shape[0])
+        return read_member_rows(path, member.as_one_row(), 0, 1)[0]
+    return read_member_rows(path, member, 0, member.shape[0])
 
 
 def texts(values: np.ndarray) -> np.ndarray:
@@ -130,7 +130,7 @@ def texts(values: np.ndarray) -> np.ndarray:
     return found
 
 
-def read_rows(path: str, member: Member, start: int, stop: int) -> np.ndarray:
+def read_member_rows(path: str, member: Member, start: int, stop: int) -> np.ndarray:
     """Rows [start, stop) of a member, in C order."""
     with _array_bytes(path, member) as stream:
         return _read_rows(path, stream, member, start, stop)
@@ -140,7 +140,7 @@ def iterate_rows(path: str, member: Member, chunk: int) -> Iterator[np.ndarray]:
     """All rows in pieces of `chunk`, in one pass over the member."""
     if member.fortran_order and member.compressed and len(member.shape) > 1:
         for start in range(0, member.shape[0], chunk):  # its strips cannot be read in one pass
-            yield read_rows(path, member, start, min(start + chunk, member.shape[0]))
+            yield read_member_rows(path, member, start, min(start + chunk, member.shape[0]))
         return
     chunk = chunk_rows(member, chunk)
     with _array_bytes(path, member) as stream:

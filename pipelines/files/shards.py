@@ -221,7 +221,7 @@ def _read_part(file: Path | UrlPath, schema: pa.Schema) -> pa.Table:
         return table if table.schema.equals(schema) else table.cast(schema)  # a cast costs as much as the opening
 
 
-def read_rows(
+def read_people(
     shards: Sequence[Shard],
     rows: Sequence[int],
     names: Sequence[str] | None = None,
@@ -268,7 +268,7 @@ def find_key(shards: Sequence[Shard], key: str) -> tuple[Shard, dict]:
         close = difflib.get_close_matches(key, keys.slice(0, 20_000).to_pylist(), n=1, cutoff=0.0)
         hint = f"a key such as {close[0]}" if close else None
         raise InputError(f"no sample {key!r} in {len(shards)} shards", field="--sample", expected=hint)
-    return read_rows(shards, [row])[0]
+    return read_people(shards, [row])[0]
 
 
 def read_members(shard: Shard, keys: Iterable[str]) -> dict[str, dict[str, bytes]]:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 
@@ -89,26 +89,6 @@ class FitSequenceOptions:
     """Which axis of the input points up: y (SMPL's own), z (AMASS) or camera (y points down); auto: as trunks tell."""
     frame_rate: float | None = None
     """Frames per second; by default what the file says, or 30."""
-
-
-class Bodies(Protocol):
-    """What the command needs of body models; `pipelines.convert.bodies.LoadedBodies` has it."""
-
-    def load(self, gender: str) -> object:
-        """Makes the fitter for SMPL of this gender, so that its time is not counted."""
-        ...
-
-    def fit(
-        self,
-        gender: str,
-        poses: np.ndarray,
-        betas: np.ndarray,
-        trans: np.ndarray,
-        progress: Callable[[int], object],
-        sequence: bool = False,
-    ) -> dict[str, np.ndarray]:
-        """Fields of fitting.SKELFit as arrays; `sequence` takes the rows as frames of one motion."""
-        ...
 
 
 def main(argv: list[str], prog: str = "hmr-skel fit") -> int:
@@ -198,7 +178,7 @@ def smpl_genders(labels: LabelFile, start: int, stop: int) -> list[str]:
 
 
 def fit_rows(
-    labels: LabelFile, start: int, stop: int, bodies: Bodies, gender: str | None = None, sequence: bool = False
+    labels: LabelFile, start: int, stop: int, bodies: LoadedBodies, gender: str | None = None, sequence: bool = False
 ) -> Columns:
     """Fits rows [start, stop): fields of SKELFit and the SMPL source (`smpl_poses`, ...), a row per row.
 
@@ -254,7 +234,7 @@ def _leave_out(read: Columns, labels: LabelFile, first: int) -> None:
         read["trans_cam"] = read["trans_cam"] + read["cam_ext"]
 
 
-def _fit_by_gender(source: Columns, bodies: Bodies, progress: Callable[[int], object], sequence: bool) -> Columns:
+def _fit_by_gender(source: Columns, bodies: LoadedBodies, progress: Callable[[int], object], sequence: bool) -> Columns:
     found: Columns = {}
     genders = source["smpl_gender"].astype(str)
     if sequence and len(np.unique(genders)) > 1:

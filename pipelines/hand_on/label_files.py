@@ -60,7 +60,7 @@ class ExportOptions:
 
 
 @dataclass(frozen=True)
-class Rows:
+class ExportRows:
     """Where the rows of one label file are, in their original order: shard and row in it, (N,) each."""
 
     shard: np.ndarray
@@ -99,7 +99,7 @@ def main(argv: list[str], prog: str = "hmr-skel export") -> int:
     return 0
 
 
-def rows_by_label_file(shards: Sequence[Shard], converged_only: bool = False) -> dict[str, Rows]:
+def rows_by_label_file(shards: Sequence[Shard], converged_only: bool = False) -> dict[str, ExportRows]:
     """The people of each label file, ordered as its rows were, however the shards are ordered."""
     import pyarrow.compute as pc
 
@@ -123,11 +123,11 @@ def rows_by_label_file(shards: Sequence[Shard], converged_only: bool = False) ->
             problem = f"row {label_row[second]} of {name} is there twice"
             raise InputError(problem, file=shards[shard[second]].parquet, field="label_row")
         if len(ordered):
-            groups[name] = Rows(shard[ordered], row[ordered])
+            groups[name] = ExportRows(shard[ordered], row[ordered])
     return dict(sorted(groups.items()))
 
 
-def export_rows(shards: Sequence[Shard], rows: Rows, path: Path) -> None:
+def export_rows(shards: Sequence[Shard], rows: ExportRows, path: Path) -> None:
     """Writes the .npz of one label file. The same shards give the same bytes."""
     from tqdm import tqdm
 
@@ -151,7 +151,7 @@ def export_rows(shards: Sequence[Shard], rows: Rows, path: Path) -> None:
         raise InputError(f"cannot be written: {error.strerror or error}", file=path) from error
 
 
-def _pieces(shards: Sequence[Shard], rows: Rows, source: str) -> Iterator[np.ndarray]:
+def _pieces(shards: Sequence[Shard], rows: ExportRows, source: str) -> Iterator[np.ndarray]:
     """Values (n, ...) of one field, in the rows' order."""
     held, values = -1, np.empty(0)
     for first in range(0, len(rows), ROWS_AT_A_TIME):
@@ -176,7 +176,7 @@ def _column(shard: Shard, source: str) -> np.ndarray:
     return column.to_numpy(zero_copy_only=False)
 
 
-def _longest(shards: Sequence[Shard], rows: Rows, source: str) -> int:
+def _longest(shards: Sequence[Shard], rows: ExportRows, source: str) -> int:
     """Characters of the longest text, of which a numpy array of text makes every one as long."""
     import pyarrow.compute as pc
 

@@ -6,19 +6,21 @@ SMPL's topology (`fitting.body.smplx_meshes`). `pipelines.hand_on.body_meshes` w
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from os import PathLike, fspath
 from pathlib import PurePath
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from pipelines.files.npz import Member, npz_members, read_rows
+from pipelines.files.npz import Member, npz_members, read_member_rows
 from pipelines.files.storage import place
 from pipelines.read.labels import SPELLINGS, read_frame_rate, stated_frame_rate
 from schemas import Columns, InputError
+
+if TYPE_CHECKING:
+    from pipelines.convert.bodies import LoadedBodies
 
 SPELLINGS_OF_VERTICES = ("vertices", "verts")
 _EXPECTED = "numbers (N, V, 3) or (V, 3), metres"
@@ -49,14 +51,15 @@ class MeshFile:
         """Vertices (B, V, 3) float32 of rows [start, stop)."""
         if isinstance(self._source, np.ndarray):
             return self._source[None][start:stop]
-        return read_rows(self.path, self._source, start, stop).astype(np.float32)
+        return read_member_rows(self.path, self._source, start, stop).astype(np.float32)
 
     def betas(self, start: int, stop: int) -> np.ndarray | None:
         """Betas (B, 10) float32 of rows [start, stop), where the file has them."""
         if self._betas is None:
             return None
         shared = self._betas.shape[0] == 1
-        betas = read_rows(self.path, self._betas, *((0, 1) if shared else (start, stop)))[:, :10].astype(np.float32)
+        rows = (0, 1) if shared else (start, stop)
+        betas = read_member_rows(self.path, self._betas, *rows)[:, :10].astype(np.float32)
         return np.repeat(betas, stop - start, 0) if shared else betas
 
 
@@ -93,24 +96,6 @@ class MeshRows:
     def __getitem__(self, rows: slice) -> np.ndarray:
         first, last, _ = rows.indices(len(self))
         return self.file.read(self.start + first, self.start + max(first, last))
-
-
-class MeshBodies(Protocol):
-    """What the fit of meshes needs of body models; `pipelines.convert.bodies.LoadedBodies` has it."""
-
-    def fit_vertices(
-        self,
-        gender: str,
-        vertices: MeshRows,
-        betas: np.ndarray | None,
-        progress: Callable[[int], object],
-        sequence: bool = False,
-    ) -> dict[str, np.ndarray]:
-        """Fields of fitting.SKELFit as arrays, for meshes (B, V, 3) and, where they are known, SMPL betas (B, 10).
-
-        `sequence` takes the meshes as frames of one motion.
-        """
-        ...
 
 
 def is_mesh_file(path: str | PathLike[str]) -> bool:
@@ -160,7 +145,7 @@ def _betas(path: str, arrays: dict[str, Member], rows: int) -> Member | None:
 
 
 def fit_meshes(
-    meshes: Meshes, start: int, stop: int, bodies: MeshBodies, gender: str, sequence: bool = False
+    meshes: Meshes, start: int, stop: int, bodies: LoadedBodies, gender: str, sequence: bool = False
 ) -> Columns:
     """Fits meshes [start, stop): fields of SKELFit, a row per mesh. `gender` is that of the SMPL they are taken for.
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipelines.files.npz import Member, npz_members, read_all, read_rows
+from pipelines.files.npz import Member, npz_members, read_all, read_member_rows
 from pipelines.read.label_arrays import SPELLINGS
 from pipelines.read.labels import read_frame_rate, stated_frame_rate
 from pipelines.read.telltales import SMPLX_ONLY, smpl_gender
@@ -70,7 +70,7 @@ class SMPLXFile:
 
     def _rows(self, member: Member, start: int, stop: int) -> np.ndarray:
         shared = member.shape[0] != self.rows
-        values = read_rows(self.path, member, *((0, 1) if shared else (start, stop))).astype(np.float32)
+        values = read_member_rows(self.path, member, *((0, 1) if shared else (start, stop))).astype(np.float32)
         values = values.reshape(len(values), -1)
         return np.repeat(values, stop - start, 0) if shared else values
 

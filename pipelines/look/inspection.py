@@ -11,7 +11,7 @@ import numpy as np
 
 from pipelines.command.hmr_skel import console
 from pipelines.command.options import Positional, arg, parse_options
-from pipelines.files.shards import Shard, find_key, find_shards, read_columns, read_rows
+from pipelines.files.shards import Shard, find_key, find_shards, read_columns, read_people
 from pipelines.look.summary import count_rejects, summarise
 from pipelines.look.tables import print_json, show_sample, show_summary
 from schemas import InputError
@@ -119,7 +119,7 @@ def draw_contact_sheet(shards: Sequence[Shard], options: InspectOptions) -> int:
     for name in ("people", "tile_size"):
         if getattr(options, name) < 1:
             raise InputError("not a positive number", field=f"--{name.replace('_', '-')}")
-    samples = read_rows(shards, pick_rows(errors, options.people, options.pick, options.seed))
+    samples = read_people(shards, pick_rows(errors, options.people, options.pick, options.seed))
     skel = body_of(shards, options.body_models)
     sheet = contact_sheet(tiles_of(samples, skel), skel.faces, skel.skeleton_faces, options.tile_size)
     try:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines.files.shards import Shard, read_columns, read_rows
+from pipelines.files.shards import Shard, read_columns, read_people
 
 EACH = 3
 TILE = 190
@@ -43,7 +43,7 @@ def people_html(shards: Sequence[Shard], body_models: str | None = None) -> list
         return []
     skel, found = body_of(shards, body_models), []
     for name, rows in picked_people(errors).items():
-        samples = read_rows(shards, rows)
+        samples = read_people(shards, rows)
         for shard, sample in samples:
             if not isinstance(shard.base, Path) or not shard.tar.is_file():
                 sample["crop_size"] = np.zeros(2, np.int32)

@@ -23,7 +23,7 @@ from pipelines.files.shards import (
     parquet_problems,
     read_document,
     read_parts,
-    read_rows,
+    read_people,
     rejects_of,
     whole_folder,
 )
@@ -130,7 +130,7 @@ def _worst(shards: Sequence[Shard], counts: Sequence[int], errors: np.ndarray, c
     errors = np.where(np.isfinite(errors), errors, np.inf)
     top = np.argpartition(-errors, min(count, len(errors)) - 1)[:count]
     names = ("key", "vertex_error_mm", *WORST_SHOWN)
-    rows = read_rows(shards, top[np.argsort(-errors[top], kind="stable")], names, counts)
+    rows = read_people(shards, top[np.argsort(-errors[top], kind="stable")], names, counts)
     return [{"shard": shard.name, **{name: plain(row[name]) for name in names}} for shard, row in rows]
 
 

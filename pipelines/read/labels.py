@@ -41,7 +41,7 @@ from pipelines.files.npz import (
     iterate_rows,
     npz_members,
     read_all,
-    read_rows,
+    read_member_rows,
     texts,
 )
 from pipelines.files.npz_whole import checked_sha256
@@ -160,7 +160,7 @@ class LabelFile:
                 value = value.reshape(one_row(value.shape, name))
                 found.append(np.broadcast_to(value, (stop - start, *value.shape)))
             else:
-                found.append(read_rows(self.path, with_rows(member, self.rows, name), start, stop))
+                found.append(read_member_rows(self.path, with_rows(member, self.rows, name), start, stop))
         return found
 
 

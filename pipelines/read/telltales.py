@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from pipelines.files.npz import Member, check_readable, read_all, read_rows, texts
+from pipelines.files.npz import Member, check_readable, read_all, read_member_rows, texts
 from schemas import InputError
 
 log = logging.getLogger(__name__)
@@ -71,9 +71,9 @@ def refuse_other_models(path: str, arrays: Mapping[str, Member]) -> None:
 
 def _first(path: str, member: Member) -> np.ndarray:
     """(1,) value, or none of an empty array."""
-    return (read_rows(path, member, 0, min(1, member.shape[0])) if member.shape else read_all(path, member)).reshape(
-        -1
-    )[:1]
+    return (
+        read_member_rows(path, member, 0, min(1, member.shape[0])) if member.shape else read_all(path, member)
+    ).reshape(-1)[:1]
 
 
 def tell_unread(path: str, arrays: Mapping[str, Member], read: set[str]) -> None:

@@ -37,7 +37,7 @@ from fitting.body.kinematics import COORDINATE_OF_SLOT
 from fitting.body.limits import HUMAN_LIMITS
 from fitting.fit.options import BETAS_PRIORS
 from fitting.fit.stages import run_once, run_stages
-from pipelines.demo.poses import rotation_matrices, rotation_vectors, skel_rotations, smpl_pose
+from pipelines.demo.poses import axis_angles, rotation_matrices, skel_rotations, smpl_pose
 from schemas import VERDICTS
 from tests.benchmarks.fit import people as everyday_people
 
@@ -135,7 +135,7 @@ def recovery_table(count: int) -> Table:
     noise = rotation_matrices(torch.from_numpy(generator.normal(0, LABEL_ERROR / 3**0.5, (count, 24, 3))))
     noise[:, 0] = torch.eye(3)
     exact = smpl_pose(skel_rotations(q, SKEL.demo(torch.float64)))
-    poses = rotation_vectors(rotation_matrices(exact.unflatten(1, (24, 3))) @ noise).flatten(1).float()
+    poses = axis_angles(rotation_matrices(exact.unflatten(1, (24, 3))) @ noise).flatten(1).float()
     fitter, zero = SKELFitter(smpl, skel), torch.zeros(count, 10)
     with torch.no_grad():
         problem, start, _ = fitter._problem(poses, zero, zero[:, :3])

@@ -24,7 +24,7 @@ from rich.table import Table
 from fitting import SKEL, SKELFitter, load_smpl
 from fitting.fit.objective import FullObjective, RegionObjective
 from fitting.fit.points import residual
-from fitting.fit.result import describe
+from fitting.fit.result import fit_result
 from fitting.fit.stages import fit_region, fit_whole, run_once
 from pipelines.demo.poses import draw_poses, skel_rotations, smpl_pose
 from tests.benchmarks.lbfgs_baseline import lbfgs_fit
@@ -165,7 +165,7 @@ def part_seconds(fitter, poses, betas, device: str) -> dict[str, float]:
             "stage: lower body": lambda: fit_region(problem, "lower", rest_of_centre, start, plan),
             "stage: upper body": lambda: fit_region(problem, "upper", rest_of_centre, lowered, plan),
             "stage: full body": lambda: fit_whole(problem, raised, plan),
-            "stage: quality record": lambda: describe(outcome, problem, no_trans, everyone >= 0),
+            "stage: quality record": lambda: fit_result(outcome, problem, no_trans, everyone >= 0),
             "smplx forward pass": lambda: fitter.smpl(betas=betas, body_pose=poses[:, 3:], global_orient=poses[:, :3]),
             "points at rest": lambda: points.at_rest(betas, features),
             "residual": compare,

@@ -50,7 +50,7 @@ from tests.hostile.mutations import (
     edited_zip,
 )
 from train import SKELCF, load_checkpoint
-from train.benchmarks.images import read_image as read_benchmark_image
+from train.benchmarks.images import read_benchmark_image
 from train.benchmarks.labels import read_benchmark
 from train.config import BACKBONES, BackboneSize, NetworkConfig
 from train.data.config import DataConfig

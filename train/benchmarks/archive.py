@@ -16,7 +16,7 @@ from pipelines.files.npz_whole import check_whole
 from schemas import InputError
 
 
-def read_members(path: str, names: Iterable[str] | None = None) -> dict[str, Any]:
+def read_arrays(path: str, names: Iterable[str] | None = None) -> dict[str, Any]:
     """Those of the named members that are there (all without `names`); an array of one object as that object."""
     members = npz_members(path)
     chosen = {name: members[name] for name in (members if names is None else names) if name in members}

@@ -35,7 +35,7 @@ class ImageFolders:
         raise InputError(problem, file=people.file, row=people.rows[n], field="imgname")
 
 
-def read_image(path: Path, people: BenchmarkPeople, n: int) -> np.ndarray:
+def read_benchmark_image(path: Path, people: BenchmarkPeople, n: int) -> np.ndarray:
     """(H, W, 3) uint8 RGB, pixels as stored: EXIF orientation is ignored. Raises InputError with the person's row."""
     try:
         pixels = opencv_image(read_encoded(path))

@@ -15,7 +15,7 @@ import numpy as np
 
 from pipelines.files.npz import npz_members, texts
 from schemas import KEYPOINTS, InputError
-from train.benchmarks.archive import read_members
+from train.benchmarks.archive import read_arrays
 from train.benchmarks.people import BenchmarkPeople, Layout
 
 PIXELS_PER_SCALE = 200.0
@@ -42,7 +42,7 @@ def read_benchmark(path: str | PathLike[str]) -> BenchmarkPeople:
     path = fspath(path)
     keys = npz_members(path)
     layout = layout_of(keys, path)
-    file = _File(path, read_members(path, {"A": _A, "B": _B, "C": _C + _C_KEYPOINTS}[layout]))
+    file = _File(path, read_arrays(path, {"A": _A, "B": _B, "C": _C + _C_KEYPOINTS}[layout]))
     return {"A": _camerahmr, "B": _moyo, "C": _humans4d}[layout](file)
 
 

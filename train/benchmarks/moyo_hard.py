@@ -17,7 +17,7 @@ import numpy as np
 
 from pipelines.command.hmr_skel import guarded
 from schemas import InputError
-from train.benchmarks.archive import read_members
+from train.benchmarks.archive import read_arrays
 from train.benchmarks.labels import read_benchmark
 
 SEQUENCES, IMAGES = 29, 9725
@@ -38,7 +38,7 @@ def middle_half(sequence: Sequence[str], imgname: Sequence[str]) -> np.ndarray:
     return np.sort(np.concatenate(kept)) if kept else np.zeros(0, int)
 
 
-def build(source: str, target: str) -> tuple[int, int]:
+def build_moyo_hard(source: str, target: str) -> tuple[int, int]:
     """Writes MOYO-HARD in MOYO's layout; how many sequences and images it has. Raises InputError."""
     people = read_benchmark(source)
     if people.layout != "B":
@@ -46,7 +46,7 @@ def build(source: str, target: str) -> tuple[int, int]:
     rows = middle_half(people.sequence.tolist(), people.imgname.tolist())
     if not len(rows):
         raise InputError("no images of the front camera", file=source, field="img_paths", expected="YOGI_Cam_01/")
-    members = {name: _rows(value, rows, len(people)) for name, value in read_members(source).items()}
+    members = {name: _rows(value, rows, len(people)) for name, value in read_arrays(source).items()}
     with open(target, "wb") as file:
         np.savez(file, **members)
     return len(set(people.sequence[rows])), len(rows)
@@ -76,7 +76,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _told(source: str, target: str) -> None:
-    sequences, images = build(source, target)
+    sequences, images = build_moyo_hard(source, target)
     sys.stdout.write(f"{target}: {images:,} images of {sequences} sequences")
     same = (sequences, images) == (SEQUENCES, IMAGES)
     sys.stdout.write("\n" if same else f"; the paper's has {IMAGES:,} of {SEQUENCES}\n")

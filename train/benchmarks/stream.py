@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from pipelines.draw.warp import square_affine, warp
-from train.benchmarks.images import CROP, ImageFolders, read_image, released_crop, whole_pixel_crop
+from train.benchmarks.images import CROP, ImageFolders, read_benchmark_image, released_crop, whole_pixel_crop
 from train.benchmarks.people import BenchmarkPeople
 from train.network.camera import Framing
 from train.network.flnet import whole_image
@@ -50,7 +50,7 @@ class CropBatch:
 
 
 @dataclass(frozen=True)
-class CropSettings:
+class BenchmarkCrops:
     """How people are cut out."""
 
     patches: Patches = "released"
@@ -62,7 +62,7 @@ class CropSettings:
 class _Images(Dataset):
     """One item per image: its people's crops."""
 
-    def __init__(self, people: BenchmarkPeople, folders: ImageFolders, settings: CropSettings) -> None:
+    def __init__(self, people: BenchmarkPeople, folders: ImageFolders, settings: BenchmarkCrops) -> None:
         self.people, self.folders, self.settings = people, folders, settings
         names, index = np.unique(people.imgname.astype(str), return_inverse=True)
         order = np.argsort(index, kind="stable")
@@ -74,7 +74,7 @@ class _Images(Dataset):
 
     def __getitem__(self, n: int) -> dict:
         rows, people = self.rows[n], self.people
-        image = read_image(self.folders.find(people, rows[0]), people, rows[0])
+        image = read_benchmark_image(self.folders.find(people, rows[0]), people, rows[0])
         found = {
             "people": rows,
             "crops": np.stack([self._crop(image, row) for row in rows]),
@@ -102,7 +102,7 @@ def told_side(people: BenchmarkPeople, quirks: Set[str]) -> np.ndarray:
 
 
 def crop_batches(
-    people: BenchmarkPeople, folders: ImageFolders, settings: CropSettings, batch: int = 32, workers: int = 0
+    people: BenchmarkPeople, folders: ImageFolders, settings: BenchmarkCrops, batch: int = 32, workers: int = 0
 ) -> Iterator[CropBatch]:
     """Everybody once, image by image; batches have at least `batch` people but for the last, and whole images."""
     sides = told_side(people, settings.quirks)

@@ -14,7 +14,7 @@ import numpy as np
 from pipelines.files.shards import Shard
 from schemas import LABEL_CHECKS, VERDICTS, Columns, InputError
 from train.data.config import DataConfig
-from train.data.shards import read_columns
+from train.data.shards import read_label_columns
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ def select_people(shards: Sequence[Shard], config: DataConfig) -> tuple[People, 
     totals: list[int] = []
     dropped: Counter[str] = Counter()
     for number, shard in enumerate(shards):
-        columns = read_columns(shard, _FILTERED, later=_LATER)
+        columns = read_label_columns(shard, _FILTERED, later=_LATER)
         totals.append(len(columns["dataset"]))
         kept = np.ones(totals[-1], bool)
         checks = {

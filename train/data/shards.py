@@ -71,7 +71,7 @@ def _remote_shards(place: str, copies: Copies | None) -> list[Shard]:
     return [Shard(copies.path(url).with_suffix(""), url) for url in urls]
 
 
-def read_columns(
+def read_label_columns(
     shard: Shard, names: Sequence[str], content: bytes | None = None, later: Sequence[str] = ()
 ) -> Columns:
     """Columns of a shard's Parquet file, or of its `content`, a value for every person.
@@ -103,7 +103,7 @@ class OpenShard:
 
     def __init__(self, shard: Shard, fields: Sequence[str] = LABELS) -> None:
         self.shard, self.fields = shard, fields
-        columns = read_columns(shard, (*_DOCUMENT, *fields), _checked(shard))
+        columns = read_label_columns(shard, (*_DOCUMENT, *fields), _checked(shard))
         self._columns = columns | {name: columns[name].astype(np.float32) for name in fields}
         self._finite = {
             name: np.isfinite(values.reshape(len(values), -1)).all(1)

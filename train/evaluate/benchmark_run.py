@@ -18,16 +18,16 @@ from pipelines.files.body_models import BodyModels
 from schemas import InputError
 from train.benchmarks.known import Opened, open_benchmark
 from train.benchmarks.quirks import QUIRKS, without
-from train.benchmarks.stream import CropSettings, crop_batches
+from train.benchmarks.stream import BenchmarkCrops, crop_batches
 from train.evaluate.attention import attention_maps, attention_sheet
-from train.evaluate.bodies import Bodies
+from train.evaluate.bodies import EvaluationBodies
 from train.evaluate.estimates import FINAL, Method, focal_lengths, mean_method, network_method
 from train.evaluate.measure import Measured, measure
 from train.evaluate.networks import MEAN, Network, open_network
 from train.evaluate.options import EvaluateOptions
 from train.evaluate.pictures import worst_cases
 from train.evaluate.protocols import protocol
-from train.evaluate.report import concatenated, person_columns, summary
+from train.evaluate.report import benchmark_summary, joined_tables, person_columns
 from train.evaluate.tables import WIDTH, Result, main_tables, method_table, stage_table
 from train.evaluate.two_stage import two_stage_method
 from train.network.camera import bbox_cue
@@ -47,7 +47,7 @@ def run_benchmarks(options: EvaluateOptions) -> int:
         raise InputError("the same benchmark twice", field="--benchmark", expected="names that differ")
     second = _by_benchmark(options.two_stage, [o.name for o in opened])
     models = BodyModels(options.body_models, device=device)
-    bodies = Bodies(models)
+    bodies = EvaluationBodies(models)
     camera = None if options.focal else options.camera
     networks = [
         open_network(name, options.which, device, camera=camera, patches=options.patches)
@@ -58,7 +58,7 @@ def run_benchmarks(options: EvaluateOptions) -> int:
     for benchmark in opened:
         measured = []
         for methods, patches in _methods(benchmark, networks, second, options, models):
-            settings = CropSettings(patches, not options.focal and any(n.camera for n in networks), quirks)
+            settings = BenchmarkCrops(patches, not options.focal and any(n.camera for n in networks), quirks)
             rules = _rules(benchmark.benchmark.protocol, quirks, options.clean)
             arguments = (bodies, settings, device, options.batch, options.workers, True)
             found = measure(benchmark, methods, list(rules.values()), *arguments)
@@ -66,7 +66,7 @@ def run_benchmarks(options: EvaluateOptions) -> int:
             measured += [(variants[m.rules], m) for m in found]
             seconds = {m.name: m.seconds_per_person for m in methods}
             results += [
-                Result(benchmark.name, m.method, v, m.stage, summary(m, benchmark.people), seconds[m.method])
+                Result(benchmark.name, m.method, v, m.stage, benchmark_summary(m, benchmark.people), seconds[m.method])
                 for v, m in measured[-len(found) :]
             ]
         tables += [person_columns(benchmark.name, v, m, benchmark.people) for v, m in measured]
@@ -182,7 +182,7 @@ def _write(
     }
     text = json.dumps(_without_nan(document), indent=1, allow_nan=False)
     (folder / "evaluation.json").write_text(text + "\n")
-    pq.write_table(concatenated(tables), folder / "people.parquet")
+    pq.write_table(joined_tables(tables), folder / "people.parquet")
 
 
 def _without_nan(value: Any) -> Any:
@@ -198,7 +198,7 @@ def _write_pictures(
     opened: Opened,
     measured: Sequence[tuple[str, Measured]],
     networks: Sequence[Network],
-    bodies: Bodies,
+    bodies: EvaluationBodies,
     options: EvaluateOptions,
     quirks: frozenset[str],
     device: torch.device,
@@ -218,7 +218,7 @@ def _attention(
     network: Network, opened: Opened, options: EvaluateOptions, quirks: frozenset[str], device: torch.device
 ) -> np.ndarray:
     people = opened.people.take(np.arange(min(options.attention, len(opened.people))))
-    settings = CropSettings(network.patches, network.camera is not None, quirks)
+    settings = BenchmarkCrops(network.patches, network.camera is not None, quirks)
     crops, maps = [], []
     for batch in crop_batches(people, opened.images, settings, ATTENTION_BATCH):
         batch = batch.to(device)

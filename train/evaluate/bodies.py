@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 BETAS = 10
 
 
-class Bodies:
+class EvaluationBodies:
     """SKEL's skin for estimates, SMPL of every gender for truth, and the regressors of the protocols."""
 
     def __init__(self, models: BodyModels) -> None:

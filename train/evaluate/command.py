@@ -34,20 +34,20 @@ def _on_shards(options: EvaluateOptions) -> int:
     from pipelines.files.body_models import BodyModels
     from train.data.loader import PeopleStream
     from train.data.shards import LABELS, SOURCE
-    from train.evaluate.bodies import Bodies
+    from train.evaluate.bodies import EvaluationBodies
     from train.evaluate.networks import MEAN, load_network
-    from train.evaluate.shards import evaluate_shards, mean_estimator, mean_person, network_estimator, summary
+    from train.evaluate.shards import evaluate_shards, mean_estimator, mean_person, network_estimator, shard_summary
 
     device = torch.device(one_device(options.device))
     people = PeopleStream(options.people, options.batch, shuffle=False, fields=(*LABELS, *SOURCE))
-    bodies = Bodies(BodyModels(options.body_models, device=device))
+    bodies = EvaluationBodies(BodyModels(options.body_models, device=device))
     if options.checkpoint[0] == MEAN:
         estimator = mean_estimator(*mean_person(people))
     else:
         estimator = network_estimator(load_network(options.checkpoint[0], options.which, device))
     name, truth = options.protocol, options.truth
     errors = evaluate_shards(estimator, people, bodies, device, name, truth, options.workers, True)
-    numbers = summary(errors)
+    numbers = shard_summary(errors)
     table = Table(title=f"{len(errors['key']):,} people, protocol {name}, truth {truth}", title_justify="left")
     for column in numbers:
         words = column.removesuffix("_mm").replace("_", " ").upper()

@@ -12,8 +12,8 @@ from tqdm import tqdm
 
 from train.benchmarks.known import Opened
 from train.benchmarks.people import BenchmarkPeople
-from train.benchmarks.stream import CropBatch, CropSettings, crop_batches
-from train.evaluate.bodies import Bodies, body_errors
+from train.benchmarks.stream import BenchmarkCrops, CropBatch, crop_batches
+from train.evaluate.bodies import EvaluationBodies, body_errors
 from train.evaluate.estimates import Estimated, Method
 from train.evaluate.metrics import correct_keypoints
 from train.evaluate.protocols import CONFIDENT, THRESHOLDS, Protocol
@@ -48,8 +48,8 @@ def measure(
     opened: Opened,
     methods: Sequence[Method],
     protocols: Sequence[Protocol],
-    bodies: Bodies,
-    settings: CropSettings,
+    bodies: EvaluationBodies,
+    settings: BenchmarkCrops,
     device: torch.device,
     batch: int = 32,
     workers: int = 0,
@@ -81,7 +81,7 @@ def _errors(
     estimated: Estimated,
     rows: np.ndarray,
     people: BenchmarkPeople,
-    bodies: Bodies,
+    bodies: EvaluationBodies,
     protocols: Sequence[Protocol],
     device: torch.device,
 ) -> list[dict[str, np.ndarray]]:
@@ -101,7 +101,7 @@ def _errors(
 
 
 def _truth(
-    rules: Protocol, rows: np.ndarray, people: BenchmarkPeople, bodies: Bodies, device: torch.device
+    rules: Protocol, rows: np.ndarray, people: BenchmarkPeople, bodies: EvaluationBodies, device: torch.device
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Points (B, P, 3) m, vertices (B, V, 3) and the points' confidence (B, P), where the protocol has them."""
     if rules.points == "keypoints":
@@ -118,7 +118,7 @@ def _accuracy(
     vertices: Tensor,
     rows: np.ndarray,
     people: BenchmarkPeople,
-    bodies: Bodies,
+    bodies: EvaluationBodies,
     device: torch.device,
 ) -> dict[str, Tensor]:
     """Hits of the 44 keypoints, in units of the longer side of the label's box; nothing where nobody says where."""

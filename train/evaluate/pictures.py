@@ -6,21 +6,21 @@ import numpy as np
 import torch
 
 from pipelines.draw.sheet import Tile, contact_sheet
-from train.benchmarks.images import read_image
+from train.benchmarks.images import read_benchmark_image
 from train.benchmarks.known import Opened
-from train.evaluate.bodies import Bodies
+from train.evaluate.bodies import EvaluationBodies
 from train.evaluate.measure import Measured
 from train.evaluate.report import worst
 
 
-def worst_cases(measured: Measured, opened: Opened, bodies: Bodies, count: int) -> np.ndarray | None:
+def worst_cases(measured: Measured, opened: Opened, bodies: EvaluationBodies, count: int) -> np.ndarray | None:
     """A contact sheet, uint8 RGB, of `count` people, the worst first; None of a method that places nobody."""
     if measured.trans is None:
         return None
     skel, tiles = bodies.models.skel, []
     for n in worst(measured, count):
         row = measured.people[n]
-        image = read_image(opened.images.find(opened.people, row), opened.people, row)
+        image = read_benchmark_image(opened.images.find(opened.people, row), opened.people, row)
         device = skel.v_template.device
         with torch.inference_mode():
             values = (torch.as_tensor(v[n], device=device)[None] for v in (measured.poses, measured.betas))

@@ -18,7 +18,7 @@ from train.evaluate.statistics import by_group, mean_interval
 DISTANCES = ("mpjpe_mm", "pa_mpjpe_mm", "pve_mm", "pa_pve_mm")
 
 
-def summary(measured: Measured, people: BenchmarkPeople) -> dict[str, Any]:
+def benchmark_summary(measured: Measured, people: BenchmarkPeople) -> dict[str, Any]:
     """Means in float64 with 95 % intervals, per joint and sequence; accuracy of keypoints; joint limits."""
     sequences = people.sequence[measured.people]
     found: dict[str, Any] = {"people": len(measured.people)}
@@ -81,7 +81,7 @@ def worst(measured: Measured, count: int) -> np.ndarray:
     return np.argsort(-errors, kind="stable")[:count]
 
 
-def concatenated(tables: Sequence[dict[str, Any]]) -> Any:
+def joined_tables(tables: Sequence[dict[str, Any]]) -> Any:
     """Columns below each other, as an Arrow table."""
     import pyarrow as pa
 

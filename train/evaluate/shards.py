@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from train.data.batch import Targets, as_batch
 from train.data.loader import PeopleStream, stream
-from train.evaluate.bodies import Bodies, body_errors
+from train.evaluate.bodies import EvaluationBodies, body_errors
 from train.evaluate.metrics import correct_keypoints
 from train.evaluate.protocols import PELVIS_KEYPOINT, THRESHOLDS, protocol
 from train.network.camera import Framing, bbox_cue, project_to_crop, translation_to_cam
@@ -27,7 +27,7 @@ Estimator = Callable[[Tensor, Targets], tuple[Tensor, Tensor, Tensor, Framing]]
 def evaluate_shards(
     estimate: Estimator,
     people: PeopleStream,
-    bodies: Bodies,
+    bodies: EvaluationBodies,
     device: Any,
     name: str = "emdb",
     truth: str = "skel",
@@ -65,7 +65,7 @@ def evaluate_shards(
     return {name: np.concatenate([part[name] for part in found]) for name in found[0]}
 
 
-def summary(errors: dict[str, np.ndarray]) -> dict[str, float]:
+def shard_summary(errors: dict[str, np.ndarray]) -> dict[str, float]:
     """Means over people, mm; shares of correct keypoints over all annotated ones."""
     keypoints = max(int(errors["keypoints"].sum()), 1)
     means = {name: float(values.mean()) for name, values in errors.items() if name.endswith("_mm")}

@@ -12,7 +12,7 @@ from pipelines.files.body_models import BodyModels
 from pipelines.files.npz import npz_members
 from pipelines.read.labels import open_labels
 from schemas import InputError
-from train.benchmarks.archive import read_members
+from train.benchmarks.archive import read_arrays
 from train.benchmarks.people import BenchmarkPeople
 from train.evaluate.estimates import Method, known_method
 
@@ -61,7 +61,7 @@ def two_stage_method(path: str, people: BenchmarkPeople, models: BodyModels) -> 
 
 
 def _camerahmr_demo(path: str) -> SMPLEstimates:
-    parameters = read_members(path, ["pred_smpl_parms"])["pred_smpl_parms"]
+    parameters = read_arrays(path, ["pred_smpl_parms"])["pred_smpl_parms"]
     if not isinstance(parameters, dict):
         raise InputError(
             f"holds a {type(parameters).__name__}", file=path, field="pred_smpl_parms", expected="a dictionary"

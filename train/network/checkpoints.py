@@ -28,7 +28,7 @@ from train.network.kinds import (
     SKEL_CF,
     Kind,
     State,
-    build,
+    build_network,
     difference,
     own_names,
     prefix_of,
@@ -70,7 +70,7 @@ def load_checkpoint(
         found = own_names(state, prefix, kind)
         if target is None:
             with torch.device("meta"):
-                built = SKELCF(own_config) if own_config else build(kind, found, path)
+                built = SKELCF(own_config) if own_config else build_network(kind, found, path)
             _fill(built, found, kind, path, assign=True)
             if isinstance(built, SKELCF):
                 built.crops = _crops(tree)

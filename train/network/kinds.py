@@ -72,7 +72,7 @@ def _alias(name: str, kind: Kind) -> str:
     return name
 
 
-def build(kind: Kind, found: State, path: str | PathLike[str]) -> nn.Module:
+def build_network(kind: Kind, found: State, path: str | PathLike[str]) -> nn.Module:
     try:
         return kind.build(found, str(path))
     except (KeyError, IndexError) as error:
@@ -172,7 +172,7 @@ def difference(
         return ""
     try:
         with torch.device("meta"):
-            other = SKELCF(own) if own else build(kind, found, path)
+            other = SKELCF(own) if own else build_network(kind, found, path)
     except InputError:
         return ""
     if {n: tuple(v.shape) for n, v in other.state_dict().items()} != {n: v.shape for n, v in found.items()}:

@@ -11,8 +11,8 @@ import torch
 from schemas import InputError
 from train.data.config import DataConfig
 from train.data.loader import PeopleStream
-from train.evaluate.bodies import Bodies
-from train.evaluate.shards import evaluate_shards, mean_estimator, mean_person, network_estimator, summary
+from train.evaluate.bodies import EvaluationBodies
+from train.evaluate.shards import evaluate_shards, mean_estimator, mean_person, network_estimator, shard_summary
 
 if TYPE_CHECKING:
     from pipelines.files.body_models import BodyModels
@@ -50,10 +50,10 @@ class HeldOut:
         measured = {"held_out": network_estimator(network)}
         if not self.mean_is_known:
             measured["mean_person"], self.mean_is_known = mean_estimator(*mean_person(self.people)), True
-        bodies = Bodies(self.models)
+        bodies = EvaluationBodies(self.models)
         scalars: dict[str, float] = {}
         for kind, estimator in measured.items():
-            numbers = summary(evaluate_shards(estimator, self.people, bodies, self.device))
+            numbers = shard_summary(evaluate_shards(estimator, self.people, bodies, self.device))
             scalars |= {f"{kind}/{name}": value for name, value in numbers.items()}
             told = ", ".join(f"{name} {value:.3g}" for name, value in numbers.items())
             log.info("epoch %d, %s: %s", epoch, kind.replace("_", " "), told)

@@ -61,7 +61,7 @@ def build(source: Source) -> dict[str, np.ndarray]:
     bodies = np.stack([skin.combine @ v for v in source.vertices])
     anny = skin.combine @ source.weights
     template, shapedirs = shape_space(bodies, mirror)
-    template, shapedirs = storage.rounded(template, shapedirs)
+    template, shapedirs = storage.as_stored(template, shapedirs)
     log.info("skin: %d vertices, %d faces", len(template), len(skin.faces))
 
     rigs = {}

@@ -21,7 +21,7 @@ class Part:
     share: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
 
-class Skin:
+class SkinDepth:
     """Depth under the template skin, by nearest of many surface samples."""
 
     def __init__(self, v: np.ndarray, f: np.ndarray) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from fitting.anatomy import SKEL_JOINTS
-from fitting.demo_body.build.bone_parts import COVER, Part, Skin
+from fitting.demo_body.build.bone_parts import COVER, Part, SkinDepth
 from fitting.demo_body.build.joints import mirror_joints
 from fitting.demo_body.build.limb_bones import arm, leg, scapula
 from fitting.demo_body.build.solids import mirrored
@@ -34,7 +34,7 @@ def build_bones(
     """
     at = dict(zip(SKEL_JOINTS, joints, strict=True))
     index = {n: i for i, n in enumerate(SKEL_JOINTS)}
-    skin = Skin(template, faces)
+    skin = SkinDepth(template, faces)
     left = leg(at, heads, index) + arm(at, heads, index, skin) + scapula(at, index, skin) + ribs(at, index)
     twins = mirror_joints(SKEL_JOINTS)
     parts = skull(index, skin, heads) + spine(at, index) + pelvis(at, index, skin) + left

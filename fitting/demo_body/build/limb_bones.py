@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from fitting.demo_body.build.bone_parts import COVER, Part, Skin, shaft
+from fitting.demo_body.build.bone_parts import COVER, Part, SkinDepth, shaft
 from fitting.demo_body.build.solids import ball, plate, rod, surface, union
 
 
@@ -125,7 +125,7 @@ def leg(at: dict, heads: dict, index: dict) -> list[Part]:
     return parts
 
 
-def arm(at: dict, heads: dict, index: dict, skin: Skin) -> list[Part]:
+def arm(at: dict, heads: dict, index: dict, skin: SkinDepth) -> list[Part]:
     """Left humerus to fingers."""
     shoulder, elbow, radius, wrist = (at[f"{n}_l"] for n in ("humerus", "ulna", "radius", "hand"))
     humerus_i, ulna_i, radius_i, hand_i = (index[f"{n}_l"] for n in ("humerus", "ulna", "radius", "hand"))
@@ -234,7 +234,7 @@ def arm(at: dict, heads: dict, index: dict, skin: Skin) -> list[Part]:
     return parts
 
 
-def scapula(at: dict, index: dict, skin: Skin) -> list[Part]:
+def scapula(at: dict, index: dict, skin: SkinDepth) -> list[Part]:
     """Left scapula, and the clavicle between thorax and scapula."""
     gh, ac = at["humerus_l"], at["scapula_l"]
     socket = gh + [-0.031, 0.0, -0.006]

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fitting.demo_body.build.bone_parts import COVER, Part, Skin
+from fitting.demo_body.build.bone_parts import COVER, Part, SkinDepth
 from fitting.demo_body.build.solids import ellipsoid, plate, rod, surface, tube, union
 
 
@@ -120,7 +120,7 @@ def ribs(at: dict, index: dict) -> list[Part]:
     return parts
 
 
-def pelvis(at: dict, index: dict, skin: Skin) -> list[Part]:
+def pelvis(at: dict, index: dict, skin: SkinDepth) -> list[Part]:
     """Both hip bones and the sacrum, one mesh."""
     hip = at["femur_l"]
 
@@ -172,7 +172,7 @@ def pelvis(at: dict, index: dict, skin: Skin) -> list[Part]:
     return [Part(mesh, index["pelvis"])]
 
 
-def skull(index: dict, skin: Skin, heads: dict) -> list[Part]:
+def skull(index: dict, skin: SkinDepth, heads: dict) -> list[Part]:
     """Skull and mandible."""
     eye = heads["eye"]
 

@@ -37,7 +37,7 @@ SKIN_COLOUR, BONE_COLOUR = (0.33, 0.55, 0.93, 0.45), (0.95, 0.90, 0.76, 1.0)
 
 
 @dataclass(frozen=True)
-class Posed:
+class ClipFrames:
     """A clip's people in a frame with y up."""
 
     rotations: np.ndarray
@@ -67,7 +67,7 @@ class Morphed:
     """By how much a vertex is off at most."""
 
 
-def pose_clip(clip: Clip) -> Posed:
+def pose_clip(clip: Clip) -> ClipFrames:
     """Everyone posed, and the shapes at rest brought down to a few targets."""
     import torch
 
@@ -78,7 +78,7 @@ def pose_clip(clip: Clip) -> Posed:
             parts.append(_rest_and_pose(skel, *(torch.from_numpy(np.ascontiguousarray(v)) for v in some)))
     rotations, joints, rest_joints, skin, bones = (np.concatenate(values) for values in zip(*parts, strict=True))
     turn = TO_Y_UP[clip.up].astype(np.float32)
-    return Posed(
+    return ClipFrames(
         rotations=turn @ rotations,
         joints=joints @ turn.T,
         rest_joints=rest_joints,
@@ -114,7 +114,7 @@ def _morphed(rest: np.ndarray, faces: np.ndarray, joint_weights: np.ndarray) -> 
     return Morphed(mean, targets.reshape(-1, *mean.shape), away @ targets.T, faces, joint_weights, off)
 
 
-def clip_glb(clip: Clip, posed: Posed) -> bytes:
+def clip_glb(clip: Clip, posed: ClipFrames) -> bytes:
     """The binary glTF file of a clip: nodes person_0_skin, person_0_bones, person_0_skeleton and so on."""
     out = _Buffer()
     # A joint turns about where it is in the mean shape; what a person's own differs by goes into its translation.

@@ -14,7 +14,7 @@ from fitting.anatomy import PELVIS
 from pipelines.convert.ground import to_ground
 from pipelines.draw.angles import BEYOND, LEFT, MIDDLE, RIGHT, angle_panels, span
 from pipelines.look.viewer.clips import Clip, View
-from pipelines.look.viewer.gltf import TOLERANCE_MM, Posed, clip_glb, pose_clip
+from pipelines.look.viewer.gltf import TOLERANCE_MM, ClipFrames, clip_glb, pose_clip
 
 _HERE = Path(__file__).parent
 
@@ -36,7 +36,7 @@ def clip_page(clip: Clip) -> str:
     return pieces[0] + "".join(parts[name] + rest for name, rest in (piece.split("}}", 1) for piece in pieces[1:]))
 
 
-def _document(clip: Clip, posed: Posed) -> dict[str, Any]:
+def _document(clip: Clip, posed: ClipFrames) -> dict[str, Any]:
     """What the script needs besides the model. `captions`, `pelvis`, `facing` and lines have an entry per body."""
     forward = posed.rotations[:, PELVIS, :, 2]
     return {
@@ -58,13 +58,13 @@ def _document(clip: Clip, posed: Posed) -> dict[str, Any]:
     }
 
 
-def _note(clip: Clip, posed: Posed) -> str:
+def _note(clip: Clip, posed: ClipFrames) -> str:
     text = f"{clip.extent}; body models: {clip.body}; SKEL {clip.skel.gender}"
     off = max(posed.skin.off_mm, posed.bones.off_mm)
     return text + (f"; meshes are drawn to {off:.0f} mm" if off > TOLERANCE_MM else "")
 
 
-def _floors(clip: Clip, posed: Posed) -> list[float]:
+def _floors(clip: Clip, posed: ClipFrames) -> list[float]:
     """Height of the ground at each moment: one for a motion, else under who is lowest; 3 cm below the toes."""
     lowest = posed.joints[..., 1].min(1) - 0.03
     if clip.frame_rate is not None:
@@ -74,7 +74,7 @@ def _floors(clip: Clip, posed: Posed) -> list[float]:
     return np.where(np.isfinite(floors), floors, 0).round(4).tolist()
 
 
-def _panels(clip: Clip, posed: Posed) -> list[dict[str, Any]]:
+def _panels(clip: Clip, posed: ClipFrames) -> list[dict[str, Any]]:
     """Angles in degrees, in the ground; of separate people one after the other, too."""
     from fitting.body.limits import HUMAN_LIMITS
 

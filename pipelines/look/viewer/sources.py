@@ -15,7 +15,7 @@ from pipelines.files.body_models import DEMO, BodyModels
 from pipelines.files.npz import texts
 from pipelines.files.npz_whole import read_whole
 from pipelines.files.predictions import FILE_NAME
-from pipelines.files.shards import IMAGE_ENDINGS, find_shards, parquet_problems, read_columns, read_members, read_rows
+from pipelines.files.shards import IMAGE_ENDINGS, find_shards, parquet_problems, read_columns, read_members, read_people
 from pipelines.look.viewer.clips import CAMERA, Clip, View, one_by_one
 from pipelines.look.viewer.prediction_clips import prediction_clip
 from schemas import PREDICTION, InputError, record_name
@@ -123,7 +123,7 @@ def shards_clip(sources: Sequence[str], people: int, body_models: str | None) ->
     if not total:
         raise InputError("no samples to show", file=shards[0].parquet)
     picked = np.unique(np.linspace(0, total - 1, min(people, total)).round().astype(int))
-    samples = read_rows(shards, picked)
+    samples = read_people(shards, picked)
     members = {shard: read_members(shard, [s["key"] for own, s in samples if own == shard]) for shard, _ in samples}
     found = [sample for _, sample in samples]
     return Clip(

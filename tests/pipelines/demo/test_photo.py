@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.demo.photo import main, take
+from pipelines.demo.photo import main, street_photo
 
 
 @pytest.fixture(scope="module")
 def photo():
-    return take(draft=True)
+    return street_photo(draft=True)
 
 
 def test_three_people_are_there_whole(photo):

@@ -13,10 +13,10 @@ import written_shards
 from pipelines.command.hmr_skel import guarded
 from pipelines.draw import sheet as sheets
 from pipelines.draw.overlay import draw_overlay, neutral_background
-from pipelines.draw.rays import project
+from pipelines.draw.rays import pixels_of
 from pipelines.draw.sheet import Tile, body_of, contact_sheet, tiles_of
 from pipelines.files.body_models import BodyModels
-from pipelines.files.shards import find_shards, read_rows
+from pipelines.files.shards import find_shards, read_people
 from pipelines.look import inspection
 
 CAMERA = np.array([[400.0, 0, 160], [0, 400, 120], [0, 0, 1]])
@@ -150,7 +150,7 @@ def folder(tmp_path_factory):
 
 def test_tiles_show_the_body_where_its_box_is(folder, demo_skel):
     """The written people stand 4 m off, and their boxes surround the principal point."""
-    tiles = tiles_of(read_rows(find_shards([folder]), [0, 9]), demo_skel)
+    tiles = tiles_of(read_people(find_shards([folder]), [0, 9]), demo_skel)
     for found in tiles:
         assert found.image.shape == (64, 64, 3)
         drawn = draw_overlay(
@@ -163,7 +163,7 @@ def test_tiles_show_the_body_where_its_box_is(folder, demo_skel):
             demo_skel.skeleton_faces,
         )
         rows, columns = np.nonzero(changed(found.image, drawn))
-        points = project(found.vertices, found.cam_int) @ found.crop_affine[:, :2].T + found.crop_affine[:, 2]
+        points = pixels_of(found.vertices, found.cam_int) @ found.crop_affine[:, :2].T + found.crop_affine[:, 2]
         low, high = np.clip(points.min(0), 0, 64), np.clip(points.max(0), 0, 64)
         assert [columns.min(), rows.min()] == pytest.approx(low, abs=2)
         assert [columns.max(), rows.max()] == pytest.approx(high, abs=2)
@@ -178,7 +178,7 @@ def test_tiles_show_the_body_where_its_box_is(folder, demo_skel):
     ],
 )
 def test_people_whose_place_is_unknown_are_shown_in_the_middle(folder, demo_skel, unknown, remark):
-    (shard, sample), *_ = read_rows(find_shards([folder]), [0])
+    (shard, sample), *_ = read_people(find_shards([folder]), [0])
     sample |= {"crop_size": np.zeros(2, np.int32), "crop_affine": WHOLE.astype(np.float32), **unknown}
     (found,) = tiles_of([(shard, sample)], demo_skel)
     assert remark in found.caption

@@ -6,7 +6,7 @@ import trimesh
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.draw.rays import Light, Scene, Surface, Tracer, cast, develop, project, render
+from pipelines.draw.rays import Light, Scene, Surface, Tracer, cast, develop, pixels_of, render
 
 CAMERA = np.array([[300.0, 0.0, 82.5], [0.0, 280.0, 61.0], [0.0, 0.0, 1.0]])
 SIZE = (160, 120)
@@ -104,11 +104,11 @@ def test_a_mesh_behind_or_around_the_camera():
 
 def test_projection_hits_what_was_projected():
     point = np.array([0.31, -0.22, 3.7])
-    x, y = project(point, CAMERA)
+    x, y = pixels_of(point, CAMERA)
     hit = cast(*sphere(point, 0.02, 3), CAMERA, SIZE)
     rows, columns = np.nonzero(hit.face >= 0)
     assert abs(columns.mean() + 0.5 - x) < 0.3 and abs(rows.mean() + 0.5 - y) < 0.3
-    assert np.isnan(project(np.array([0.0, 0.0, -1.0]), CAMERA)).all()
+    assert np.isnan(pixels_of(np.array([0.0, 0.0, -1.0]), CAMERA)).all()
 
 
 def ground_scene(direction):
@@ -133,7 +133,7 @@ def test_shadow_falls_where_the_light_says():
     shadow_centre = np.array([0.0, 0.0, 5.0]) - direction / 1.5  # down to y = 1
     behind = shadow_centre + np.array([0.0, 0.0, 1.2])
     for point, dark in ((shadow_centre, True), (behind, False), ([0.7, 1.0, 5.0], False)):
-        x, y = project(np.asarray(point), CAMERA).astype(int)
+        x, y = pixels_of(np.asarray(point), CAMERA).astype(int)
         brightness = image[y - 1 : y + 2, x - 1 : x + 2].mean()
         sunlit = 0.5 * (1.5 / np.linalg.norm(direction))
         assert (brightness < 0.12) if dark else (brightness > sunlit)
@@ -141,7 +141,7 @@ def test_shadow_falls_where_the_light_says():
 
 def test_a_ball_is_bright_towards_the_light_and_keeps_its_colour():
     image = render(ground_scene(np.array([1.0, -0.3, -0.5])), CAMERA, SIZE, np.random.default_rng(0))
-    left, right = (image[tuple(project(np.array([x, 0.0, 4.6]), CAMERA).astype(int)[::-1])] for x in (-0.3, 0.3))
+    left, right = (image[tuple(pixels_of(np.array([x, 0.0, 4.6]), CAMERA).astype(int)[::-1])] for x in (-0.3, 0.3))
     assert right.sum() > 3 * left.sum()
     assert np.allclose(right / right[2], [1 / 9, 4 / 9, 1.0], atol=1e-6)
 

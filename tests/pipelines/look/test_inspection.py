@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.command.hmr_skel import guarded
-from pipelines.files.shards import find_shards, read_columns, read_rows
+from pipelines.files.shards import find_shards, read_columns, read_people
 from pipelines.look import inspection, summary
 from pipelines.look.verification import verify
 from schemas import HMR_SKEL, InputError, columns_to_table
@@ -116,7 +116,7 @@ def test_rows_come_in_the_order_asked(folder):
     shards = find_shards([folder])
     keys = read_columns(shards, ["key"])["key"].to_pylist()
     asked = [11, 0, 7, 6, 7]
-    assert [sample["key"] for _, sample in read_rows(shards, asked)] == [keys[row] for row in asked]
+    assert [sample["key"] for _, sample in read_people(shards, asked)] == [keys[row] for row in asked]
 
 
 @settings(max_examples=60, deadline=None)

@@ -8,7 +8,7 @@ from test_benchmark_labels import boxed, layout_b
 
 from schemas import InputError
 from train.benchmarks.labels import read_benchmark
-from train.benchmarks.moyo_hard import build, main, middle_half
+from train.benchmarks.moyo_hard import build_moyo_hard, main, middle_half
 
 
 def moyo(frames: dict[str, int], cameras: int = 3, seed: int = 0) -> dict:
@@ -50,6 +50,6 @@ def test_camera_one_is_not_camera_eleven():
 def test_files_without_the_front_camera_or_of_another_layout_are_refused(tmp_path):
     np.savez(tmp_path / "moyo.npz", **moyo({"one": 8}, cameras=1))
     with pytest.raises(InputError, match="no images of the front camera"):
-        build(str(tmp_path / "moyo.npz"), str(tmp_path / "hard.npz"))
+        build_moyo_hard(str(tmp_path / "moyo.npz"), str(tmp_path / "hard.npz"))
     assert layout_b()["names"].size and not (tmp_path / "hard.npz").exists()
     assert main([str(tmp_path / "absent.npz"), str(tmp_path / "hard.npz")]) == 2

@@ -13,7 +13,7 @@ from schemas import InputError
 from train.benchmarks.images import ImageFolders, released_crop, whole_pixel_crop
 from train.benchmarks.people import BenchmarkPeople
 from train.benchmarks.quirks import PUBLISHED
-from train.benchmarks.stream import CropSettings, crop_batches, told_side
+from train.benchmarks.stream import BenchmarkCrops, crop_batches, told_side
 from train.network.flnet import whole_image
 
 
@@ -36,7 +36,7 @@ def folder(tmp_path):
 
 
 def everybody(who, folder, **settings):
-    return list(crop_batches(who, ImageFolders((folder / "absent", folder)), CropSettings(**settings), batch=2))
+    return list(crop_batches(who, ImageFolders((folder / "absent", folder)), BenchmarkCrops(**settings), batch=2))
 
 
 def test_everybody_comes_once_with_the_image_that_is_theirs(folder):

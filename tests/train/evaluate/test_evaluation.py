@@ -18,11 +18,11 @@ from train.data.batch import Targets
 from train.data.config import DataConfig
 from train.data.loader import PeopleStream
 from train.data.shards import LABELS, SOURCE
-from train.evaluate.bodies import Bodies
+from train.evaluate.bodies import EvaluationBodies
 from train.evaluate.command import main
 from train.evaluate.metrics import aligned, correct_keypoints, mean_distance_mm
 from train.evaluate.protocols import H36M_KEYPOINTS, PROTOCOLS
-from train.evaluate.shards import evaluate_shards, summary
+from train.evaluate.shards import evaluate_shards, shard_summary
 
 RNG = np.random.default_rng(0)
 
@@ -85,7 +85,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def bodies():
-    return Bodies(BodyModels())
+    return EvaluationBodies(BodyModels())
 
 
 def people(folder) -> PeopleStream:
@@ -99,7 +99,7 @@ def perfect(_image, targets: Targets):
 def test_perfect_estimates_have_no_error_against_the_fit_and_the_fits_error_against_smpl(folder, bodies):
     errors = evaluate_shards(perfect, people(folder), bodies, "cpu", truth="skel")
     assert errors["key"].tolist() == label_columns(5)["key"].tolist()
-    numbers = summary(errors)
+    numbers = shard_summary(errors)
     assert max(numbers[f"{name}_mm"] for name in ("mpjpe", "pa_mpjpe", "pve")) < 0.01
     other = evaluate_shards(perfect, people(folder), bodies, "cpu", truth="smpl")
     assert other["pve_mm"].min() > 10  # the SMPL source of these made-up people is somebody else

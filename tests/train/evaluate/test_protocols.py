@@ -19,14 +19,14 @@ from train.benchmarks.images import ImageFolders
 from train.benchmarks.known import Benchmark, Opened
 from train.benchmarks.people import BenchmarkPeople
 from train.benchmarks.quirks import PUBLISHED, QUIRKS, without
-from train.benchmarks.stream import CropSettings
-from train.evaluate.bodies import Bodies, body_errors
+from train.benchmarks.stream import BenchmarkCrops
+from train.evaluate.bodies import EvaluationBodies, body_errors
 from train.evaluate.estimates import FINAL, Estimated, Method, known_method
 from train.evaluate.measure import measure
 from train.evaluate.metrics import accuracy, aligned, mean_distance_mm
 from train.evaluate.protocols import PROTOCOLS, protocol
 from train.evaluate.reality import excess_deg, reality
-from train.evaluate.report import summary
+from train.evaluate.report import benchmark_summary
 from train.evaluate.statistics import by_group, mean_interval
 from train.network.camera import Framing
 
@@ -72,7 +72,8 @@ def opened(people: BenchmarkPeople) -> Opened:
 
 
 def measured(people, method, models, name, quirks=PUBLISHED):
-    found = measure(opened(people), [method], [protocol(name, quirks)], Bodies(models), CropSettings(), CPU, batch=2)
+    rules, bodies = [protocol(name, quirks)], EvaluationBodies(models)
+    found = measure(opened(people), [method], rules, bodies, BenchmarkCrops(), CPU, batch=2)
     assert len(found) == 1 and found[0].people.tolist() == list(range(len(people)))
     return found[0]
 
@@ -141,7 +142,7 @@ def test_human36m(models, estimates):
     people = keypoint_people()
     found = measured(people, known_method("m", *estimates, 0.0), models, "h36m").errors
     assert "pve_mm" not in found
-    bodies = Bodies(models)
+    bodies = EvaluationBodies(models)
     for n in range(N):
         skin = bodies.skel_vertices(*(torch.from_numpy(v[n : n + 1]) for v in estimates))
         points, goal = bodies.keypoints(skin)[0].double().numpy(), people.keypoints_3d[n, :, :3]
@@ -168,12 +169,12 @@ def placed_method(poses, betas) -> Method:
 @pytest.mark.parametrize("quirks", [PUBLISHED, frozenset()])
 def test_accuracy_of_keypoints(models, estimates, quirks):
     people = keypoint_people()
-    bodies = Bodies(models)
+    bodies = EvaluationBodies(models)
     skin = bodies.skel_vertices(*(torch.from_numpy(v) for v in estimates))
     points = bodies.keypoints(skin).double().numpy() + np.array([0, 0, 4])
     pixels = points[..., :2] / points[..., 2:] * 500 + 64
     people.keypoints_2d[:, ::3, :2] = pixels[:, ::3] + np.random.default_rng(0).normal(0, 12, (N, 15, 2))
-    numbers = summary(measured(people, placed_method(*estimates), models, "keypoints", quirks), people)
+    numbers = benchmark_summary(measured(people, placed_method(*estimates), models, "keypoints", quirks), people)
     for threshold in (0.05, 0.1):
         shares, hits, labels = [], 0, 0
         for k in range(44):

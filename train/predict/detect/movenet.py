@@ -84,7 +84,7 @@ class Separable(nn.Module):
 
 
 class MoveNet(nn.Module):
-    """The network without its last step, which is `decode`."""
+    """The network without its last step, which is `decode_people`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -131,7 +131,7 @@ def movenet() -> MoveNet:
     return network.eval().requires_grad_(False)
 
 
-def decode(maps: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+def decode_people(maps: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
     """The six best people of each picture: boxes (B, 6, 4), scores (B, 6), keypoints (B, 6, 17, 3).
 
     Pixels of the picture, left, top, right, bottom and x, y, score, with the origin at the outer corner of the top

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from train.predict.detect.movenet import MULTIPLE, PEOPLE, decode, movenet
+from train.predict.detect.movenet import MULTIPLE, PEOPLE, decode_people, movenet
 from train.predict.detect.people import (
     COCO_KEYPOINTS,
     People,
@@ -114,7 +114,7 @@ class MoveNetDetector:
         results = []
         for first in range(0, len(pixels), _TILES_AT_A_TIME):
             batch = torch.from_numpy(np.stack(pixels[first : first + _TILES_AT_A_TIME]))
-            results.append([part.cpu() for part in decode(network(batch.to(self.device).permute(0, 3, 1, 2)))])
+            results.append([part.cpu() for part in decode_people(network(batch.to(self.device).permute(0, 3, 1, 2)))])
         boxes, scores, keypoints = (torch.cat(parts).double().numpy() for parts in zip(*results, strict=True))
         zoom, start = np.array(zooms)[:, None, None], regions[:, None, :2]
         boxes = boxes / zoom + np.tile(start, 2)

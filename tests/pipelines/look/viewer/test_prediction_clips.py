@@ -11,7 +11,7 @@ from page_pictures import changed, screenshot
 from written_predictions import prediction_columns, upright, write_predictions
 
 from pipelines.command.hmr_skel import guarded
-from pipelines.draw.rays import project
+from pipelines.draw.rays import pixels_of
 from pipelines.look.viewer.command import main
 from pipelines.look.viewer.sources import open_clip
 
@@ -152,7 +152,7 @@ def test_a_browser_shows_everybody_over_the_picture(tmp_path, demo_skel):
     assert not (one & ~two).any() and 0.3 < one.sum() / two.sum() < 0.7
     camera = np.array([[300.0, 0, 160], [0, 300, 120], [0, 0, 1]])
     middles = parameters["trans"] + demo_skel.rest_joints(demo_skel.v_template.new_zeros(1, 10))[:, 0].numpy()
-    pixels = (project(middles, camera) * scale + [columns[0], rows[0]]).round().astype(int)
+    pixels = (pixels_of(middles, camera) * scale + [columns[0], rows[0]]).round().astype(int)
     around = [np.s_[row - 3 : row + 3, column - 3 : column + 3] for column, row in pixels]
     assert two[around[0]].all() and two[around[1]].all()
     assert not one[around[0]].any() and one[around[1]].all()

@@ -17,7 +17,7 @@ from scipy.spatial.transform import Rotation
 from pipelines.command.hmr_skel import guarded
 from pipelines.convert.ground import TO_Y_UP
 from pipelines.draw.rays import cast
-from pipelines.files.shards import find_shards, read_rows
+from pipelines.files.shards import find_shards, read_people
 from pipelines.look.viewer.clips import Clip, one_by_one
 from pipelines.look.viewer.command import main
 from pipelines.look.viewer.gltf import TOLERANCE_MM, clip_glb, pose_clip
@@ -194,7 +194,7 @@ def test_people_of_shards_with_their_pictures(tmp_path):
     folder = written_shards.write_dataset(tmp_path / "set")
     clip = open_clip([str(folder)], slice(None), 4)
     assert len(clip) == 4 and clip.frame_rate is None and clip.up == "camera"
-    spread = [sample for _, sample in read_rows(find_shards([folder]), [0, 4, 7, 11])]
+    spread = [sample for _, sample in read_people(find_shards([folder]), [0, 4, 7, 11])]
     assert [caption.split(",")[0] for caption in clip.captions] == [sample["key"] for sample in spread]
     sample = spread[1]
     view = clip.views[1]
@@ -237,7 +237,7 @@ def test_through_the_camera_a_person_lies_on_the_picture(tmp_path, demo_skel):
     clip = open_clip([str(folder)], slice(None), 3)
     with torch.no_grad():
         vertices = demo_skel(*(torch.from_numpy(v[1:2]) for v in (clip.poses, clip.betas, clip.trans))).vertices[0]
-    _, sample = read_rows(find_shards([folder]), [6])[0]  # 0, 5.5 and 11 of twelve
+    _, sample = read_people(find_shards([folder]), [6])[0]  # 0, 5.5 and 11 of twelve
     assert clip.captions[1].startswith(f"{sample['key']}, ")
     rows, columns = np.flatnonzero(found.any(1)), np.flatnonzero(found.any(0))
     scale = 8

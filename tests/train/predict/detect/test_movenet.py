@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from train.predict.detect.choice import detector
-from train.predict.detect.movenet import decode, movenet
+from train.predict.detect.movenet import decode_people, movenet
 from train.predict.detect.movenet_detector import MoveNetDetector
 from train.predict.detect.people import intersection_over_union
 
@@ -38,7 +38,7 @@ def found(picture):
 def test_numbers_are_those_of_the_published_graph(golden):
     with torch.inference_mode():
         maps = movenet()(torch.from_numpy(golden["picture"]).permute(2, 0, 1)[None])
-        boxes, scores, keypoints = (part[0].numpy() for part in decode(maps))
+        boxes, scores, keypoints = (part[0].numpy() for part in decode_people(maps))
     np.testing.assert_allclose(maps["center"][0, 0].numpy(), golden["center"], atol=3e-4)
     np.testing.assert_allclose(maps["heatmap"][0, 0].numpy(), golden["heatmap_nose"], atol=3e-4)
     height, width = golden["picture"].shape[:2]
