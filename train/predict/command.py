@@ -39,7 +39,7 @@ class PredictOptions:
     detector: Annotated[str, arg(metavar="NAME")] = "movenet"
     """who finds people: movenet, or transformers:ID, a detector of that library (pip install hmr-skel[detect])"""
     boxes: Path | None = None
-    """boxes of the people instead: CSV (image,left,top,right,bottom), JSON or COCO results"""
+    """boxes of the people instead: CSV (image,left,top,right,bottom), JSON or COCO results; px of turned pictures"""
     least_score: float | None = None
     """leave out people whom the detector is less sure of, 0 to 1; default: the detector's own"""
     focal: float = 0.0
@@ -119,10 +119,13 @@ def _run(options: PredictOptions, sources: Sequence[Source]) -> tuple[tuple[int,
 
     from pipelines.files.body_models import BodyModels
     from pipelines.files.storage import published
+    from train.evaluate.networks import checkpoint_file
     from train.predict.parts import begin_run
 
+    named = [options.boxes, checkpoint_file(options.checkpoint) if options.checkpoint else None, options.camera]
+    files = [Path(file) for file in named if file]
     recorded = {name: value for name, value in option_values(options).items() if name not in WITHOUT_EFFECT}
-    finished = begin_run(options.output, sources, recorded, options.overwrite)
+    finished = begin_run(options.output, sources, recorded, files, options.overwrite)
     device = torch.device(one_device(options.device))
     models = BodyModels(options.body_models, options.gender, device)
     rate = (0, 0.0) if finished else _predict(options, sources, models)

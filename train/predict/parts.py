@@ -99,14 +99,19 @@ def _facts(schema: pa.Schema) -> PartFacts:
     return facts
 
 
-def begin_run(output: Path, sources: Sequence[Source], options: dict[str, Any], overwrite: bool) -> bool:
+def begin_run(
+    output: Path, sources: Sequence[Source], options: dict[str, Any], files: Sequence[Path], overwrite: bool
+) -> bool:
     """Make the folder ready, or find what an earlier run left in it; whether that run was finished.
 
-    Raises InputError if the folder holds a run over other sources or with other options.
+    `files` are those that options name. Raises InputError if the folder holds people of other sources, or found with
+    other options.
     """
-    record = json.loads(json.dumps(_record(sources, options)))
+    paths = [*(source.path for source in sources), *files]
+    record = json.loads(json.dumps(_record(paths, options)))
     file = output / RUN_FILE
-    if overwrite or not file.exists():
+    made = (output / FILE_NAME).exists() or any(Parts(output).folder.glob("*.parquet"))
+    if overwrite or not made or not file.exists():
         file.unlink(missing_ok=True)  # first: what is removed after it is nobody's
         (output / FILE_NAME).unlink(missing_ok=True)
         Parts(output).remove()
@@ -121,12 +126,21 @@ def begin_run(output: Path, sources: Sequence[Source], options: dict[str, Any], 
     return (output / FILE_NAME).exists()
 
 
-def _record(sources: Sequence[Source], options: dict[str, Any]) -> dict[str, Any]:
-    inputs = []
-    for source in sources:
-        facts = source.path.stat()
-        inputs.append([source.name, facts.st_size, facts.st_mtime_ns])
-    return {"version": record_version(prediction_schema()), "options": options, "inputs": inputs}
+def _record(paths: Sequence[Path], options: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "version": record_version(prediction_schema()),
+        "options": options,
+        "inputs": [[str(path), *_fingerprint(path)] for path in paths],
+    }
+
+
+def _fingerprint(path: Path) -> tuple[int, int]:
+    """Size and time of change; of what is not there, none: whoever reads it says so."""
+    try:
+        facts = path.stat()
+    except OSError:
+        return -1, -1
+    return facts.st_size, facts.st_mtime_ns
 
 
 def _changed(before: dict[str, Any], now: dict[str, Any]) -> str:
@@ -141,5 +155,5 @@ def _changed(before: dict[str, Any], now: dict[str, Any]) -> str:
         words = (f"--{name.replace('_', '-')} {old.get(name)}" for name in names)
         return f"other options ({', '.join(words)})"
     if before.get("inputs") != now["inputs"]:
-        return "other pictures or films, or they have changed since"
+        return "other files, or they have changed since"
     return ""

@@ -122,9 +122,12 @@ def test_other_options_and_other_pictures_are_not_mixed(three, checkpoint, capsy
     with pytest.raises(InputError, match=r"made with other options \(--focal 0\.0\); expected .*--overwrite"):
         main([*given, "--focal", "200"])
     write_picture(command.Path(three[0]) / "d.png", np.zeros((40, 40, 3), np.uint8))
-    with pytest.raises(InputError, match="other pictures"):
+    with pytest.raises(InputError, match="other files"):
         main(given)
     assert main([*given, "--focal", "200", "--overwrite"]) == 0
+    command.Path(three[2]).write_text("{}")
+    with pytest.raises(InputError, match="other files"):
+        main([*given, "--focal", "200"])
     found = read_predictions(three[-1]).columns
     assert found["focal"].tolist() == [200, 200] and set(found["focal_source"]) == {"option"}
     assert set(found["detector"]) == {"boxes"} and set(found["checkpoint"]) == {checkpoint}
@@ -151,6 +154,14 @@ def test_boxes_of_others_are_looked_at_for_keypoints(crowd, four, tmp_path):
     assert main([*given, "--focal", "300"]) == 0
     found = read_predictions(tmp_path / "out").columns
     assert len(found["box"]) == 1 and found["reprojection_error_px"][0] < 0.05 * np.ptp(box.reshape(2, 2), 0).max()
+
+
+def test_options_of_a_run_that_made_nothing_do_not_count(photograph, checkpoint, tmp_path):
+    path, out = str(write_picture(tmp_path / "photo.png", photograph)), str(tmp_path / "out")
+    with pytest.raises(InputError, match="no detector"):
+        main([path, "-o", out, "--detector", "yolo"])
+    (tmp_path / "boxes.json").write_text(json.dumps({"photo": [BOX]}))
+    assert main([path, "-o", out, "--checkpoint", checkpoint, "--boxes", str(tmp_path / "boxes.json")]) == 0
 
 
 @pytest.mark.parametrize("kind", ["damaged", "empty"])
