@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import ModuleType
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 DASK = "DaskRunner"
 _LOCAL = ("DirectRunner", "SwitchingDirectRunner")
 _LOST = ("Channel closed prematurely", "Worker subprocess exited")
+_FAILED = "failed in state"
+"""Beam's word for a job that its service could not bring to an end."""
 _LOG_OPTIONS = ("--default_sdk_harness_log_level", "--sdk_harness_log_level")
 
 
@@ -46,6 +49,21 @@ def _dask() -> ModuleType:
         problem, expected = f"{DASK} given, but Dask is not installed", "pip install 'hmr-skel[dask]'"
         raise InputError(problem, field="--runner", expected=expected) from error
     return runner_dask
+
+
+def _lost_elsewhere(error: Exception) -> str | None:
+    """`Runner.what_is_lost` where a job service takes the job."""
+    import grpc
+
+    if isinstance(error, grpc.FutureTimeoutError):
+        return "the job service does not answer (--job_endpoint, --job_server_timeout)"
+    if isinstance(error, grpc.RpcError):
+        return "the job service is gone"
+    if isinstance(error, RuntimeError) and _FAILED in str(error):
+        told = re.search(r'details = "(.+?)"', str(error))  # of a call that went wrong, below its traceback
+        last = [line.strip() for line in str(error).splitlines() if re.search(r"\w", line)][-1]
+        return f"the job failed where it was run ({told[1] if told else last})"
+    return None
 
 
 @dataclass(frozen=True)
@@ -103,7 +121,7 @@ class Runner:
             return _dask().what_is_lost(error)
         if isinstance(error, RuntimeError) and any(text in str(error) for text in _LOST):
             return "a worker process died (killed, or out of memory?)"
-        return None
+        return None if self.name in _LOCAL else _lost_elsewhere(error)
 
     def beams(self, elements: int) -> Any:
         """What `beam.Pipeline` takes, for a job of so many elements.

@@ -9,7 +9,7 @@ import logging
 import tempfile
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -35,18 +35,27 @@ def runner_log() -> Iterator[Path]:
         engine.addHandler(handler)
         engine.propagate = False
     threading.excepthook = _log_end_of_thread
+
+    def of_beam(record: logging.LogRecord) -> bool:
+        """What a job service tells is logged by Beam under no name."""
+        if "apache_beam" in record.pathname:
+            handler.handle(record)
+        return "apache_beam" not in record.pathname
+
+    logging.getLogger().addFilter(of_beam)
     try:
         yield path
     except InputError:
-        _put_back(handler, path)
+        _put_back(handler, of_beam, path)
         raise
     except Exception as error:
         _beam.error("the run ended", exc_info=error)
         raise
-    _put_back(handler, path)
+    _put_back(handler, of_beam, path)
 
 
-def _put_back(handler: logging.Handler, path: Path) -> None:
+def _put_back(handler: logging.Handler, of_beam: Callable[[logging.LogRecord], bool], path: Path) -> None:
+    logging.getLogger().removeFilter(of_beam)
     for engine in _ENGINES:
         engine.removeHandler(handler)
         engine.propagate = True

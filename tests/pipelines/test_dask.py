@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from failing_jobs import told_by_failing_jobs
 
 from pipelines.build_hmr_skel import main
 
@@ -88,15 +89,3 @@ def test_dask_makes_the_same_bytes_and_survives_a_worker(labels, cluster, tmp_pa
     told = told_by_failing_jobs(none_comes, [*unreachable, "--dask_connection_timeout=1"])
     assert len(told) == 2 and "no worker has begun within 1 seconds" in told[0], told
     assert "Dask's scheduler cannot be reached" in told[1]
-
-
-def told_by_failing_jobs(*jobs):
-    """Lines on stderr of jobs that end with 1, one after another in a process of their own."""
-    runs = f"from pipelines.build_hmr_skel import main; print([main(job) for job in {jobs!r}])"
-    done = subprocess.run([sys.executable, "-c", runs], cwd=REPOSITORY, capture_output=True, text=True)
-    assert done.stdout.strip() == str([1] * len(jobs)), done.stderr
-    lines = [line for line in done.stderr.splitlines() if line.startswith("build_hmr_skel: error")]
-    assert "Traceback" not in done.stderr
-    for line in lines:
-        Path(line.rpartition(" ")[2]).unlink()
-    return lines

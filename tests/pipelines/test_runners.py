@@ -6,7 +6,10 @@ they would to Flink or Spark. No Flink, Spark or Dataflow takes part.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import socket
 import subprocess
 import sys
 import time
@@ -14,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from failing_jobs import REPOSITORY, told_by_failing_jobs
 
 from pipelines.build_hmr_skel import main
 from pipelines.convert import rows
@@ -81,6 +85,61 @@ def test_portable_runner_over_grpc(labels, job_service, in_memory, tmp_path):
     inode = (tmp_path / "000001.tar").stat().st_ino
     assert main([*arguments_of(labels, tmp_path), *portable(job_service)]) == 0
     assert content(tmp_path) == in_memory and (tmp_path / "000001.tar").stat().st_ino == inode
+
+
+@pytest.fixture(scope="module")
+def pool_with(tmp_path_factory):
+    """Starts Beam's worker pool, which starts workers with the `python` of this folder; gives its address."""
+    pools = []
+
+    def start(folder):
+        with socket.socket() as free:
+            free.bind(("localhost", 0))
+            port = free.getsockname()[1]
+        command = [sys.executable, "-m", "apache_beam.runners.worker.worker_pool_main", f"--service_port={port}"]
+        environment = os.environ | {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
+        environment |= {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+        log = (tmp_path_factory.mktemp("pool") / "log").open("w")
+        pools.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
+        while pools[-1].poll() is None:
+            with contextlib.suppress(OSError), socket.create_connection(("localhost", port)):
+                return f"localhost:{port}"
+            time.sleep(0.1)
+        raise AssertionError(Path(log.name).read_text())
+
+    yield start
+    for pool in pools:
+        pool.kill()
+        pool.wait(20)
+
+
+def external(job_service, pool):
+    return [
+        *("--runner=PortableRunner", f"--job_endpoint={job_service}"),
+        *("--environment_type=EXTERNAL", f"--environment_config={pool}"),
+    ]
+
+
+def test_workers_that_are_not_ours(labels, job_service, pool_with, in_memory, tmp_path):
+    """From Beam's worker pool, as Flink and Spark have them."""
+    pool = pool_with(Path(sys.executable).parent)
+    assert main([*arguments_of(labels, tmp_path), *external(job_service, pool)]) == 0
+    assert content(tmp_path) == in_memory
+
+
+def test_workers_that_never_come(labels, job_service, pool_with, tmp_path):
+    """A pool whose Python has no Beam, where no pool is, and no job service: a line each."""
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\nexit 1\n")
+    python.chmod(0o755)
+    job = arguments_of(labels, tmp_path / "out")
+    waits = [*job, *external(job_service, pool_with(tmp_path)), "--worker-timeout", "1"]
+    nowhere = [*job, *external(job_service, "localhost:1")]
+    without = [*job, *external("localhost:1", "localhost:1"), "--job_server_timeout=1"]
+    told = told_by_failing_jobs(waits, nowhere, without)
+    assert "no worker has begun within 1 seconds" in told[0]
+    assert "failed to connect" in told[1].lower()
+    assert "the job service does not answer" in told[2]
 
 
 def test_threads_as_workers(labels, in_memory, tmp_path):
