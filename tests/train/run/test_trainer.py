@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import multiprocessing
 import os
 import re
@@ -25,8 +26,10 @@ from pipelines.command.option_files import write_options
 from pipelines.command.options import option_values, parse_options
 from schemas import InputError
 from train import SKELCF, load_checkpoint
-from train.config import VARIANTS, LossConfig, NetworkConfig
+from train.command import main as command_train
+from train.config import VARIANTS, LossConfig, NetworkConfig, variant
 from train.data.augmentation_config import AugmentationConfig
+from train.evaluate.command import main as command_evaluate
 from train.network.checkpoints import run_checkpoints
 from train.options import PRESETS, TrainOptions
 from train.run import state, trainer
@@ -363,12 +366,21 @@ def test_losses_are_told_as_means_over_the_steps_since_they_were_last_told(shard
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_every_variant_trains(shards, tmp_path, name):
+def test_every_variant_trains_and_is_measured_by_one_command_each(shards, tmp_path, capsys, name):
     more = ("--variant", name, "--steps", "1", "--query-dim", "16", "--refinement-layers", "2", "--limit", "4")
-    assert train(options(shards, tmp_path, *more)) == 0
-    assert load_checkpoint(run_checkpoints(tmp_path)[-1]).config.refinement_layers == (
-        0 if name == "coarse-only" else 2
-    )
+    assert command_train(arguments(shards, tmp_path, *more)) == 0
+    network = load_checkpoint(run_checkpoints(tmp_path)[-1])
+    assert network.config == variant(name, options(shards, tmp_path, *more).network)[0]
+    measured = ["--shards", str(shards), "--limit", "2", "--workers", "0", "--output", str(tmp_path / "measured.json")]
+    assert command_evaluate([str(tmp_path), *measured, "--device", "cpu"]) == 0
+    numbers = json.loads((tmp_path / "measured.json").read_text())
+    assert numbers["people"] == 2 and 0 < numbers["pa_mpjpe_mm"] <= numbers["mpjpe_mm"] < 3000
+
+
+def test_the_readme_lists_the_variants():
+    readme = (Path(__file__).parents[3] / "train" / "README.md").read_text()
+    table = readme.partition("(`--variant`)")[2].partition("##")[0]
+    assert sorted(re.findall(r"^\| `([a-z-]+)` \|", table, re.MULTILINE)) == sorted(VARIANTS)
 
 
 def test_bf16(shards, tmp_path):
