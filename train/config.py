@@ -17,7 +17,7 @@ IMAGE_MEAN, IMAGE_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class BackboneSize:
-    """A ViTPose encoder. Source: Xu et al., NeurIPS 2022; `tiny` is this project's own, for tests and CPUs."""
+    """A ViTPose encoder. Source: Xu et al., NeurIPS 2022; `tiny` and `movenet` are this project's own, for CPUs."""
 
     depth: int
     dim: int
@@ -25,10 +25,13 @@ class BackboneSize:
     stochastic_depth: float
     stem: tuple[int, ...] = ()
     """channels of three convolutions before the tokens; none: ViTPose's single one makes them"""
+    pretrained: bool = False
+    """tokens come from MoveNet's features, which stay as they are (train.network.movenet_tokens)"""
 
 
 BACKBONES = {
     "tiny": BackboneSize(3, 96, 3, 0.0, stem=(24, 48, 96)),
+    "movenet": BackboneSize(0, 128, 1, 0.0, pretrained=True),
     "s": BackboneSize(12, 384, 12, 0.1),
     "b": BackboneSize(12, 768, 12, 0.3),
     "l": BackboneSize(24, 1024, 16, 0.5),
@@ -40,8 +43,8 @@ BACKBONES = {
 class NetworkConfig:
     """The network. The defaults are SKEL-CF as published."""
 
-    backbone: Literal["tiny", "s", "b", "l", "h"] = "h"
-    """size of the ViTPose encoder"""
+    backbone: Literal["tiny", "movenet", "s", "b", "l", "h"] = "h"
+    """size of the ViTPose encoder; movenet: the features of the detector that comes with the package, not trained"""
     architecture: Literal["skel-cf", "hsmr"] = "skel-cf"
     """coarse-to-fine decoder, or HSMR's single-query decoder"""
     camera: bool = True
@@ -71,6 +74,9 @@ class NetworkConfig:
     keypoint_maps: bool = False
     """also say token by token where keypoints are: a task that teaches encoders that begin from nothing"""
 
+    keypoint_summary: bool = False
+    """tell every token what these maps say of the whole person"""
+
     def __post_init__(self) -> None:
         _one_of("backbone", self.backbone, BACKBONES)
         _one_of("architecture", self.architecture, ("skel-cf", "hsmr"))
@@ -78,6 +84,8 @@ class NetworkConfig:
             raise InputError(f"{self.refinement_layers} refinement layers", field="refinement_layers", expected=">= 0")
         if not self.coarse and self.refinement_layers == 0:
             raise InputError("neither coarse heads nor refinement", field="coarse", expected="one of the two")
+        if self.keypoint_summary and not self.keypoint_maps:
+            raise InputError("a summary without maps", field="keypoint_summary", expected="keypoint_maps as well")
 
     @property
     def size(self) -> BackboneSize:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from schemas import KEYPOINT_NAMES
 from train.config import NetworkConfig
 from train.network.decoder import CoarseToFine, Estimate, SingleQuery
+from train.network.keypoint_summary import KeypointSummary
 from train.network.vit import ViT
 
 IMAGE = 256
@@ -55,6 +56,8 @@ class SKELCF(nn.Module):
         """how the crops are cut that it was taught on (train.benchmarks.images)"""
         if self.config.keypoint_maps:
             self.map_head = nn.Linear(self.config.size.dim, len(KEYPOINT_NAMES))
+        if self.config.keypoint_summary:
+            self.summary = KeypointSummary(self.config.size.dim, self.config.hidden_dim)
 
     def forward(self, image: Tensor, bbox: Tensor) -> Output:
         """Estimates of B people.
@@ -65,6 +68,8 @@ class SKELCF(nn.Module):
         tokens = self.backbone(image[..., COLUMNS])
         decode = self.head if self.config.architecture == "hsmr" else self.decoder
         maps = self.map_head(tokens).transpose(1, 2).float() if self.config.keypoint_maps else None
+        if self.config.keypoint_summary:
+            tokens = self.summary(tokens, maps)
         return Output(*decode(tokens, bbox), maps)
 
 

@@ -13,6 +13,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from train.config import BackboneSize
+from train.network.movenet_tokens import MoveNetTokens
 
 PATCH = 16
 PADDING = 2
@@ -101,7 +102,7 @@ class ViT(nn.Module):
         self.checkpoint_activations = checkpoint_activations
         rate = size.stochastic_depth if stochastic_depth is None else stochastic_depth
         self.pos_embed = nn.Parameter(torch.zeros(1, TOKENS + 1, size.dim))
-        self.patch_embed = PatchEmbedding(size.dim, size.stem)
+        self.patch_embed = MoveNetTokens(size.dim) if size.pretrained else PatchEmbedding(size.dim, size.stem)
         steps = max(size.depth - 1, 1)
         self.blocks = nn.ModuleList(Block(size.dim, size.heads, rate * i / steps) for i in range(size.depth))
         self.last_norm = nn.LayerNorm(size.dim, eps=1e-6)

@@ -63,8 +63,9 @@ def first_network(options: TrainOptions, device: torch.device) -> SKELCF:
 
 
 def optimiser_of(model: nn.Module, learning_rate: float, weight_decay: float) -> torch.optim.Optimizer:
-    """AdamW with one kernel per step and device."""
-    return torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=weight_decay, fused=True)
+    """AdamW with one kernel per step and device, of the parameters that are trained."""
+    trained = (p for p in model.parameters() if p.requires_grad)
+    return torch.optim.AdamW(trained, lr=learning_rate, weight_decay=weight_decay, fused=True)
 
 
 def learning_rate(options: TrainOptions, step: int, epoch_steps: int, last: int) -> float:
@@ -79,8 +80,9 @@ def learning_rate(options: TrainOptions, step: int, epoch_steps: int, last: int)
 
 @torch.no_grad()
 def update_average(ema: nn.Module, model: nn.Module, decay: float) -> None:
-    """ema <- decay ema + (1 - decay) model, for all parameters."""
-    torch._foreach_lerp_(list(ema.parameters()), [p.detach() for p in model.parameters()], 1 - decay)
+    """ema <- decay ema + (1 - decay) model, for all parameters that are trained."""
+    pairs = [(mean, p.detach()) for mean, p in zip(ema.parameters(), model.parameters(), strict=True) if p.requires_grad]
+    torch._foreach_lerp_(*map(list, zip(*pairs, strict=True)), 1 - decay)
 
 
 def start(model: SKELCF, options: TrainOptions, people: PeopleStream) -> Run:

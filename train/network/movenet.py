@@ -107,27 +107,37 @@ class MoveNet(nn.Module):
 
     def forward(self, pictures: Tensor) -> dict[str, Tensor]:
         """Maps (B, C, H/4, W/4) by head, for pictures (B, 3, H, W) of 0..255 with sides that are multiples of 32."""
+        x = self.features(pictures)[-1]
+        return {name: head(x) for name, head in self.heads.items()}
+
+    def features(self, pictures: Tensor) -> list[Tensor]:
+        """What each of the 16 blocks says, and at the end the pyramid's finest level (B, 24, H/4, W/4)."""
         x = functional.relu6(self.stem(pictures.float() * _PIXEL_SCALE - 1))
         x = self.first_project(functional.relu6(self.first(x)))
-        tapped = []
-        for n, block in enumerate(self.blocks):
+        found = []
+        for block in self.blocks:
             x = block(x)
-            if n in _TAPPED:
-                tapped.append(x)
+            found.append(x)
+        tapped = [found[n] for n in _TAPPED]
         x = self.top(functional.relu6(self.last(x)))
         for lateral, merge, fine in reversed(list(zip(self.laterals, self.merges, tapped, strict=True))):
             x = functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
             x = merge(x + lateral(fine))
-        return {name: head(x) for name, head in self.heads.items()}
+        return [*found, x]
+
+
+@cache
+def weights() -> dict[str, Tensor]:
+    """Google's, float32, on the CPU; loaded once."""
+    with np.load(WEIGHTS, allow_pickle=False) as stored:
+        return {name: torch.from_numpy(stored[name].astype(np.float32)) for name in stored.files}
 
 
 @cache
 def movenet() -> MoveNet:
     """The network with Google's weights, float32, on the CPU; loaded once."""
     network = MoveNet()
-    with np.load(WEIGHTS, allow_pickle=False) as stored:
-        state = {name: torch.from_numpy(stored[name].astype(np.float32)) for name in stored.files}
-    network.load_state_dict(state)
+    network.load_state_dict(weights())
     return network.eval().requires_grad_(False)
 
 

@@ -1,0 +1,49 @@
+"""Image tokens from MoveNet's features: an encoder that has seen people before, for training on few of them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from train.config import IMAGE_MEAN, IMAGE_STD
+from train.network.movenet import KEYPOINTS, MoveNet, weights
+
+SHRINK = 2
+"""MoveNet sees the crop at half its size, where its stride 8 is that of the tokens."""
+_BLOCKS = (4, 11, 15)
+"""Blocks whose output is read, with strides 8, 16 and 32."""
+_CHANNELS = 48 + 144 + 480 + 4 * 24 + 4 * KEYPOINTS
+
+
+class MoveNetTokens(nn.Module):
+    """Tokens (B, 192, dim) of normalised crops (B, 3, 256, 192), as train.network.vit.PatchEmbedding gives them.
+
+    MoveNet stays as Google trained it; only the projection of its features is learnt.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.movenet = MoveNet().requires_grad_(False)
+        if not self.movenet.stem.weight.is_meta:
+            self.movenet.load_state_dict(weights())
+        self.norm = nn.LayerNorm(_CHANNELS)
+        self.proj = nn.Conv2d(_CHANNELS, dim, 1)
+        for name, value in (("mean", IMAGE_MEAN), ("std", IMAGE_STD)):
+            self.register_buffer(name, 255 * torch.tensor(value)[:, None, None], persistent=False)
+
+    def forward(self, image: Tensor) -> Tensor:
+        with torch.no_grad():
+            features = self.features(image)
+        x = self.norm(features.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return self.proj(x).flatten(2).transpose(1, 2)
+
+    def features(self, image: Tensor) -> Tensor:
+        """(B, 836, 16, 12) frozen features of each token's patch."""
+        small = functional.avg_pool2d(image * self.std + self.mean, SHRINK)
+        found = self.movenet.features(small)
+        fine = torch.cat([found[-1], self.movenet.heads["heatmap"](found[-1])], 1)
+        parts = [functional.pixel_unshuffle(fine, 2)]
+        for n in _BLOCKS:
+            parts.append(functional.interpolate(found[n], parts[0].shape[-2:], mode="bilinear", align_corners=False))
+        return torch.cat(parts, 1)
