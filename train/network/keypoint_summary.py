@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fitting.body.constants import constant
 from schemas import KEYPOINT_NAMES
 from train.network.vit import GRID
 
+_PLACES = np.stack(np.meshgrid(*(np.linspace(-1, 1, n) for n in GRID[::-1])), -1).reshape(-1, 2)
+"""(192, 2) x and y of the tokens, -1 to 1."""
 _SEEN = 16
 """Channels that are read at each keypoint."""
 
@@ -26,13 +30,10 @@ class KeypointSummary(nn.Module):
         self.read = nn.Linear(dim, _SEEN)
         numbers = len(KEYPOINT_NAMES) * (3 + _SEEN)
         self.mix = nn.Sequential(nn.Linear(numbers, hidden), nn.GELU(), nn.Linear(hidden, dim))
-        rows, columns = (torch.linspace(-1, 1, n) for n in GRID)
-        places = torch.stack([columns.expand(GRID), rows[:, None].expand(GRID)], -1).flatten(0, 1)
-        self.register_buffer("places", places, persistent=False)
 
     def forward(self, tokens: Tensor, maps: Tensor) -> Tensor:
         share = maps.softmax(-1)
-        place, seen = share @ self.places, share.to(tokens.dtype) @ self.read(tokens)
+        place, seen = share @ constant(_PLACES, share.device, share.dtype), share.to(tokens.dtype) @ self.read(tokens)
         sharp = share.square().sum(-1, keepdim=True).sqrt()
         numbers = torch.cat([place, sharp, seen], -1).flatten(1)
         return tokens + self.mix(numbers.to(tokens.dtype))[:, None]

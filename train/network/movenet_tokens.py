@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fitting.body.constants import constant
 from train.config import IMAGE_MEAN, IMAGE_STD
 from train.network.movenet import KEYPOINTS, MoveNet, weights
 
@@ -29,8 +30,6 @@ class MoveNetTokens(nn.Module):
             self.movenet.load_state_dict(weights())
         self.norm = nn.LayerNorm(_CHANNELS)
         self.proj = nn.Conv2d(_CHANNELS, dim, 1)
-        for name, value in (("mean", IMAGE_MEAN), ("std", IMAGE_STD)):
-            self.register_buffer(name, 255 * torch.tensor(value)[:, None, None], persistent=False)
 
     def forward(self, image: Tensor) -> Tensor:
         with torch.no_grad():
@@ -40,7 +39,8 @@ class MoveNetTokens(nn.Module):
 
     def features(self, image: Tensor) -> Tensor:
         """(B, 836, 16, 12) frozen features of each token's patch."""
-        small = functional.avg_pool2d(image * self.std + self.mean, SHRINK)
+        mean, std = (255 * constant(v, image.device, image.dtype)[:, None, None] for v in (IMAGE_MEAN, IMAGE_STD))
+        small = functional.avg_pool2d(image * std + mean, SHRINK)
         found = self.movenet.features(small)
         fine = torch.cat([found[-1], self.movenet.heads["heatmap"](found[-1])], 1)
         parts = [functional.pixel_unshuffle(fine, 2)]

@@ -81,8 +81,9 @@ def learning_rate(options: TrainOptions, step: int, epoch_steps: int, last: int)
 @torch.no_grad()
 def update_average(ema: nn.Module, model: nn.Module, decay: float) -> None:
     """ema <- decay ema + (1 - decay) model, for all parameters that are trained."""
-    pairs = [(mean, p.detach()) for mean, p in zip(ema.parameters(), model.parameters(), strict=True) if p.requires_grad]
-    torch._foreach_lerp_(*map(list, zip(*pairs, strict=True)), 1 - decay)
+    pairs = zip(ema.parameters(), model.parameters(), strict=True)
+    means, values = zip(*((mean, value.detach()) for mean, value in pairs if value.requires_grad), strict=True)
+    torch._foreach_lerp_(list(means), list(values), 1 - decay)
 
 
 def start(model: SKELCF, options: TrainOptions, people: PeopleStream) -> Run:

@@ -433,7 +433,7 @@ def test_the_papers_settings():
     expected |= {"joints_2d": 0.01, "parameters": "squared", "rotation": 30.0, "rotation_share": 0.6, "mirror": 0.5}
     assert {name: hsmr[name] for name in expected} == expected
     assert [parse_train(["--preset", p]).network.backbone for p in ("one-gpu", "laptop", "tiny")] == [
-        *("h", "s", "tiny")
+        *("h", "s", "movenet")
     ]
 
 
