@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import ast
 import difflib
+import errno
 import importlib.metadata
 import importlib.util
 import os
@@ -27,6 +28,12 @@ COMMAND_GROUP = "hmr_skel.commands"
 INPUT_ERROR = 2
 """Exit status when the user's input is at fault."""
 INTERRUPTED = 130
+
+_USERS_TO_MEND = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG),
+    *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP),
+}
+"""Where commands name what they write themselves, this is never reached."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -62,10 +69,19 @@ def guarded(run: Callable[[], int | None], prog: str) -> int:
             return INTERRUPTED
         errors = sys.modules.get("schemas.errors")  # one that has not been imported has not been raised
         problem = _cause(error, errors.InputError) if errors else None
+        problem = problem or _of_the_system(error)
         if problem is None:
             raise
         sys.stderr.write(f"{prog}: error: {' '.join(str(problem).split())}\n")
         return INPUT_ERROR
+
+
+def _of_the_system(error: BaseException) -> str | None:
+    """What is wrong with a file or a disk, if that is all that is wrong: a full one, a place without permission."""
+    found = _cause(error, OSError, contexts=True)
+    if not isinstance(found, OSError) or found.errno not in _USERS_TO_MEND:
+        return None
+    return f"{found.filename}: {found.strerror}" if found.filename else f"{found.strerror}, in writing or reading"
 
 
 def console() -> Console:

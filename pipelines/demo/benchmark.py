@@ -26,6 +26,7 @@ import numpy as np
 from pipelines.command.hmr_skel import guarded
 from pipelines.command.options import Positional, arg, parse_options
 from pipelines.demo.files import JPEG_QUALITY
+from pipelines.files.outputs import check_output_folder, written
 from schemas import InputError
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ def write_benchmark(directory: str | os.PathLike[str], images: int = 12, seed: i
     root = Path(directory)
     if images < 1:
         raise InputError(f"{images} images", field="images", expected="at least 1")
+    check_output_folder(root, "DIR")
     if (root / "images").exists() and not list(root.glob("demo_*_a.npz")):
         raise InputError("holds images/ of somebody else", file=root, expected="an empty or new directory")
     studio, total = demo_studio(), 0
@@ -99,8 +101,9 @@ def _imgname(grade: str, index: int) -> str:
 def _write_image(path: Path, image: np.ndarray) -> None:
     import cv2
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(path), image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    encoded = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1]
+    with written(path) as hidden:
+        hidden.write_bytes(encoded.tobytes())
 
 
 def _write_labels(root: Path, grade: str, photos: list[Photo]) -> int:
@@ -113,7 +116,7 @@ def _write_labels(root: Path, grade: str, photos: list[Photo]) -> int:
     boxes, poses, betas = column("boxes"), column("poses"), column("betas")
     center, size = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
     keypoints_2d, keypoints_3d = column("keypoints_2d"), column("keypoints_3d")
-    np.savez(
+    _save(
         root / f"demo_{grade}_a.npz",
         imgname=names,
         center=center,
@@ -124,7 +127,7 @@ def _write_labels(root: Path, grade: str, photos: list[Photo]) -> int:
         cam_int=np.repeat(np.stack([photo.cam_int for photo in photos]), counts, axis=0).astype(np.float32),
     )
     smpl = {"global_orient": poses[:, None, :3], "body_pose": poses[:, 3:].reshape(-1, 23, 3), "betas": betas}
-    np.savez(
+    _save(
         root / f"demo_{grade}_b.npz",
         names=np.repeat([f"{grade}_{n:04d}" for n in range(len(photos))], counts),
         img_paths=names,
@@ -133,7 +136,7 @@ def _write_labels(root: Path, grade: str, photos: list[Photo]) -> int:
         smpl=np.array(smpl, dtype=object),
         extra_info=np.array({"dataset_name": "MoYo"}, dtype=object),
     )
-    np.savez(
+    _save(
         root / f"demo_{grade}_c.npz",
         imgname=names.astype("S"),
         center=center,
@@ -144,6 +147,12 @@ def _write_labels(root: Path, grade: str, photos: list[Photo]) -> int:
         extra_keypoints_3d=keypoints_3d[:, _OPENPOSE:],
     )
     return len(names)
+
+
+def _save(path: Path, **arrays: np.ndarray) -> None:
+    """As numpy does it, for one of the layouts holds objects."""
+    with written(path) as hidden, hidden.open("wb") as file:
+        np.savez(file, **arrays)
 
 
 @dataclass(frozen=True)

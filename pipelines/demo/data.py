@@ -40,6 +40,7 @@ from pipelines.command.devices import cores
 from pipelines.command.hmr_skel import guarded
 from pipelines.command.options import Positional, arg, parse_options
 from pipelines.demo.files import Aic, Coco
+from pipelines.files.outputs import check_output_folder
 from schemas import InputError
 
 if TYPE_CHECKING:
@@ -107,6 +108,7 @@ def demo_inputs(
     if _is_complete(root, spec):
         log.info("%s: demo data is complete", root)
         return paths
+    check_output_folder(root, "DIR")
     _check_ours(root)
     part = root / f".partial-{os.getpid()}"
     part.mkdir(parents=True)

@@ -19,8 +19,7 @@ import numpy as np
 from pipelines.command.hmr_skel import guarded
 from pipelines.command.options import Positional, arg, parse_options
 from pipelines.demo.files import JPEG_QUALITY
-from pipelines.files.storage import published
-from schemas import InputError
+from pipelines.files.outputs import check_output_file, written
 
 if TYPE_CHECKING:
     from pipelines.demo.scenes import Photo
@@ -78,15 +77,10 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(options: PhotoCommand) -> None:
     path = options.output
-    if path.suffix.lower() not in (".jpg", ".jpeg"):
-        raise InputError("cannot be written", file=path, field="OUT", expected="a name that ends in .jpg")
+    check_output_file(path, "OUT", [".jpg", ".jpeg"])
     content = jpeg_of(street_photo(options.seed, options.draft))
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with published(path) as hidden:
-            hidden.write_bytes(content)
-    except OSError as error:
-        raise InputError(f"cannot be written: {error.strerror or error}", file=path) from error
+    with written(path) as hidden:
+        hidden.write_bytes(content)
     sys.stdout.write(f"{path}\n")
 
 

@@ -46,8 +46,11 @@ def angle_panels() -> list[AnglePanel]:
     return found
 
 
-def plot_angles(times: np.ndarray, angles: np.ndarray, path: Path) -> None:
-    """Draws all coordinates, `angles` (T, 46) rad, over `times` (T,) s. OSError if the file cannot be written."""
+def plot_angles(times: np.ndarray, angles: np.ndarray, path: Path, kind: str | None = None) -> None:
+    """Draws all coordinates, `angles` (T, 46) rad, over `times` (T,) s. OSError if the file cannot be written.
+
+    `kind`: png, svg or pdf; by default as the name ends.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -82,7 +85,7 @@ def plot_angles(times: np.ndarray, angles: np.ndarray, path: Path) -> None:
     for axis in axes[::_COLUMNS]:
         axis.set_ylabel("degrees", fontsize=8)
     _legend(figure)
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=110, format=kind)
 
 
 def span(lines: list[np.ndarray]) -> tuple[float, float]:

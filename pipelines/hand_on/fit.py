@@ -19,7 +19,7 @@ from pipelines.command.options import Positional, arg, parse_options, parse_row_
 from pipelines.files.body_models import DEMO, DEMO_IS, body_models_in_words, tell_of_demo_body
 from pipelines.files.npz import npz_members, write_npz
 from pipelines.files.npz_whole import check_unpacked, checked_sha256
-from pipelines.files.storage import published
+from pipelines.files.outputs import check_output_file, written
 from pipelines.hand_on.fit_table import show_fit
 from pipelines.hand_on.meshes import MeshFile, fit_meshes, is_mesh_file, open_meshes
 from pipelines.hand_on.opensim import UP_CHOICES, MotionFiles, hand_on_motion, resolve_up
@@ -95,10 +95,7 @@ def main(argv: list[str], prog: str = "hmr-skel fit") -> int:
     """Fit SKEL to the SMPL parameters of one label file or motion sequence."""
     description = "Fit SKEL to the SMPL parameters of one label file or motion sequence."
     options = parse_options(FitSequenceOptions, argv, prog, description)
-    if options.output.suffix != ".npz":
-        raise InputError(
-            "cannot be written", file=options.output, field="--output", expected="a name that ends in .npz"
-        )
+    check_output_file(options.output, "--output", [".npz"])
     files = MotionFiles(options.mot, options.trc, options.osim, options.angles, options.plot)
     files.check()
     if options.output.exists() and options.input.exists() and options.output.samefile(options.input):
@@ -276,12 +273,8 @@ def save_fit(
     }
     if frame_rate is not None:
         arrays["mocap_framerate"] = np.array(float(frame_rate))
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with published(path) as hidden:
-            write_npz(hidden, arrays)
-    except OSError as error:
-        raise InputError(f"cannot be written: {error.strerror or error}", file=path) from error
+    with written(path) as hidden:
+        write_npz(hidden, arrays)
 
 
 def _warn_of_units(fit: Columns, path: Path) -> None:

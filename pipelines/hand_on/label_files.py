@@ -18,6 +18,7 @@ import numpy as np
 from pipelines.command.hmr_skel import console
 from pipelines.command.options import Positional, arg, parse_options
 from pipelines.files.npz import write_member
+from pipelines.files.outputs import check_output_folder
 from pipelines.files.shards import Shard, concatenated, find_shards, read_parts
 from pipelines.files.storage import published
 from schemas import HMR_SKEL, InputError, field_dtype, field_shape
@@ -77,6 +78,7 @@ def main(argv: list[str], prog: str = "hmr-skel export") -> int:
     options = parse_options(ExportOptions, argv, prog, "Turn HMR-SKEL shards back into label files (.npz).")
     if not options.shards:
         raise InputError("no shards given", expected="a folder of shards, a glob or single shards")
+    check_output_folder(options.output, "--output")
     shards = find_shards(options.shards)
     groups = rows_by_label_file(shards, options.converged_only)
     if not groups:

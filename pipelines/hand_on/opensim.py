@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipelines.convert.ground import UP_AXES, GroundMotion, detect_up, ground_axes, to_ground
-from pipelines.files.storage import published
+from pipelines.files.outputs import check_output_file, written
 from pipelines.hand_on.opensim_markers import JOINT_CENTRES, SKIN_MARKERS, skin_vertices
 from pipelines.hand_on.opensim_tables import angles_csv, mot_text, trc_text
 from pipelines.read.label_arrays import WORLD_SPELLINGS
@@ -55,13 +55,12 @@ class MotionFiles:
         return any(path is not None for _, path in self._all())
 
     def check(self) -> None:
-        """Raises InputError for a name whose ending is not that of its kind."""
+        """Raises InputError for a name whose ending is not that of its kind, and for a place that cannot be."""
         endings = {"mot": (".mot",), "trc": (".trc",), "osim": (".osim",), "angles": (".csv",)}
         for name, path in self._all():
             allowed = endings.get(name, (".png", ".svg", ".pdf"))
-            if path is not None and path.suffix not in allowed:
-                expected = f"a name that ends in {' or '.join(allowed)}"
-                raise InputError("cannot be written", file=path, field=f"--{name}", expected=expected)
+            if path is not None:
+                check_output_file(path, f"--{name}", allowed)
 
     def _all(self) -> Iterator[tuple[str, Path | None]]:
         yield from vars(self).items()
@@ -146,8 +145,8 @@ def write_motion(
     if files.plot is not None:
         from pipelines.draw.angles import plot_angles
 
-        with _problems(files.plot):
-            plot_angles(motion.times, motion.angles, files.plot)
+        with written(files.plot) as hidden:
+            plot_angles(motion.times, motion.angles, hidden, files.plot.suffix.lower().removeprefix("."))
 
 
 def marker_positions(skel: SKEL, fit: Columns, up: str) -> np.ndarray:
@@ -198,5 +197,5 @@ def _problems(path: Path) -> Iterator[None]:
 
 
 def _save(path: Path, text: str) -> None:
-    with _problems(path), published(path) as hidden:
+    with written(path) as hidden:
         hidden.write_text(text, encoding="utf-8")

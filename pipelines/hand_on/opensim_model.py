@@ -16,6 +16,7 @@ import numpy as np
 
 from fitting.anatomy import COORDINATE_NAMES, SKEL_JOINTS
 from pipelines.files.body_models import DEMO
+from pipelines.files.storage import published
 from pipelines.hand_on.opensim_joints import JointGeometry, Skeleton, Sliding, skeleton_of
 from pipelines.hand_on.opensim_markers import JOINT_CENTRES, SKIN_MARKERS, skin_vertices
 from pipelines.hand_on.opensim_tables import PELVIS_POSITION
@@ -68,7 +69,8 @@ def write_model(path: Path, skel: SKEL, betas: np.ndarray, name: str, made_with:
     folder.mkdir(parents=True, exist_ok=True)
     files = {body: folder / f"{path.stem}_{body}.obj" for body in meshes}
     for body, mesh in meshes.items():
-        files[body].write_text(mesh.export(file_type="obj", header=None, digits=6), encoding="utf-8")
+        with published(files[body]) as hidden:
+            hidden.write_text(mesh.export(file_type="obj", header=None, digits=6), encoding="utf-8")
     document = Element("OpenSimDocument", Version=FORMAT_VERSION)
     demo = made_with.startswith(DEMO)
     model = SubElement(document, "Model", name=f"{name}_{DEMO}_body" if demo else name)
@@ -88,7 +90,8 @@ def write_model(path: Path, skel: SKEL, betas: np.ndarray, name: str, made_with:
         _joint(joints, geometry)
     _marker_set(model, skel, skeleton, skin)
     ElementTree.indent(document, "  ")
-    path.write_bytes(b'<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(document) + b"\n")
+    with published(path) as hidden:
+        hidden.write_bytes(b'<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(document) + b"\n")
     return list(files.values())
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from pipelines.command.hmr_skel import console
 from pipelines.command.options import Positional, arg, parse_options
+from pipelines.files.outputs import check_output_file, written
 from pipelines.files.shards import Shard, find_key, find_shards, read_columns, read_people
 from pipelines.look.summary import count_rejects, summarise
 from pipelines.look.tables import print_json, show_sample, show_summary
@@ -55,6 +56,10 @@ def main(argv: list[str], prog: str = "hmr-skel inspect") -> int:
     options = parse_options(InspectOptions, argv, prog, "Show what is in HMR-SKEL shards, or verify them.")
     if not options.paths:
         raise InputError("no shards given", expected="a shard (NNNNNN.tar), a folder of shards or a glob")
+    if options.contact_sheet is not None:
+        check_output_file(options.contact_sheet, "--contact-sheet", [".png", ".jpg", ".jpeg"])
+    if options.report is not None:
+        check_output_file(options.report, "--report", [".html", ".htm"])
     shards = find_shards(options.paths)
     status = 0
     if options.sample is not None:
@@ -122,11 +127,7 @@ def draw_contact_sheet(shards: Sequence[Shard], options: InspectOptions) -> int:
     samples = read_people(shards, pick_rows(errors, options.people, options.pick, options.seed))
     skel = body_of(shards, options.body_models)
     sheet = contact_sheet(tiles_of(samples, skel), skel.faces, skel.skeleton_faces, options.tile_size)
-    try:
-        written = cv2.imwrite(str(options.contact_sheet), np.ascontiguousarray(sheet[:, :, ::-1]))
-    except cv2.error:  # an ending that is no image format
-        written = False
-    if not written:
-        expected = "a .png or .jpg file in a folder that exists"
-        raise InputError("cannot be written", file=options.contact_sheet, field="--contact-sheet", expected=expected)
+    encoded = cv2.imencode(options.contact_sheet.suffix.lower(), np.ascontiguousarray(sheet[:, :, ::-1]))[1]
+    with written(options.contact_sheet) as hidden:
+        hidden.write_bytes(encoded.tobytes())
     return len(samples)

@@ -16,6 +16,7 @@ import numpy as np
 
 from fitting.anatomy import COORDINATE_NAMES
 from pipelines.files.body_models import body_models_in_words
+from pipelines.files.outputs import written
 from pipelines.files.storage import readable
 from pipelines.files.urls import UrlPath
 from pipelines.look.angle_counts import AngleCounts
@@ -83,7 +84,7 @@ def write_report(
     Raises InputError if a shard cannot be read or the page not be written.
     """
     from pipelines.files.shards import parquet_problems, read_parts, rejects_of, whole_folder
-    from schemas import QUANTILE_FIELDS, STAGES, InputError
+    from schemas import QUANTILE_FIELDS, STAGES
 
     distances: dict[str, dict[str, Distances]] = {}
     people, converged, exceeded, pressed = {}, {}, 0, 0
@@ -133,10 +134,8 @@ def write_report(
     page += _facts_part(manifest, run)
     text = f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
     text += f"<style>{_STYLE}</style></head><body>\n" + "\n".join(page) + "\n</body></html>\n"
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"cannot be written: {error.strerror or error}", file=path) from error
+    with written(path) as hidden:
+        hidden.write_text(text, encoding="utf-8")
 
 
 def _matrix(column, width: int) -> np.ndarray:

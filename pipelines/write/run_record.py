@@ -15,7 +15,7 @@ from typing import Any
 
 from pipelines.command.devices import cores
 from pipelines.command.option_files import write_options
-from pipelines.files.storage import output_problems
+from pipelines.files.storage import output_problems, published
 from pipelines.files.urls import UrlPath
 from schemas import InputError
 
@@ -28,8 +28,10 @@ def check_writable(directory: Path | UrlPath) -> None:
     try:
         directory.mkdir(parents=True, exist_ok=True)
         probe = directory / f".probe.tmp-{os.getpid()}"
-        probe.write_text("can this be written?")  # Beam fails to write an empty file to S3
-        probe.unlink()
+        try:
+            probe.write_text("can this be written?")  # Beam fails to write an empty file to S3
+        finally:
+            probe.unlink(missing_ok=True)
     except OSError as error:
         problem = f"cannot be written to: {error.strerror or error}"
         raise InputError(problem, file=directory, field="--output", expected="a folder") from error
@@ -37,7 +39,8 @@ def check_writable(directory: Path | UrlPath) -> None:
 
 def save_options(directory: Path | UrlPath, options: dict[str, Any]) -> None:
     """The options of the job (`BuildOptions.recorded`), as `--config` reads them."""
-    write_options(directory / OPTIONS_FILE, options)
+    with published(directory / OPTIONS_FILE) as hidden:
+        write_options(hidden, options)
 
 
 def run_facts(**more: Any) -> dict[str, Any]:
@@ -96,6 +99,6 @@ def write_run(
         "device_wait_share": round(sum(shard["device_wait"] for shard in made) / work, 4) if work else None,
         "image_wait_share": round(sum(shard["images"] for shard in made) / work, 4) if work else None,
     }
-    with output_problems(directory):
-        (directory / RUN_FILE).write_text(json.dumps(document, indent=1) + "\n")
+    with output_problems(directory), published(directory / RUN_FILE) as hidden:
+        hidden.write_text(json.dumps(document, indent=1) + "\n")
     return document

@@ -15,6 +15,7 @@ import torch
 
 from pipelines.command.devices import one_device
 from pipelines.files.body_models import BodyModels
+from pipelines.files.outputs import written
 from schemas import InputError
 from train.benchmarks.known import Opened, open_benchmark
 from train.benchmarks.quirks import QUIRKS, without
@@ -71,7 +72,6 @@ def run_benchmarks(options: EvaluateOptions) -> int:
             ]
         tables += [person_columns(benchmark.name, v, m, benchmark.people) for v, m in measured]
         if options.output is not None:
-            options.output.mkdir(parents=True, exist_ok=True)
             _write_pictures(benchmark, measured, networks, bodies, options, quirks, device)
     _print(opened, results, options)
     if options.output is not None:
@@ -181,8 +181,10 @@ def _write(
         ],
     }
     text = json.dumps(_without_nan(document), indent=1, allow_nan=False)
-    (folder / "evaluation.json").write_text(text + "\n")
-    pq.write_table(joined_tables(tables), folder / "people.parquet")
+    with written(folder / "evaluation.json") as hidden:
+        hidden.write_text(text + "\n")
+    with written(folder / "people.parquet") as hidden:
+        pq.write_table(joined_tables(tables), hidden)
 
 
 def _without_nan(value: Any) -> Any:
@@ -235,4 +237,5 @@ def _plain(name: str) -> str:
 def _write_png(path: Path, picture: np.ndarray) -> None:
     import cv2
 
-    cv2.imwrite(str(path), picture[:, :, ::-1])
+    with written(path) as hidden:
+        hidden.write_bytes(cv2.imencode(".png", picture[:, :, ::-1])[1].tobytes())

@@ -7,6 +7,7 @@ import sys
 
 from pipelines.command.devices import one_device
 from pipelines.command.options import parse_options
+from pipelines.files.outputs import check_output_file, check_output_folder, written
 from schemas import InputError
 from train.evaluate.options import EvaluateOptions
 
@@ -15,6 +16,8 @@ def main(argv: list[str] | None = None, prog: str = "hmr-skel evaluate") -> int:
     """Measure networks by the benchmarks' protocols: MPJPE, PA-MPJPE, PVE and accuracy of keypoints."""
     options = parse_options(EvaluateOptions, sys.argv[1:] if argv is None else argv, prog, main.__doc__ or "")
     if options.benchmark:
+        if options.output is not None:
+            check_output_folder(options.output, "--output")
         from train.evaluate.benchmark_run import run_benchmarks
 
         return run_benchmarks(options)
@@ -27,6 +30,8 @@ def main(argv: list[str] | None = None, prog: str = "hmr-skel evaluate") -> int:
 
 
 def _on_shards(options: EvaluateOptions) -> int:
+    if options.output is not None:
+        check_output_file(options.output, "--output", [".json"])
     import torch
     from rich.console import Console
     from rich.table import Table
@@ -57,7 +62,8 @@ def _on_shards(options: EvaluateOptions) -> int:
     if options.output is not None:
         document = {"people": len(errors["key"]), "protocol": name, "truth": truth, **numbers}
         document["errors"] = {key: values.tolist() for key, values in errors.items()}
-        options.output.write_text(json.dumps(document) + "\n")
+        with written(options.output) as hidden:
+            hidden.write_text(json.dumps(document) + "\n")
     return 0
 
 

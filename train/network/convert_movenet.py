@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pipelines.files.outputs import written
 from train.network.movenet import WEIGHTS, MoveNet
 
 _BACKBONE = "center_net_mobile_net_v2fpn_feature_extractor/model_1"
@@ -82,7 +83,8 @@ def main(argv: list[str]) -> None:
     if shapes != {name: value.shape for name, value in state.items()}:
         raise ValueError("the graph's shapes are not the module's")
     out = Path(argv[1]) if len(argv) > 1 else WEIGHTS
-    np.savez_compressed(out, **{name: np.ascontiguousarray(value) for name, value in sorted(state.items())})
+    with written(out) as hidden, hidden.open("wb") as file:
+        np.savez_compressed(file, **{name: np.ascontiguousarray(value) for name, value in sorted(state.items())})
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from fitting import SKEL
 from pipelines.draw.overlay import draw_overlay
 from pipelines.files.body_models import BodyModels
+from pipelines.files.outputs import written
 from train.data.batch import Batch, Targets, as_batch
 from train.data.loader import PeopleStream
 from train.network.camera import Framing, bbox_cue, cam_to_translation, translation_to_cam
@@ -124,8 +125,8 @@ class Panels:
 
 
 def _write(path: Path, picture: np.ndarray) -> np.ndarray:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(path), picture[:, :, ::-1])
+    with written(path) as hidden:
+        hidden.write_bytes(cv2.imencode(path.suffix, picture[:, :, ::-1])[1].tobytes())
     return picture
 
 

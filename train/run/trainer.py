@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from pipelines.command.option_files import write_options
 from pipelines.command.options import option_values
 from pipelines.files.body_models import BodyModels
+from pipelines.files.outputs import check_output_folder, written
 from schemas import InputError
 from train.config import LossConfig, variant
 from train.data.augmentation import root_basis
@@ -44,6 +45,7 @@ def train(options: TrainOptions) -> int:
 
     Raises InputError for what is wrong with options, shards, body models and checkpoints.
     """
+    check_output_folder(options.output, "--output")
     with join_world(options.device) as world, asked_to_stop() as stop:
         models = BodyModels(options.body_models, device=world.device)
         body = KeypointLayer.of(models)
@@ -59,10 +61,10 @@ def train(options: TrainOptions) -> int:
         )
         run = start(first_network(options, world.device), options, people)
         if world.rank == 0:
-            options.output.mkdir(parents=True, exist_ok=True)
             if run.epoch or run.step:
                 tell_differences(options.output, option_values(options))
-            write_options(options.output / FILE, option_values(options))
+            with written(options.output / FILE) as hidden:
+                write_options(hidden, option_values(options))
         if options.compile:
             run.model = torch.compile(run.model)
         if world.ranks > 1:

@@ -40,14 +40,13 @@ class ViewOptions:
 def main(argv: list[str], prog: str = "hmr-skel view") -> int:
     """Show fitted people on a page of their own: skin, bones, angles over time, the camera's view."""
     from pipelines.command.hmr_skel import console
-    from pipelines.files.storage import published
+    from pipelines.files.outputs import check_output_file, written
     from pipelines.look.viewer.page import clip_page
     from pipelines.look.viewer.sources import open_clip
     from schemas import InputError
 
     options = parse_options(ViewOptions, argv, prog, "Show fitted people on one HTML page that needs nothing else.")
-    if options.html.suffix not in (".html", ".htm"):
-        raise InputError("cannot be written", file=options.html, field="--html", expected="a name that ends in .html")
+    check_output_file(options.html, "--html", [".html", ".htm"])
     if options.people < 1:
         raise InputError(f"{options.people} given", field="--people", expected="a positive number")
     rows = parse_row_range(options.rows, step=True)
@@ -61,11 +60,7 @@ def main(argv: list[str], prog: str = "hmr-skel view") -> int:
             expected=f"at most {MOST_FRAMES:,}, such as ::{step} or 0:{MOST_FRAMES}",
         )
     text = clip_page(clip)
-    try:
-        options.html.parent.mkdir(parents=True, exist_ok=True)
-        with published(options.html) as hidden:
-            hidden.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"cannot be written: {error.strerror or error}", file=options.html) from error
+    with written(options.html) as hidden:
+        hidden.write_text(text, encoding="utf-8")
     console().print(f"{options.html}: {clip.extent}, {len(text) / 1e6:.1f} MB", highlight=False, soft_wrap=True)
     return 0
