@@ -7,8 +7,10 @@ axis carries the sign.
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
@@ -33,6 +35,7 @@ from fitting.anatomy import (
     ULNA_R,
 )
 from fitting.body.constants import constant
+from fitting.body.rotations import EYE, rotation_between, skew
 
 ROOT_COORDINATES = slice(0, 3)
 LOWER_BODY_COORDINATES = slice(3, 17)
@@ -121,6 +124,10 @@ class RestFrames:
     """(B, 24, 3, 9) cross-product matrix of each slot's axis, flat."""
     spins_squared: Tensor
     """(B, 24, 3, 9) its square, flat."""
+    spine: Tensor
+    """(B, 3) length of the arc that each joint of the spine slides on."""
+    scapulae: Tensor
+    """(B, 2, 3) half axes of the ellipsoids that the scapulae slide on, x counted outwards."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +142,10 @@ class Posed:
     """(B, 24, 3, 3) of a joint against the rest pose."""
     joints: Tensor
     """(B, 24, 3) joint positions."""
+    slide: Tensor
+    """(B, 5, 3) by how much spine and scapulae have slid, in the parents' frames (`joint_offsets`)..."""
+    slopes: Tensor
+    """(B, 5, 2, 3) ...and its derivative."""
 
 
 def children_of(parents: list[int]) -> list[int]:
@@ -151,35 +162,6 @@ def levels_of(parents: list[int]) -> list[list[int]]:
     for joint in range(1, len(parents)):
         depth[joint] = depth[parents[joint]] + 1
     return [[j for j, d in enumerate(depth) if d == level] for level in range(1, max(depth) + 1)]
-
-
-def rotation_between(origin: Tensor, onto: Tensor) -> Tensor:
-    """(..., 3, 3) smallest rotation that takes the direction of one vector (..., 3) to that of another."""
-    a = torch.nn.functional.normalize(origin, dim=-1)
-    b = torch.nn.functional.normalize(onto, dim=-1)
-    cross = skew(torch.linalg.cross(a, b))
-    scale = 1 / (1 + (a * b).sum(-1)).clamp_min(1e-12)
-    return torch.eye(3, dtype=a.dtype, device=a.device) + cross + cross @ cross * scale[..., None, None]
-
-
-def skew(v: Tensor) -> Tensor:
-    """(..., 3, 3) matrix of the cross product with v (..., 3)."""
-    x, y, z = v.unbind(-1)
-    o = torch.zeros_like(x)
-    return torch.stack([o, -z, y, z, o, -x, -y, x, o], dim=-1).unflatten(-1, (3, 3))
-
-
-def rotation_about(axis: Tensor, angle: Tensor) -> Tensor:
-    """(..., 3, 3) rotation by an angle (...) about a unit axis (..., 3); smooth everywhere."""
-    x, y, z = axis.unbind(-1)
-    s, c = angle.sin(), angle.cos()
-    d = 1 - c
-    entries = [
-        *(c + d * x * x, d * x * y - s * z, d * x * z + s * y),
-        *(d * x * y + s * z, c + d * y * y, d * y * z - s * x),
-        *(d * x * z - s * y, d * y * z + s * x, c + d * z * z),
-    ]
-    return torch.stack(entries, dim=-1).unflatten(-1, (3, 3))
 
 
 _SERIES_BELOW = 0.3
@@ -221,10 +203,17 @@ def arc(angle: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 SPINE = slice(LUMBAR, HEAD + 1)
-SPINE_BENDING, SPINE_EXTENSION = slice(17, 26, 3), slice(18, 26, 3)
-SCAPULA_ABDUCTION, SCAPULA_ELEVATION = slice(26, 46, 10), slice(27, 46, 10)
 SLIDING = (LUMBAR, THORAX, HEAD, SCAPULA_R, SCAPULA_L)
 """Joints that slide with their first two angles."""
+
+SLIDING_COORDINATES = COORDINATE_OF_SLOT[list(SLIDING), :2]
+"""(5, 2) bending and extension of the spine's joints, abduction and elevation of the scapulae."""
+
+_SIDES = (-1.0, 1.0)
+"""Right, left: on the left both angles of the scapula count negated, and outwards is along x."""
+
+_SCAPULA_AT_REST = (math.cos(_QUARTER), math.sin(_QUARTER), 0.0)
+"""In half axes of its ellipsoid."""
 
 
 def above_spine(parents: list[int], device: torch.device) -> Tensor:
@@ -232,32 +221,41 @@ def above_spine(parents: list[int], device: torch.device) -> Tensor:
     return constant(parents[SPINE], device)
 
 
-def joint_offsets(joints: Tensor, parents: list[int], poses: Tensor) -> tuple[Tensor, Tensor]:
+def joint_offsets(rest: RestFrames, poses: Tensor) -> tuple[Tensor, Tensor]:
     """Sliding of spine and scapulae with their angles (step 4), zero at zero angles.
 
-    `joints` (B, 24, 3) at rest, `poses` (B, 46). Returns the offset of the five joints SLIDING in the parent's frame,
-    (B, 5, 3), and its derivative by their two angles (bending, extension; abduction, elevation), (B, 5, 2, 3).
+    `poses` (B, 46). Returns the offset of the five joints SLIDING in the parent's frame, (B, 5, 3), and its derivative
+    by their two angles (bending, extension; abduction, elevation), (B, 5, 2, 3).
     """
-    length = (joints[:, SPINE, 1] - joints[:, above_spine(parents, joints.device), 1]).abs()
-    both = arc(torch.stack([poses[:, SPINE_BENDING], poses[:, SPINE_EXTENSION]], 1))
-    (xb, xe), (yb, ye), (dxb, dxe), (dyb, dye) = (values.unbind(1) for values in both)
+    angles = poses[:, constant(SLIDING_COORDINATES, poses.device)]
+    bending = angles[:, : len(SLIDING) - len(_SIDES)].transpose(1, 2)
+    (xb, xe), (yb, ye), (dxb, dxe), (dyb, dye) = (values.unbind(1) for values in arc(bending))
     zero = torch.zeros_like(xb)
-    l3 = length[..., None]
-    spine = torch.stack([-xb, yb + ye - 2, -xe], -1) * l3
-    spine_slopes = torch.stack([torch.stack([-dxb, dyb, zero], -1), torch.stack([zero, dye, -dxe], -1)], -2)
+    length = rest.spine[..., None]
+    spine = torch.stack([-xb, yb + ye - 2, -xe], -1) * length
+    spine_slopes = torch.stack([-dxb, dyb, zero, zero, dye, -dxe], -1) * length
 
+    side = constant(_SIDES, poses.device, poses.dtype)
+    u, e = (-side[:, None] * angles[:, -len(_SIDES) :]).unbind(2)
+    e = e - _QUARTER
+    (su, se), (cu, ce) = (u.sin(), e.sin()), (u.cos(), e.cos())
+    w, h, d = rest.scapulae.unbind(2)
+    wc = w * ce
+    at_rest = rest.scapulae * constant(_SCAPULA_AT_REST, poses.device, poses.dtype)
+    scapula = torch.stack([wc * cu, -h * se, d * su], -1) - at_rest
+    none = torch.zeros_like(u)
+    slopes = torch.stack([-wc * su, none, d * cu, -w * se * cu, -h * ce, none], -1) * -side[:, None]
+    return torch.cat([spine, scapula], 1), torch.cat([spine_slopes, slopes], 1).unflatten(2, (2, 3))
+
+
+def _sliding_lengths(joints: Tensor, parents: list[int]) -> tuple[Tensor, Tensor]:
+    """`spine` and `scapulae` of RestFrames, from joints at rest (B, 24, 3)."""
+    spine = (joints[:, SPINE, 1] - joints[:, above_spine(parents, joints.device), 1]).abs()
     width = torch.linalg.vector_norm(joints[:, SCAPULA_L] - joints[:, SCAPULA_R], dim=-1)[:, None]
     height = torch.linalg.vector_norm(joints[:, THORAX] - joints[:, LUMBAR], dim=-1)[:, None]
-    side = constant((-1.0, 1.0), poses.device, poses.dtype)
-    # On the left both angles count negated.
-    u, e = -side * poses[:, SCAPULA_ABDUCTION], -side * poses[:, SCAPULA_ELEVATION] - _QUARTER
-    w4, h2 = width / 4, height / 2
-    rest = torch.stack([side * w4 * math.cos(_QUARTER), h2 * math.sin(_QUARTER) + 0 * side, 0 * side * w4], -1)
-    scapula = torch.stack([side * w4 * e.cos() * u.cos(), -h2 * e.sin(), w4 * u.sin()], -1) - rest
-    by_u = torch.stack([-side * w4 * e.cos() * u.sin(), torch.zeros_like(u), w4 * u.cos()], -1)
-    by_e = torch.stack([-side * w4 * e.sin() * u.cos(), -h2 * e.cos(), torch.zeros_like(u)], -1)
-    scapula_slopes = torch.stack([by_u, by_e], -2) * -side[:, None, None]
-    return torch.cat([spine, scapula], 1), torch.cat([spine_slopes * l3[..., None], scapula_slopes], 1)
+    quarter = (width / 4).expand(-1, len(_SIDES))
+    outwards = quarter * constant(_SIDES, joints.device, joints.dtype)
+    return spine, torch.stack([outwards, (height / 2).expand(-1, len(_SIDES)), quarter], -1)
 
 
 def rest_frames(
@@ -288,29 +286,65 @@ def rest_frames(
     basis = bones @ apose_rotations.transpose(-1, -2)
     turned_axes = axes @ basis.transpose(-1, -2)
     spins = skew(turned_axes)
-    return RestFrames(joints, offsets, bones, turned_axes, spins.flatten(3), (spins @ spins).flatten(3))
+    squares = (spins @ spins).flatten(3)
+    lengths = _sliding_lengths(joints, parents)
+    return RestFrames(joints, offsets, bones, turned_axes, spins.flatten(3), squares, *lengths)
 
 
 def pose_skeleton(rest: RestFrames, parents: list[int], poses: Tensor) -> Posed:
     """Forward kinematics (steps 3-5). `poses` (B, 46), rad."""
-    padded = torch.cat([poses, poses.new_zeros(len(poses), 1)], 1)
+    people = len(poses)
+    padded = torch.nn.functional.pad(poses, (0, 1))
     angles = padded[:, constant(COORDINATE_OF_SLOT, poses.device)]
     # Rodrigues: I + sin(a) K + (1 - cos(a)) K^2, with K the cross product with the axis.
-    eye = torch.eye(3, dtype=poses.dtype, device=poses.device).flatten()
+    eye = constant(EYE, poses.device, poses.dtype)
     sines, versines = angles.sin()[..., None], (1 - angles.cos())[..., None]
-    slots = (eye + sines * rest.spins + versines * rest.spins_squared).unflatten(3, (3, 3))
-    local = slots[:, :, 2] @ slots[:, :, 1] @ slots[:, :, 0]
-    slide, _ = joint_offsets(rest.joints, parents, poses)
+    slots = (eye + sines * rest.spins + versines * rest.spins_squared).view(people, JOINTS, DOF_SLOTS, 3, 3)
+    first, second, third = slots.flatten(0, 1).unbind(1)
+    local = torch.bmm(torch.bmm(third, second), first).view(people, JOINTS, 3, 3)
+    slide, slopes = joint_offsets(rest, poses)
     steps = rest.offsets.index_add(1, constant(SLIDING, poses.device), slide)
-    rotations: list[Tensor] = [None] * JOINTS  # type: ignore[list-item]
-    joints: list[Tensor] = [None] * JOINTS  # type: ignore[list-item]
-    rotations[PELVIS], joints[PELVIS] = local[:, PELVIS], steps[:, PELVIS]
-    for level in levels_of(parents):
-        above = torch.stack([rotations[parents[j]] for j in level], 1)
-        base = torch.stack([joints[parents[j]] for j in level], 1)
-        here = constant(level, poses.device)
-        turned = above @ local[:, here]
-        placed = base + (above @ steps[:, here, :, None]).squeeze(-1)
-        for n, j in enumerate(level):
-            rotations[j], joints[j] = turned[:, n], placed[:, n]
-    return Posed(slots, local, torch.stack(rotations, 1), torch.stack(joints, 1))
+    placed = _chained(homogeneous(torch.cat([local, steps[..., None]], -1)), parents)
+    return Posed(slots, local, placed[..., :3, :3], placed[..., :3, 3], slide, slopes)
+
+
+def homogeneous(transforms: Tensor) -> Tensor:
+    """(B, 24, 4, 4) from (B, 24, 3, 4)."""
+    last = constant((0, 0, 0, 1), transforms.device, transforms.dtype).expand(*transforms.shape[:2], 1, 4)
+    return torch.cat([transforms, last], 2)
+
+
+def _chained(own: Tensor, parents: list[int]) -> Tensor:
+    """(B, 24, 4, 4) transforms against the world, from those against the parents.
+
+    A level of the tree at a time, joints before people: small batches cost as many calls as large ones.
+    """
+    people, tree = len(own), _tree(tuple(parents))
+    parts = own.transpose(0, 1)[constant(tree.order, own.device)].split(tree.sizes)
+    placed = [parts[0]]
+    for above, part in zip(tree.above, parts[1:], strict=True):
+        base = placed[-1][constant(above, own.device)]
+        placed.append(torch.bmm(base.flatten(0, 1), part.flatten(0, 1)).view(len(above), people, 4, 4))
+    return torch.cat(placed)[constant(tree.back, own.device)].transpose(0, 1)
+
+
+@dataclass(frozen=True)
+class _Tree:
+    """The joints by level."""
+
+    order: np.ndarray
+    """(24,) joints, level by level"""
+    back: np.ndarray
+    """(24,) where each joint stands in `order`"""
+    sizes: list[int]
+    """of the levels"""
+    above: list[np.ndarray]
+    """for each level but the root's, which of the level above a joint hangs on"""
+
+
+@cache
+def _tree(parents: tuple[int, ...]) -> _Tree:
+    levels = [[PELVIS], *levels_of(list(parents))]
+    order = np.concatenate(levels)
+    above = [np.array([upper.index(parents[joint]) for joint in level]) for upper, level in itertools.pairwise(levels)]
+    return _Tree(order, np.argsort(order), [len(level) for level in levels], above)

@@ -135,7 +135,7 @@ def assemble(frames: Frames, all_poses: Tensor) -> System:
 
     wrench = wrench_of(points, force, at_rest)
     by_features = unpose(blended, force) @ points.directions[-skel.posedirs.shape[0] :].T
-    twists = lin.pose_twists(skel, rest, posed, all_poses)
+    twists = lin.pose_twists(skel, rest, posed)
     gradient = lin.pose_gradient(twists, problem.subtree, transforms, wrench) + slope
     gradient = gradient + lin.corrective_gradient(skel, twists, posed, by_features)
     moment = region.moments(shape).expand(count, -1, -1)

@@ -125,14 +125,14 @@ class KeypointBody:
         points = parts.sum(1) - root[..., None]
         if not slopes:
             return Placed(points, root)
-        twists = lin.pose_twists(skel, rest, posed, poses)
+        twists = lin.pose_twists(skel, rest, posed)
         joint = constant(JOINT_OF_COORDINATE, poses.device)
         behind = (self.subtree @ parts.flatten(2)).view(people, JOINTS, 3, self.count)[:, joint]
         omega, u = twists.world[..., :3], twists.world[..., 3]
         by_pose = omega @ behind + u[..., None] * self.carried[joint][:, None]
         if not shape:
             return Placed(points, root, by_pose, torch.zeros_like(by_pose[:, :NUM_BETAS]))
-        motion = lin.shape_motion(skel, rest, posed, poses)
+        motion = lin.shape_motion(skel, rest, posed)
         flat = own.flatten(1, 2)  # B, 96, K
         by_betas = (motion.of_transforms(transforms, self.subtree).flatten(1, 2) @ flat).view(people, NUM_BETAS, 3, -1)
         change = shapes.view(NUM_BETAS * self.count, 4 * JOINTS).T

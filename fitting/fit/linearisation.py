@@ -10,28 +10,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from fitting.anatomy import COORDINATES, JOINTS, LUMBAR, PELVIS, SCAPULA_L, SCAPULA_R, THORAX
+from fitting.anatomy import COORDINATES, JOINTS, LUMBAR, SCAPULA_L, SCAPULA_R, THORAX
 from fitting.body.constants import constant
 from fitting.body.kinematics import (
     FIXED_FRAME_JOINTS,
     FOREARMS,
     JOINT_OF_COORDINATE,
-    SCAPULA_ABDUCTION,
-    SCAPULA_ELEVATION,
     SLIDING,
+    SLIDING_COORDINATES,
     SLOT_OF_COORDINATE,
     SPINE,
-    SPINE_BENDING,
-    SPINE_EXTENSION,
     Posed,
     RestFrames,
     above_spine,
-    joint_offsets,
-    skew,
+    homogeneous,
 )
+from fitting.body.rotations import axial, skew
 from fitting.body.skel import CORRECTIVE_SOURCE, SKEL
 
 
@@ -59,37 +57,32 @@ def transforms_of(rest: RestFrames, posed: Posed) -> Tensor:
     return torch.cat([posed.rotations, shift[..., None]], -1)
 
 
-def homogeneous(transforms: Tensor) -> Tensor:
-    """(B, 24, 4, 4) from (B, 24, 3, 4)."""
-    last = constant((0, 0, 0, 1), transforms.device, transforms.dtype).expand(*transforms.shape[:2], 1, 4)
-    return torch.cat([transforms, last], 2)
-
-
-def pose_twists(skel: SKEL, rest: RestFrames, posed: Posed, poses: Tensor) -> Twists:
-    """Twists of all coordinates at a pose (B, 46)."""
-    parents = skel.parents
-    above = _rotations_above(posed, parents)
-    joint, slot = (constant(which, poses.device) for which in (JOINT_OF_COORDINATE, SLOT_OF_COORDINATE))
-    r1, r2 = posed.slot_rotations[:, :, 1], posed.slot_rotations[:, :, 2]
-    n0, n1, n2 = rest.axes.unbind(2)
-    local = torch.stack([(r2 @ (r1 @ n0[..., None])), (r2 @ n1[..., None]), n2[..., None]], 2).squeeze(-1)
-    omega = (above[:, :, None] @ local[..., None]).squeeze(-1)
-    omega = omega[:, joint, slot]
+def pose_twists(skel: SKEL, rest: RestFrames, posed: Posed) -> Twists:
+    """Twists of all coordinates at a pose."""
+    above = _rotations_above(posed, skel.parents)
+    joint, slot = (constant(which, above.device) for which in (JOINT_OF_COORDINATE, SLOT_OF_COORDINATE))
+    _, second, third = posed.slot_rotations.unbind(2)
+    n0, n1, n2 = (axis[..., None] for axis in rest.axes.unbind(2))
+    # The axes of a joint's three slots, side by side.
+    local = torch.cat([_products(third, torch.cat([_products(second, n0), n1], -1)), n2], -1)
+    omega = _products(above, local)[:, joint, :, slot].transpose(0, 1)
     u = torch.linalg.cross(posed.joints[:, joint], omega)
-    _, slopes = joint_offsets(rest.joints, parents, poses)
-    slopes = (above[:, constant(SLIDING, poses.device), None] @ slopes[..., None]).squeeze(-1)
-    for n, (spine, scapulae) in enumerate(((SPINE_BENDING, SCAPULA_ABDUCTION), (SPINE_EXTENSION, SCAPULA_ELEVATION))):
-        u[:, spine] += slopes[:, :3, n]
-        u[:, scapulae] += slopes[:, 3:, n]
+    slopes = _products(posed.slopes, above[:, constant(SLIDING, u.device)].transpose(2, 3))
+    u = u.index_add(1, constant(SLIDING_COORDINATES.ravel(), u.device), slopes.flatten(1, 2))
     world = torch.cat([skew(omega), u[..., None]], -1)
-    return Twists(world, local[:, joint, slot])
+    return Twists(world, local[:, joint, :, slot].transpose(0, 1))
+
+
+def _products(a: Tensor, b: Tensor) -> Tensor:
+    """(B, J, n, m) products of small matrices (B, J, n, k) and (B, J, k, m)."""
+    return torch.bmm(a.flatten(0, 1), b.flatten(0, 1)).unflatten(0, a.shape[:2])
 
 
 def _rotations_above(posed: Posed, parents: list[int]) -> Tensor:
     """(B, 24, 3, 3) rotation of each joint's parent; of the root's, none."""
-    above = posed.rotations[:, constant([max(p, 0) for p in parents], posed.rotations.device)].clone()
-    above[:, PELVIS] = torch.eye(3, dtype=above.dtype, device=above.device)
-    return above
+    none = constant(np.eye(3), posed.rotations.device, posed.rotations.dtype).expand(len(posed.rotations), 1, 3, 3)
+    above = constant([parent + 1 for parent in parents], none.device)
+    return torch.cat([none, posed.rotations], 1)[:, above]
 
 
 def pose_gradient(twists: Twists, subtree: Tensor, transforms: Tensor, wrench: Tensor) -> Tensor:
@@ -153,7 +146,7 @@ def _local_spin(posed: Posed, by_features: Tensor) -> Tensor:
     driven = [(n, j) for n, j in enumerate(CORRECTIVE_SOURCE) if j >= 0]
     feature, joint = (constant(which, by_features.device) for which in zip(*driven, strict=True))
     by_rotation[:, joint] = by_features.unflatten(1, (23, 3, 3))[:, feature]
-    return _axial(by_rotation @ posed.local_rotations.transpose(2, 3))
+    return axial(by_rotation @ posed.local_rotations.transpose(2, 3))
 
 
 @dataclass(frozen=True)
@@ -182,24 +175,23 @@ class ShapeMotion:
         return moved.transpose(2, 3).flatten(3)
 
 
-def shape_motion(skel: SKEL, rest: RestFrames, posed: Posed, poses: Tensor) -> ShapeMotion:
+def shape_motion(skel: SKEL, rest: RestFrames, posed: Posed) -> ShapeMotion:
     """How the posed skeleton moves when betas change and the coordinates stay.
 
     Three things move: joint centres, the frames in which joints turn (they follow the bones' directions), and the
     sliding of spine and scapulae, which scales with the trunk.
     """
     parents = skel.parents
-    people = len(poses)
+    people = len(rest.joints)
     d_joints = skel.J_shapedirs.permute(2, 0, 1).expand(people, -1, -1, -1)
-    parent = constant(parents[1:], poses.device)
+    parent = constant(parents[1:], d_joints.device)
     d_offsets = torch.cat([d_joints[:, :, :1], d_joints[:, :, 1:] - d_joints[:, :, parent]], 2)
 
     frame_turns = _frame_turns(skel, rest, d_offsets)
     local_turns = frame_turns - _turned(posed.local_rotations, frame_turns)
 
-    slide, _ = joint_offsets(rest.joints, parents, poses)
-    growth = slide[:, None] * _slide_growth(parents, rest.joints, d_joints)
-    steps = d_offsets.index_add(2, constant(SLIDING, poses.device), growth)
+    growth = posed.slide[:, None] * _slide_growth(parents, rest.joints, d_joints)
+    steps = d_offsets.index_add(2, constant(SLIDING, growth.device), growth)
     above = _rotations_above(posed, parents)
     turns = _turned(above, local_turns)
     rates = _turned(above, steps) + torch.linalg.cross(posed.joints[:, None].expand_as(turns), turns)
@@ -257,16 +249,10 @@ def shape_gradient(
     """(B, 10) half the gradient by betas through the skeleton (not through the points at rest)."""
     world = wrench @ homogeneous(transforms).transpose(2, 3)
     summed = (subtree @ world.flatten(2)).unflatten(2, (3, 4))
-    through_twists = (motion.turns * _axial(summed)[:, None] + motion.rates * summed[:, None, ..., 3]).sum((2, 3))
+    through_twists = (motion.turns * axial(summed)[:, None] + motion.rates * summed[:, None, ..., 3]).sum((2, 3))
     through_drift = (motion.drift * wrench[:, None, ..., 3]).sum((2, 3))
     through_correctives = (motion.local_turns * _local_spin(posed, by_features)[:, None]).sum((2, 3))
     return through_twists - through_drift + through_correctives
-
-
-def _axial(matrices: Tensor) -> Tensor:
-    """(..., 3) a with a . omega = <M, omega x> for the 3x3 part of M (..., 3, 3 or 4)."""
-    m = matrices
-    return torch.stack([m[..., 2, 1] - m[..., 1, 2], m[..., 0, 2] - m[..., 2, 0], m[..., 1, 0] - m[..., 0, 1]], -1)
 
 
 def pose_and_shape(by_pose: Tensor, by_betas: Tensor, moment: Tensor, carried: Tensor, gram: Tensor) -> Tensor:

@@ -75,9 +75,14 @@ def take(record: _Record, index: Tensor) -> _Record:
     return type(record)(**{f.name: getattr(record, f.name)[index] for f in dataclasses.fields(record)})
 
 
+def rows(values: Tensor, index: Tensor) -> Tensor:
+    """The rows `index`, different numbers in order; where that is all of them, nothing is copied."""
+    return values if len(index) == len(values) else values[index]
+
+
 def pose_terms(problem: Problem, poses: Tensor, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Prior at poses (B, 46): cost (B,), half gradient (B, 46), half second derivative (B, 46)."""
-    away = poses - problem.pose_centre[index]
+    away = poses - rows(problem.pose_centre, index)
     gradient = problem.pose_prior * away
     return (gradient * away).sum(1), gradient, problem.pose_prior.expand_as(poses)
 
@@ -102,22 +107,22 @@ class RegionObjective:
 
     def __call__(self, x: Tensor, index: Tensor) -> Quadratic:
         problem, coordinates = self.problem, self.region.coordinates
-        poses = self.poses[index].clone()
+        poses = self.poses[index]
         poses[:, coordinates] = x
-        rest = take(self.rest, index)
+        rest = self.rest if len(index) == len(self.poses) else take(self.rest, index)
         posed = problem.skel.pose(rest, poses)
         transforms = lin.transforms_of(rest, posed)
         # Cost and wrench as differences from the start: the moments themselves are a million times larger.
-        change = transforms - self.transforms[index]
+        change = transforms - rows(self.transforms, index)
         flat = change.transpose(1, 2).flatten(2)
-        carried = (flat @ self.moment[index]).unflatten(2, (24, 4)).transpose(1, 2)
-        wrench = self.wrench[index]
-        cost = self.cost[index] + (change * (2 * wrench + carried)).sum((1, 2, 3))
-        twists = lin.pose_twists(problem.skel, rest, posed, poses)
+        carried = (flat @ rows(self.moment, index)).unflatten(2, (24, 4)).transpose(1, 2)
+        wrench = rows(self.wrench, index)
+        cost = rows(self.cost, index) + (change * (2 * wrench + carried)).sum((1, 2, 3))
+        twists = lin.pose_twists(problem.skel, rest, posed)
         gradient = lin.pose_gradient(twists, problem.subtree, transforms, wrench + carried)
         extra, slope, curvature = pose_terms(problem, poses, index)
         motion = lin.pose_motion(twists, problem.subtree, transforms, coordinates, self.joints)
-        hessian = lin.gauss_newton(motion, self.own_moment[index]) + torch.diag_embed(curvature[:, coordinates])
+        hessian = lin.gauss_newton(motion, rows(self.own_moment, index)) + torch.diag_embed(curvature[:, coordinates])
         return Quadratic(cost + extra, (gradient + slope)[:, coordinates], hessian)
 
 
@@ -137,7 +142,7 @@ class FullObjective:
         """Poses (B', 46) and betas (B', 10) of unknowns (B', n)."""
         body = anatomy.COORDINATES - BODY_COORDINATES.start
         poses = torch.cat([self.poses[index, : BODY_COORDINATES.start], x[:, :body]], 1)
-        return poses, x[:, body:] if self.fit_betas else self.betas[index]
+        return poses, x[:, body:] if self.fit_betas else rows(self.betas, index)
 
     def __call__(self, x: Tensor, index: Tensor) -> Quadratic:
         problem, points, skel = self.problem, self.problem.points, self.problem.skel
@@ -147,12 +152,18 @@ class FullObjective:
         transforms = lin.transforms_of(rest, posed)
         at_rest = points.at_rest(betas, skel.corrective_features(posed.local_rotations))
         exact = residual(
-            points, self.region.weights, transforms, at_rest, problem.target[index], wrench=True, by_directions=True
+            points,
+            self.region.weights,
+            transforms,
+            at_rest,
+            rows(problem.target, index),
+            wrench=True,
+            by_directions=True,
         )
         by_betas, by_features = exact.by_directions[:, :NUM_BETAS], exact.by_directions[:, NUM_BETAS:]
         if self.first_distances is None:
             self.first_distances = exact.distances.clone()
-        twists = lin.pose_twists(skel, rest, posed, poses)
+        twists = lin.pose_twists(skel, rest, posed)
         extra, slope, curvature = pose_terms(problem, poses, index)
         gradient = lin.pose_gradient(twists, problem.subtree, transforms, exact.wrench) + slope
         gradient = (gradient + lin.corrective_gradient(skel, twists, posed, by_features))[:, BODY_COORDINATES]
@@ -160,9 +171,9 @@ class FullObjective:
         cost = exact.cost + extra
         motion = None
         if self.fit_betas:
-            away = betas - problem.betas_centre[index]
+            away = betas - rows(problem.betas_centre, index)
             pull = (away[:, None] * problem.betas_prior).sum(2)
-            motion = lin.shape_motion(skel, rest, posed, poses)
+            motion = lin.shape_motion(skel, rest, posed)
             by_betas = (
                 by_betas
                 + pull

@@ -156,6 +156,7 @@ class Moments:
         scaled = y * weights[None, :, None]
         table = torch.stack([scaled[a].T @ y[b] for a in range(len(y)) for b in range(len(y))])
         self._table = table.unflatten(0, (len(y), len(y))).to(dtype).contiguous()
+        self._by_shape = self._table[:, 1:].reshape(-1, size)
         self._size = size
 
     def __call__(self, betas: Tensor) -> Tensor:
@@ -172,9 +173,7 @@ class Moments:
         people, modes = len(betas), betas.shape[1]
         full = torch.cat([torch.ones_like(betas[:, :1]), betas], 1)
         flat = transforms.transpose(1, 2).reshape(people, 3, self._size)
-        products = (flat.view(-1, self._size) @ self._table[:, 1:].reshape(-1, self._size).T).view(
-            people, 3, modes + 1, modes, self._size
-        )
+        products = (flat.view(-1, self._size) @ self._by_shape.T).view(people, 3, modes + 1, modes, self._size)
         carried = (full[:, None, None] @ products.flatten(3)).view(people, 3, modes, self._size).transpose(1, 2)
         gram = (products[:, :, 1:] * flat[:, :, None, None]).sum((1, 4))
         return carried, gram

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from fitting.anatomy import JOINTS, SMPL_PARENTS
 from fitting.body.constants import constant
-from fitting.body.kinematics import skew
+from fitting.body.kinematics import homogeneous
+from fitting.body.rotations import skew
 from fitting.body.skel import NUM_BETAS
 from fitting.fit import linearisation as lin
 from fitting.fit.points import Moments, residual, wrench_of
@@ -159,7 +160,7 @@ class _RegistrationObjective:
         axes = (world @ _right_jacobian(x[:, _TURNS].unflatten(1, (JOINTS, 3)))).transpose(2, 3)
         rates = torch.linalg.cross(joints[:, :, None].expand_as(axes), axes)
         twists = torch.cat([skew(axes), rates[..., None]], -1).flatten(1, 2)
-        placed = lin.homogeneous(transforms)
+        placed = homogeneous(transforms)
         behind = registrar.subtree[registrar.joint_of_turn]
         by_turns = (twists[:, :, None] @ placed[:, None]) * behind[:, :, None, None]
         by_trans = torch.zeros_like(by_turns[:, :3])

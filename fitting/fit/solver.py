@@ -139,11 +139,9 @@ def _bounded_step(model: Quadratic, x: Tensor, damping: Tensor, lower: Tensor, u
     most = promise(model, best)
     settled = torch.zeros_like(most, dtype=torch.bool)
     low, high = (x <= lower) & (model.gradient > 0), (x >= upper) & (model.gradient < 0)
-    rows = torch.arange(len(x), device=x.device)
+    rows, here, down, up = torch.arange(len(x), device=x.device), model, lower - x, upper - x
     for _ in range(_BOUND_SWEEPS):
-        here = Quadratic(model.cost[rows], model.gradient[rows], model.hessian[rows])
-        down, up = lower[rows] - x[rows], upper[rows] - x[rows]
-        step = _damped_solve(here, low, high, down, up, damping[rows])
+        step = _damped_solve(here, low, high, down, up, damping)
         inside = torch.maximum(torch.minimum(step, up), down)
         promised = promise(here, inside)
         better = promised > most[rows]
@@ -157,6 +155,8 @@ def _bounded_step(model: Quadratic, x: Tensor, damping: Tensor, lower: Tensor, u
         if len(going) == 0:
             break
         rows, low, high = rows[going], now_low[going], now_high[going]
+        here = Quadratic(here.cost[going], here.gradient[going], here.hessian[going])
+        down, up, damping = down[going], up[going], damping[going]
     return best, settled
 
 

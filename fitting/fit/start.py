@@ -17,20 +17,19 @@ from fitting import anatomy
 from fitting.anatomy import COORDINATES
 from fitting.body import kinematics as k
 from fitting.body.constants import constant
-from fitting.body.kinematics import COORDINATE_OF_SLOT, RestFrames, rotation_about
+from fitting.body.kinematics import COORDINATE_OF_SLOT, RestFrames
+from fitting.body.rotations import axial, rotation_about, turn, turning
 
 _CHAINS = (
-    # SKEL joints that turn together to reach the global rotation of a SMPL joint, innermost last; both sides at once
-    (((anatomy.FEMUR_R,), 2), ((anatomy.FEMUR_L,), 1)),
-    (((anatomy.TIBIA_R,), 5), ((anatomy.TIBIA_L,), 4)),
+    # SKEL joints that turn together to reach the global rotation of a SMPL joint, innermost last; both sides at once,
+    # and what else is alike
+    (((anatomy.FEMUR_R,), 2), ((anatomy.FEMUR_L,), 1), ((anatomy.LUMBAR,), 6)),
+    (((anatomy.THORAX,), 9),),
+    (((anatomy.HEAD,), 15), ((anatomy.SCAPULA_R,), 14), ((anatomy.SCAPULA_L,), 13)),
+    (((anatomy.HUMERUS_R,), 17), ((anatomy.HUMERUS_L,), 16)),
+    (((anatomy.TIBIA_R,), 5), ((anatomy.TIBIA_L,), 4), ((anatomy.ULNA_R,), 19), ((anatomy.ULNA_L,), 18)),
     (((anatomy.TALUS_R, anatomy.CALCN_R), 8), ((anatomy.TALUS_L, anatomy.CALCN_L), 7)),
     (((anatomy.TOES_R,), 11), ((anatomy.TOES_L,), 10)),
-    (((anatomy.LUMBAR,), 6),),
-    (((anatomy.THORAX,), 9),),
-    (((anatomy.HEAD,), 15),),
-    (((anatomy.SCAPULA_R,), 14), ((anatomy.SCAPULA_L,), 13)),
-    (((anatomy.HUMERUS_R,), 17), ((anatomy.HUMERUS_L,), 16)),
-    (((anatomy.ULNA_R,), 19), ((anatomy.ULNA_L,), 18)),
     (((anatomy.RADIUS_R, anatomy.HAND_R), 21), ((anatomy.RADIUS_L, anatomy.HAND_L), 20)),
 )
 
@@ -112,20 +111,17 @@ def _align(axes: Tensor, rotation: Tensor, low: Tensor, high: Tensor) -> Tensor:
     count = axes.shape[-2]
     start = torch.zeros_like(low).clamp(low, high)
     angles = [start[..., n].expand(axes.shape[:-2]) for n in range(count)]
-    turns = [rotation_about(axes[..., n, :], angles[n]) for n in range(count)]
+    about = [turning(axis) for axis in axes.unbind(-2)]
+    turns = [turn(*given) for given in zip(about, angles, strict=True)]
     for _ in range(_SWEEPS if count > 1 else 1):
-        for n in range(count):
+        for n, axis in enumerate(axes.unbind(-2)):
             x = rotation
-            for turn in turns[:n]:
-                x = turn.transpose(-1, -2) @ x
-            for turn in reversed(turns[n + 1 :]):
-                x = x @ turn.transpose(-1, -2)
-            axis = axes[..., n, :]
-            vee = torch.stack(
-                [x[..., 2, 1] - x[..., 1, 2], x[..., 0, 2] - x[..., 2, 0], x[..., 1, 0] - x[..., 0, 1]], -1
-            )
+            for before in turns[:n]:
+                x = before.transpose(-1, -2) @ x
+            for after in reversed(turns[n + 1 :]):
+                x = x @ after.transpose(-1, -2)
             along = (axis * (x @ axis[..., None]).squeeze(-1)).sum(-1)
-            best = _angle((axis * vee).sum(-1), x.diagonal(dim1=-2, dim2=-1).sum(-1) - along)
+            best = _angle((axis * axial(x)).sum(-1), x.diagonal(dim1=-2, dim2=-1).sum(-1) - along)
             angles[n] = torch.maximum(torch.minimum(best, high[..., n]), low[..., n])
-            turns[n] = rotation_about(axis, angles[n])
+            turns[n] = turn(about[n], angles[n])
     return torch.stack(angles, -1)

@@ -100,7 +100,8 @@ def to_ground(
     """Poses (T, 46) rad and pelvis joints (T, 3) m in a source frame with `up`, as a motion in the ground."""
     import torch
 
-    from fitting.body.kinematics import ROOT_COORDINATES, rotation_about
+    from fitting.body.kinematics import ROOT_COORDINATES
+    from fitting.body.rotations import rotation_about
     from fitting.fit.continuity import continuous
     from fitting.fit.root import root_angles
 

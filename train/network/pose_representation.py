@@ -24,8 +24,8 @@ from fitting.body.kinematics import (
     JOINT_AXES,
     JOINT_OF_COORDINATE,
     SLOT_OF_COORDINATE,
-    rotation_about,
 )
+from fitting.body.rotations import rotation_about
 
 WIDTH = 6
 """Numbers per joint."""

@@ -212,3 +212,20 @@ def test_real_motion_converges(fitter, shared):
     with np.load(shared / "real" / "romp_frame_smpl.npz") as data:
         single = fitter.fit(data["poses"], data["betas"], data["trans"])
     assert single.converged.all() and float(single.vertex_error_mm) < 6
+
+
+def test_few_people_are_not_cut_into_batches_that_cost_more_than_they(fitter):
+    assert fitter.default_batch_size(24, threads=16) == 24
+    assert fitter.default_batch_size(47, threads=16) == 47
+    assert fitter.default_batch_size(64, threads=16) == 32
+    assert fitter.default_batch_size(1024, threads=16) == 64
+    assert fitter.default_batch_size(1024, threads=2) == 256
+    assert fitter.default_batch_size(0, threads=2) == 1
+
+
+def test_results_can_be_learnt_from(fitter):
+    """They are ordinary tensors, though the fit itself keeps no record for gradients."""
+    with torch.enable_grad():
+        poses = fitter.fit(torch.zeros(1, 72), torch.zeros(1, 10)).poses.requires_grad_()
+        fitter.skel(poses, torch.zeros(1, 10)).joints.sum().backward()
+    assert poses.grad.abs().sum() > 0

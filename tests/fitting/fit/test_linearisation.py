@@ -111,7 +111,7 @@ def test_pose_hessian_is_jtj_with_correctives_held(problem, region, poses, betas
     at_rest = problem.points.at_rest(betas, torch.zeros(PEOPLE, 207, dtype=torch.float64))
     rest = skel.rest_frames(skel.rest_joints(betas))
     posed = skel.pose(rest, poses)
-    twists = lin.pose_twists(skel, rest, posed, poses)
+    twists = lin.pose_twists(skel, rest, posed)
     motion = lin.pose_motion(twists, problem.subtree, lin.transforms_of(rest, posed))
     found = lin.gauss_newton(motion, region.moments(betas))
     for person in range(PEOPLE):
@@ -149,7 +149,7 @@ def test_shape_motion_matches_autograd(problem, skel, poses, betas):
 
     rest = skel.rest_frames(skel.rest_joints(betas))
     posed = skel.pose(rest, poses)
-    motion = lin.shape_motion(skel, rest, posed, poses)
+    motion = lin.shape_motion(skel, rest, posed)
     found = motion.of_transforms(lin.transforms_of(rest, posed), problem.subtree)
     for mode in range(10):
         tangent = torch.zeros_like(betas)
