@@ -22,7 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.command.build_options import parse_build_options
+from pipelines.command.build_options import BuildOptions, parse_build_options
 from pipelines.command.devices import resolve_device
 from pipelines.command.hmr_skel import guarded
 from pipelines.command.log import set_up_logging
@@ -34,10 +34,13 @@ from pipelines.files.body_models import tell_of_demo_body
 from pipelines.files.lock import OutputTaken, check_still_ours, output_lock
 from pipelines.files.shards import Shard
 from pipelines.files.storage import output_problems, place
+from pipelines.files.temporary import run_temporaries
 from pipelines.files.urls import UrlPath, is_url
 from pipelines.look.report import REPORT_FILE, write_report
+from pipelines.plan.parts import part_folder, part_of, planned_rows
 from pipelines.plan.plan_file import PlannedShard, plan_file
 from pipelines.write.dataset import remove_leftovers, remove_stale_shards, withdraw_dataset, write_dataset
+from pipelines.write.earlier import earlier_shards, refuse_loss, rename_shards, update_of
 from pipelines.write.progress import (
     ProgressBar,
     failed_run,
@@ -103,7 +106,7 @@ class ConvertShard(beam.DoFn):
 
 
 class WriteDataset(beam.DoFn):
-    """All statistics -> _rejects/rejects.parquet, dataset.json, report.html and run.json, unless a shard failed."""
+    """All statistics -> list of rejects, run.json, report.html, at last dataset.json; unless a shard failed."""
 
     def __init__(self, output: str, run: str, provenance: Provenance) -> None:
         self.output = output
@@ -122,6 +125,15 @@ class WriteDataset(beam.DoFn):
             if options != made_of.options:  # the workers are not the driver's: it could not know
                 with output_problems(directory):
                     save_options(directory, options)
+
+            def before_the_last(manifest: dict[str, Any]) -> None:
+                with output_problems(directory):
+                    remove_stale_shards(directory, names)
+                write_run(directory, made_of.facts | {"device": options["device"]}, shards)
+                shown = [Shard(directory / name) for name in sorted(names)]
+                write_report(shown, directory / REPORT_FILE, manifest=manifest)
+                check_still_ours(directory, self.run)
+
             write_dataset(
                 directory,
                 names,
@@ -131,9 +143,9 @@ class WriteDataset(beam.DoFn):
                 made_of.joint_limits,
                 made_of.planned,
                 made_of.body_models,
+                before_the_last,
+                made_of.part,
             )
-            write_run(directory, made_of.facts | {"device": options["device"]}, shards)
-            write_report([Shard(directory / name) for name in sorted(names)], directory / REPORT_FILE)
         except InputError as error:
             report_failure(directory, str(error))
             return
@@ -171,40 +183,49 @@ def run(argv: list[str], prog: str) -> int:
         options = with_demo_inputs(options)
     options.output = options.output or "hmr_skel"
     directory = place(options.output if is_url(options.output) else os.path.abspath(options.output))
+    if options.shard_range:
+        directory = directory / part_folder(options.shard_range)
     runner = Runner.of(rest, options.worker_timeout)
     if runner.workers_are_here:  # others see for themselves what devices they have
         options.device = resolve_device(options.device)
     check_writable(directory)
-    with output_lock(directory) as token:
+    with run_temporaries(), output_lock(directory) as token:
         job = job_of(options, runner, directory, token)
-        seconds = convert(job, runner, directory, options.quiet)
+        seconds = convert(job, runner, directory, options)
+    name = f"{options.output}/{directory.name}" if options.shard_range else options.output
     if not options.quiet:
-        print_summary(directory, options.output, seconds)
+        print_summary(directory, name, seconds)
     nothing = nothing_written(directory)
     if nothing:
-        sys.stderr.write(f"{prog}: error: {options.output}: {nothing}\n")
+        sys.stderr.write(f"{prog}: error: {name}: {nothing}\n")
         return 1
     return 0
 
 
-def convert(job: Job, runner: Runner, directory: Path | UrlPath, quiet: bool) -> float:
+def convert(job: Job, runner: Runner, directory: Path | UrlPath, options: BuildOptions) -> float:
     """Plan and run, in a folder that is ours; gives the seconds that the run took."""
-    made_of, token = job.provenance, job.settings.run
+    made_of, token, part = job.provenance, job.settings.run, None
     with output_problems(directory):
         remove_leftovers(directory)
     with plan_file(directory, token, job.specs) as planned:
         if not planned:
             raise InputError("no rows are selected", field="--rows", expected="at least one label row")
-        started = time.time()
-        facts = made_of.facts | {"plan_s": round(started - made_of.facts["started"], 3)}
-        write = WriteDataset(str(directory), token, replace(made_of, facts=facts))
+        if options.shard_range:
+            planned, part = part_of(planned, options.shard_range)
         with output_problems(directory):
+            update = update_of(earlier_shards(directory), planned)
+            if not options.overwrite:
+                refuse_loss(directory, update, made_of.options, job.settings.sha256(), made_of.planned)
+            started = time.time()
+            made_of = job.with_checksums(plan_s=round(started - made_of.facts["started"], 3), **update.counts())
+            if part:
+                made_of = replace(made_of, part=part, planned=planned_rows(planned))
             withdraw_dataset(directory)
             save_options(directory, made_of.options)
-        with ProgressBar(directory, sum(shard.rows for shard in planned), quiet):
+            rename_shards(directory, update.moved)
+        write = WriteDataset(str(directory), token, made_of)
+        with ProgressBar(directory, sum(shard.rows for shard in planned), options.quiet):
             run_pipeline(directory, runner, planned, ConvertShard(job.settings), write)
-        with output_problems(directory):
-            remove_stale_shards(directory, [shard.name for shard in planned])
     return time.time() - started
 
 

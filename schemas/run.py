@@ -47,6 +47,15 @@ REJECT_REASONS = (
 SHARD_STATS_FIELDS = [
     Field("shard", "str", "name of the shard without ending"),
     Field("spec_hash", "str", "sha256 of rows, inputs and options that determine the shard's bytes"),
+    Field("settings_sha256", "str", "sha256 of what of these is neither rows nor images", optional=True),
+    Field("label_rows", "str", "JSON list: label_file, start, stop, step of the rows planned", optional=True),
+    Field("images_sha256", "str", "sha256 of the images read; empty without images", optional=True),
+    Field(
+        "images_modified",
+        "str",
+        "sha256 of the times, ns, at which the image files were changed; empty if unknown",
+        optional=True,
+    ),
     Field("tar_sha256", "str", "sha256 of the tar"),
     Field("parquet_sha256", "str", "sha256 of the Parquet file"),
     Field("tar_bytes", "int64", "size of the tar", (), "bytes"),
@@ -100,10 +109,17 @@ DATASET_FIELDS = [
     Field("options", "str", "JSON object: the resolved options of the run"),
     Field("joint_limits", "str", "JSON object: coordinate -> lowest and highest angle, degrees", optional=True),
     Field("versions", "str", "JSON object: package -> version"),
+    Field(
+        "part",
+        "str",
+        "JSON object, of a part of a data set: first, stop: its shards; shards: of how many; plan_sha256",
+        optional=True,
+    ),
 ]
 
 REJECTS = arrow_schema("rejects", "1.0", REJECTS_FIELDS)
-SHARD_STATS = arrow_schema("shard_stats", "1.3", SHARD_STATS_FIELDS)
-DATASET = arrow_schema("dataset", "1.3", DATASET_FIELDS)
+SHARD_STATS = arrow_schema("shard_stats", "1.4", SHARD_STATS_FIELDS)
+DATASET = arrow_schema("dataset", "1.4", DATASET_FIELDS)
 """1.1 of both has verdicts, of the manifest joint limits, 1.2 label checks and genders, 1.3 body models
-and where 3D keypoints come from; older ones are read without them."""
+and where 3D keypoints come from, 1.4 of shards what their rows and images were, of the manifest
+which part it is; older ones are read without them."""

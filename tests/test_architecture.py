@@ -20,6 +20,7 @@ ROOMS = {
     "fitting": ("anatomy", "demo_body", "body", "fit"),
     "pipelines": (
         *("command", "files", "read", "plan", "draw", "write", "convert", "look", "hand_on", "demo"),
+        "merge_parts",
         "build_hmr_skel",
     ),
     "train": ("config", "network", "data", "options", "benchmarks", "evaluate", "run", "predict", "command"),

@@ -11,7 +11,9 @@ from pipelines.command.options import arg, parse_options
 from pipelines.command.runner import register_options
 from schemas import InputError
 
-_NOT_RECORDED = ("output", "quiet", "threads", "worker_timeout")
+_NOT_RECORDED = ("output", "overwrite", "quiet", "shard_range", "threads", "worker_timeout")
+HARMLESS = frozenset({*_NOT_RECORDED, "device", "batch_size", "without_regressors"})
+"""Options after whose change finished shards are kept."""
 _DESCRIPTION = """CameraHMR labels and images to HMR-SKEL shards. Without options, demo data on the embedded body.
 Apache Beam's own options are accepted as well, such as --runner, --direct_running_mode (in_memory,
 multi_threading, multi_processing) and --direct_num_workers."""
@@ -31,6 +33,11 @@ class BuildOptions:
     """Folder with the official SMPL and SKEL files, flat or in smpl/ and skel/, or `demo` for the embedded body."""
     output: Annotated[str, arg(metavar="DIR")] = ""
     """Folder for the shards. A rerun keeps finished ones. Default: hmr_skel, for demo data demo/hmr_skel."""
+    shard_range: Annotated[str, arg(metavar="START:STOP")] = ""
+    """Make these shards only, counted from 0: a part, in a folder part-START-STOP of the output folder. Parts, which
+    several machines may make, are joined by `hmr-skel merge`."""
+    overwrite: bool = False
+    """Let finished shards in the output folder go that other options, or other label files, do not make again."""
     subset: Annotated[list[str], arg(metavar="NAME...")] = field(default_factory=list)
     """Data sets to take, by name: aic for aic-release.npz. Default: all."""
     rows: Annotated[str, arg(metavar="START:STOP")] = ""

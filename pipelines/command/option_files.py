@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from schemas import InputError
@@ -33,12 +32,15 @@ All of them do so for PyYAML as well, so that what it writes as a text is read a
 """
 
 
-def read_options(file: Path) -> dict[Any, Any]:
-    """The mapping that a file holds; an empty file is an empty one. Raises InputError for everything else."""
+def read_options(file: Any) -> dict[Any, Any]:
+    """The mapping that a file (a Path, or a UrlPath) holds; an empty file is an empty one.
+
+    Raises InputError for everything else.
+    """
     import yaml
 
     try:
-        with open(file, "rb") as stream:
+        with file.open("rb") as stream:
             text = stream.read(_LARGEST_FILE + 1)
     except OSError as error:
         raise InputError(error.strerror or str(error), file=file, field="--config", expected="a YAML file") from error

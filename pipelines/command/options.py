@@ -104,7 +104,7 @@ def option_values(options: Any) -> dict[str, Any]:
     return values
 
 
-def parse_row_range(text: str, step: bool = False) -> slice:
+def parse_row_range(text: str, step: bool = False, option: str = "--rows") -> slice:
     """`START:STOP` as in a Python slice, with `step` also `START:STOP:STEP`; empty text is all rows. Raises InputError.
 
     Any part may be left out.
@@ -119,7 +119,7 @@ def parse_row_range(text: str, step: bool = False) -> slice:
         return slice(*parts)
     except ValueError:
         grammar = "START:STOP or START:STOP:STEP" if step else "START:STOP"
-        raise InputError(f"{text!r} given", field="--rows", expected=f"{grammar}, for instance 0:1000") from None
+        raise InputError(f"{text!r} given", field=option, expected=f"{grammar}, for instance 0:1000") from None
 
 
 def _read_file(file: Path, kind: type) -> dict[str, tuple[Any, str]]:

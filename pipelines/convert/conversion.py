@@ -12,6 +12,7 @@ left out (pipelines.convert.rows). What the data set's rows say:
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.convert.bodies import Bodies
-from pipelines.convert.crop_jobs import CropJobs, Geometry
+from pipelines.convert.crop_jobs import CropJobs, Geometry, images_sha256
 from pipelines.convert.crops import box_side
 from pipelines.convert.reprojection import place_people, sizes_that_contradict
 from pipelines.convert.rows import Rows, read_rows
@@ -29,8 +30,10 @@ from pipelines.files.lock import check_still_ours
 from pipelines.files.storage import place
 from pipelines.plan.planning import ShardSpec
 from pipelines.read.labels import dataset_name
-from pipelines.write.shards import finished_shard, write_shard
+from pipelines.write.shards import finished_shard, write_shard, write_statistics
 from schemas import HMR_SKEL, Columns, field_dtype, field_shape
+
+log = logging.getLogger(__name__)
 
 _QUALITY = (
     *("converged", "iterations", "vertex_error_mm", "vertex_error_p95_mm", "max_vertex_error_mm", "joint_error_mm"),
@@ -54,8 +57,23 @@ class FittedShard:
 
 
 def finished(spec: ShardSpec, settings: ConversionSettings) -> dict[str, Any] | None:
-    """Statistics of the shard if it is there already, made from this spec and undamaged."""
-    return finished_shard(place(settings.output), spec)
+    """Statistics of the shard if it is there already, made from such a spec and these images, and undamaged.
+
+    Images whose files have other times than when the shard was made (copied, or changed in place) are read: the shard
+    is kept if they are the same to the byte.
+    """
+    directory = place(settings.output)
+    stats = finished_shard(directory, spec)
+    if stats is None or stats["images_modified"] == spec.modified_sha256:
+        return stats
+    wanted = read_rows(spec, settings.fit.smpl_gender).sound
+    if images_sha256(spec, wanted, settings.crop.image_threads) != stats["images_sha256"]:
+        log.info("%s: images have changed; the shard is made again", directory / spec.name)
+        return None
+    check_still_ours(directory, settings.run)
+    stats["images_modified"] = spec.modified_sha256
+    write_statistics(directory, spec.name, stats)
+    return stats
 
 
 def convert_shard(
@@ -121,6 +139,8 @@ def write_fitted(shard: FittedShard, settings: ConversionSettings) -> dict[str, 
         settings.float_width,
         settings.versions,
         settings.made_with(),
+        shard.crops.images_sha256,
+        lambda: check_still_ours(directory, settings.run),
     )
     seconds = dict(shard.seconds, images=waited, ended=time.time())
     seconds["all"] += time.perf_counter() - began

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -51,10 +51,12 @@ class Provenance:
     """Label file, or `body_models` -> sha256."""
     body_models: dict[str, Any]
     """`BodyModels.facts`."""
-    planned: dict[str, range]
+    planned: dict[str, Sequence[int]]
     """Label file -> the rows that were asked for."""
     facts: dict[str, Any]
     """Where and when, for run.json."""
+    part: dict[str, Any] | None = None
+    """Which part of a data set this is (`plan.parts.part_of`); None: all of it."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +67,16 @@ class Job:
     provenance: Provenance
     specs: Iterator[ShardSpec]
     """Shards as they are planned."""
+    labels: list[LabelFile]
+
+    def with_checksums(self, **facts: Any) -> Provenance:
+        """The provenance when all is planned, which is when label files have been read, and more facts of the run."""
+        inputs = {file.name: file.sha256 for file in self.labels} | self.provenance.inputs
+        return replace(self.provenance, inputs=inputs, facts=self.provenance.facts | facts)
 
 
 def job_of(options: BuildOptions, runner: Runner, directory: Path | UrlPath, run: str) -> Job:
-    """Reads label files' headers and body models; images are looked up as the specs are asked for.
+    """Reads label files' headers and body models; rows are read and images looked up as the specs are asked for.
 
     `run` is the token of the lock on the output. Raises InputError for what is missing or damaged.
     """
@@ -87,15 +95,14 @@ def job_of(options: BuildOptions, runner: Runner, directory: Path | UrlPath, run
         options=options.recorded(),
         joint_limits=limits_in_degrees(fit.limits),
         versions=settings.versions,
-        inputs={file.name: file.sha256 for file in labels} | {"body_models": settings.body_models["sha256"]},
+        inputs={"body_models": settings.body_models["sha256"]},
         body_models=settings.body_models,
         planned={file.name: selection.of(file.rows) for file in labels},
         facts=facts,
     )
     images = open_images(options.images)
-    return Job(
-        settings, provenance, plan_shards(labels, images, options.samples_per_shard, selection, settings.sha256())
-    )
+    specs = plan_shards(labels, images, options.samples_per_shard, selection, settings.sha256())
+    return Job(settings, provenance, specs, labels)
 
 
 def _look_for_regressors(options: BuildOptions, labels: list[LabelFile], there: Collection[str]) -> None:

@@ -14,7 +14,6 @@ import hashlib
 import logging
 import os
 import platform
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +28,7 @@ import numpy as np
 from pipelines.command.devices import devices_of
 from pipelines.convert.bodies import Bodies, LoadedBodies
 from pipelines.convert.settings import FitSettings
+from pipelines.files.temporary import lasting_folder
 from schemas import InputError
 
 _TRIES = 3
@@ -71,7 +71,7 @@ def body_models_facts(settings: FitSettings) -> dict[str, Any]:
 
 def run_folder() -> Path:
     """Where leases and addresses of this user are; made so that nobody else can reach them."""
-    folder = Path(tempfile.gettempdir()) / f"hmr-skel-{os.getuid()}"
+    folder = lasting_folder() / f"hmr-skel-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     facts = folder.lstat()
     if facts.st_uid != os.getuid() or facts.st_mode & 0o077 or not folder.is_dir():

@@ -117,14 +117,17 @@ def _write(sheet: np.ndarray, text: str, left: int, baseline: int, width: int, w
     cv2.putText(sheet, text, (left, baseline), font, scale, _WARNING if warning else _INK, 1, cv2.LINE_AA)
 
 
-def body_of(shards: Sequence[Shard], body_models: str | None) -> SKEL:
+def body_of(shards: Sequence[Shard], body_models: str | None, manifest: dict | None = None) -> SKEL:
     """The SKEL body to draw: of a folder, its URL or "demo"; by default what the shards' manifest names, or else demo.
+
+    `manifest` stands in for a dataset.json that is not there yet.
 
     Raises InputError if the model files are absent or broken.
     """
     from schemas import DATASET
 
-    manifest = read_document(file, DATASET) if (file := shards[0].folder / DATASET_FILE).is_file() else {}
+    file = shards[0].folder / DATASET_FILE
+    manifest = manifest or (read_document(file, DATASET) if file.is_file() else {})
     options = manifest.get("options") or {}
     models = BodyModels(body_models or options.get("body_models") or DEMO, options.get("gender") or "male")
     skel = models.skel

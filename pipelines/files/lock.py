@@ -2,7 +2,8 @@
 
 The lock is the file `.lock`, held by the operating system for as long as the run lives: what a killed run leaves
 behind holds nobody up. The file tells who has it, so that a second run can name the first, and it holds a token by
-which workers that outlive a killed run notice that the folder is no longer theirs.
+which workers that outlive a killed run notice that the folder is no longer theirs; on the machine of the run they also
+see that nobody holds the lock any more.
 
 Behind a URL, and on a file system without `flock`, there is nothing that a system could hold, and no telling a killed
 run from one that lives. There the last run that comes has the folder: it writes its token, and the workers of an
@@ -31,6 +32,7 @@ log = logging.getLogger(__name__)
 
 LOCK_FILE = ".lock"
 _LONGEST = 1 << 16
+_TRIES, _PAUSE_S = 5, 0.02
 
 
 class OutputTaken(RuntimeError):
@@ -64,15 +66,42 @@ def output_lock(directory: Path | UrlPath) -> Iterator[str]:
 
 
 def check_still_ours(directory: Path | UrlPath, token: str) -> None:
-    """Raise OutputTaken if the folder belongs to another run than this token's. An empty token is of a lone shard."""
-    if token and _owner(directory / LOCK_FILE).get("token") != token:
+    """Raise OutputTaken if the run of this token lives no more, or the folder is another's by now.
+
+    An empty token is of a lone shard. Whether a run lives is known on its own machine only, by the lock that it holds.
+    """
+    if not token:
+        return
+    path = directory / LOCK_FILE
+    owner = _owner(path)
+    if owner.get("token") != token or (owner.get("host") == socket.gethostname() and _is_free(path)):
         raise OutputTaken(f"{directory}: the run that this worker belongs to has ended")
+
+
+def _is_free(path: Path | UrlPath) -> bool:
+    """Whether nobody holds the lock; False where that cannot be told."""
+    import fcntl
+
+    if isinstance(path, UrlPath):
+        return False
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return True
+    except OSError:  # somebody holds it, or there are no locks here
+        return False
+    finally:
+        os.close(descriptor)
 
 
 def _locked(path: Path) -> int:
     """Descriptor of the lock file, locked. It is closed by the system when the process ends, however it ends."""
     import fcntl
 
+    tries = _TRIES
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
         try:
@@ -83,6 +112,10 @@ def _locked(path: Path) -> int:
                 return descriptor
             owner = _owner(path)
             os.close(descriptor)
+            tries -= 1
+            if tries:  # a worker of a run that was killed may be looking
+                time.sleep(_PAUSE_S)
+                continue
             problem, expected = f"another run writes here: {_who(owner)}", "one run per output folder"
             raise InputError(problem, file=path.parent, field="--output", expected=expected) from error
         with contextlib.suppress(OSError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import BinaryIO
 
 import numpy as np
@@ -46,16 +46,19 @@ def read_whole(path: str) -> dict[str, np.ndarray]:
     return {name: read_all(path, member) for name, member in members.items()}
 
 
-def checked_sha256(path: str, members: Iterable[Member]) -> str:
+def checked_sha256(
+    path: str, members: Iterable[Member], watch: Mapping[str, Callable[[memoryview], object]] | None = None
+) -> str:
     """sha256 of the file; the same pass holds members to the checksums of the archive.
 
-    Rows are later read by range, where damage would pass for numbers. Raises InputError for a member whose bytes are
-    not those that were written.
+    Rows are later read by range, where damage would pass for numbers. `watch` is given, member by name, the bytes of
+    the array in pieces. Raises InputError for a member whose bytes are not those that were written.
     """
-    digest, names = hashlib.sha256(), {member.name + ".npy" for member in members}
+    digest, wanted = hashlib.sha256(), {member.name + ".npy": member for member in members}
     try:
         with place(path).open("rb") as file, zipfile.ZipFile(file) as archive:
-            sums = [_Sum(file, info) for info in archive.infolist() if info.filename in names]
+            infos = [info for info in archive.infolist() if info.filename in wanted]
+            sums = [_Sum(file, info, wanted[info.filename], watch or {}) for info in infos]
             position = file.seek(0)
             while piece := file.read(_PIECE):
                 digest.update(piece)
@@ -73,9 +76,12 @@ def checked_sha256(path: str, members: Iterable[Member]) -> str:
 class _Sum:
     """The checksum of one member, from the pieces of a file that is read from its beginning."""
 
-    def __init__(self, file: BinaryIO, info: zipfile.ZipInfo) -> None:
-        self.name = info.filename.removesuffix(".npy")
+    def __init__(
+        self, file: BinaryIO, info: zipfile.ZipInfo, member: Member, watch: Mapping[str, Callable[[memoryview], object]]
+    ) -> None:
+        self.name = member.name
         self._start = data_offset(file, info)
+        self._watch, self._header = watch.get(member.name), member.offset - (not member.compressed) * self._start
         self._stop = self._start + info.compress_size
         self._size, self._wanted = info.file_size, info.CRC
         self._inflate = None if info.compress_type == zipfile.ZIP_STORED else zlib.decompressobj(-zlib.MAX_WBITS)
@@ -88,6 +94,8 @@ class _Sum:
         try:
             while data and self._found <= self._size:
                 plain = data if self._inflate is None else self._inflate.decompress(data, _PIECE)
+                if self._watch is not None:
+                    self._watch(memoryview(plain)[max(0, self._header - self._found) :])
                 self._crc, self._found = zlib.crc32(plain, self._crc), self._found + len(plain)
                 data = b"" if self._inflate is None else self._inflate.unconsumed_tail
         except zlib.error as error:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import glob
 import json
+import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +26,8 @@ from pipelines.files.urls import UrlPath, is_url
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+log = logging.getLogger(__name__)
 
 REJECTS_FILE = "rejects.parquet"
 REJECTS_FOLDER = "_rejects"
@@ -69,7 +72,8 @@ class Shard:
 
 
 def find_shards(paths: Sequence[str | Path]) -> list[Shard]:
-    """The shards that paths name: a folder means all in it, a file of a shard means that shard; globs are expanded.
+    """The shards that paths name: a folder means those that its dataset.json lists, or without one all that are in it;
+    a file of a shard means that shard; globs are expanded. The log tells of shards that are left aside.
 
     Raises:
         InputError: nothing is there, or a shard has no Parquet file.
@@ -98,17 +102,40 @@ def find_shards(paths: Sequence[str | Path]) -> list[Shard]:
 def _bases(path: Path | UrlPath, endings: Sequence[str] = (".parquet",)) -> list[Path | UrlPath]:
     """Shards that a file belongs to, or of which a folder has files with these endings."""
     if path.is_dir():
-        files = (p for p in path.iterdir() if p.suffix in endings and not p.name.startswith("."))
-        return sorted({p.with_suffix("") for p in files if p.name != REJECTS_FILE})
+        here, listed = bases_in(path, endings), listed_shards(path)
+        used = [base for base in here if listed is None or base.name in listed]
+        if len(used) < len(here):
+            left = sorted({base.name for base in here} - {base.name for base in used})
+            more = f" and {len(left) - 1} more" if left[1:] else ""
+            log.warning("%s: left aside shard %s%s, which %s does not list", path, left[0], more, DATASET_FILE)
+        return used
     if path.suffix in SHARD_ENDINGS and path.name not in (REJECTS_FILE, DATASET_FILE) and path.exists():
         return [path.with_suffix("")]
     return []
 
 
+def bases_in(folder: Path | UrlPath, endings: Sequence[str] = (".parquet",)) -> list[Path | UrlPath]:
+    """All shards of which a folder has files with these endings, listed or not."""
+    files = (p for p in folder.iterdir() if p.suffix in endings and not p.name.startswith("."))
+    return sorted({p.with_suffix("") for p in files if p.name != REJECTS_FILE})
+
+
+def listed_shards(folder: Path | UrlPath) -> set[str] | None:
+    """Names of the shards that a folder's dataset.json lists; None if it has none, or one that says nothing of them."""
+    file = folder / DATASET_FILE
+    try:
+        shards = json.loads(file.read_bytes())["shards"] if file.is_file() else None
+        return None if shards is None else {entry["shard"] for entry in shards}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
 def whole_folder(shards: Sequence[Shard]) -> Path | UrlPath | None:
     """The folder whose shards these are, all of them; None for a part of a folder or for several."""
     folder = shards[0].folder
-    return folder if set(_bases(folder)) == {shard.base for shard in shards} else None
+    names, listed = {shard.base for shard in shards}, listed_shards(folder)
+    here = {base for base in bases_in(folder) if listed is None or base.name in listed}
+    return folder if names == here else None
 
 
 def rejects_of(folder: Path | UrlPath) -> Path | UrlPath:

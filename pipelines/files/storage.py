@@ -103,10 +103,14 @@ def remove_folder(path: Path | UrlPath) -> None:
             file.unlink(missing_ok=True)
 
 
-@lru_cache(maxsize=8)
 def local_folder(url: str, endings: tuple[str, ...]) -> tempfile.TemporaryDirectory[str]:
-    """Files with these endings in a folder behind a URL and in its sub-folders, fetched once per process."""
-    folder = tempfile.TemporaryDirectory(prefix="hmr-skel-")
+    """Files with these endings in a folder behind a URL and in its sub-folders, fetched once per process and run."""
+    return _local_folder(url, endings, tempfile.gettempdir())
+
+
+@lru_cache(maxsize=8)
+def _local_folder(url: str, endings: tuple[str, ...], temporary: str) -> tempfile.TemporaryDirectory[str]:
+    folder = tempfile.TemporaryDirectory(prefix="hmr-skel-", dir=temporary, ignore_cleanup_errors=True)
     root = UrlPath(url)
     for path in [*root.glob("*"), *root.glob("*/*")]:
         if path.name.lower().endswith(endings):

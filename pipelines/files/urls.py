@@ -145,6 +145,12 @@ class UrlPath:
                     system.rm_file(hidden.url)
                 raise
 
+    def replace(self, target: UrlPath) -> None:
+        """Give the file another name, also one that is taken."""
+        target.unlink(missing_ok=True)
+        with _problems(self) as system:
+            system.mv(self.url, target.url)
+
     def exists(self) -> bool:
         return bool(self._info())
 

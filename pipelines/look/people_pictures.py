@@ -30,7 +30,7 @@ def picked_people(errors: np.ndarray, each: int = EACH) -> dict[str, np.ndarray]
     return found
 
 
-def people_html(shards: Sequence[Shard], body_models: str | None = None) -> list[str]:
+def people_html(shards: Sequence[Shard], body_models: str | None = None, manifest: dict | None = None) -> list[str]:
     """A heading and a picture for each group. People behind a URL are drawn without their images: a shard's whole tar
     would be fetched for one of them.
 
@@ -41,7 +41,7 @@ def people_html(shards: Sequence[Shard], body_models: str | None = None) -> list
     errors = read_columns(shards, ["vertex_error_mm"])["vertex_error_mm"].to_numpy()
     if not len(errors):
         return []
-    skel, found = body_of(shards, body_models), []
+    skel, found = body_of(shards, body_models, manifest), []
     for name, rows in picked_people(errors).items():
         samples = read_people(shards, rows)
         for shard, sample in samples:

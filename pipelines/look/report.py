@@ -76,10 +76,12 @@ def write_report(
     rejects: dict[str, int] | None = None,
     title: str = "HMR-SKEL",
     body_models: str | None = None,
+    manifest: dict | None = None,
 ) -> None:
     """Write the page for these shards. `rejects`: reason -> rows, by default counted from the shards' files.
 
-    `body_models` is what to draw people with, by default what dataset.json names.
+    `manifest` stands in for a dataset.json that is not there yet. `body_models` is what to draw people with, by default
+    what it names.
 
     Raises InputError if a shard cannot be read or the page not be written.
     """
@@ -120,7 +122,8 @@ def write_report(
         with parquet_problems(rejected):
             counted = pq.read_table(readable(rejected), columns=["label_file", "reason"])
             reasons = counted.group_by(["label_file", "reason"]).aggregate([([], "count_all")]).to_pylist()
-    manifest, run = _documents(shards[0].folder)
+    stored, run = _documents(shards[0].folder)
+    manifest = manifest or stored
     page = [
         f"<h1>{escape(title)}</h1>",
         _made_line(manifest, run),
@@ -128,7 +131,7 @@ def write_report(
         *_words_part("Verdicts", verdicts),
         *_words_part("Labels compared with themselves", checks),
     ]
-    page += _people_part(shards, body_models)
+    page += _people_part(shards, body_models, manifest)
     page += _distance_part(distances, QUANTILE_FIELDS, STAGES)
     page += _angle_part(angles, manifest)
     page += _facts_part(manifest, run)
@@ -185,7 +188,7 @@ def _distance_part(distances, fields: Sequence[str], stages: Sequence[str]) -> I
             yield histogram_svg(found[name].chart(words[name], found[name].quantile(0.995) or 1.0))
 
 
-def _people_part(shards: Sequence[Shard], body_models: str | None) -> Iterable[str]:
+def _people_part(shards: Sequence[Shard], body_models: str | None, manifest: dict) -> Iterable[str]:
     """Pictures, or why there are none: a page without them is better than no page."""
     from pipelines.look.people_pictures import people_html
     from schemas import InputError
@@ -193,7 +196,7 @@ def _people_part(shards: Sequence[Shard], body_models: str | None) -> Iterable[s
     yield "<h2>People</h2>"
     yield '<p class="note">By mean vertex distance from SMPL, mm: the picture, and skin and bones over it.</p>'
     try:
-        yield from people_html(shards, body_models)
+        yield from people_html(shards, body_models, manifest)
     except InputError as error:
         yield f"<p>They could not be drawn: {escape(str(error))}</p>"
 

@@ -20,6 +20,7 @@ from pipelines.files.shards import (
     LARGEST_MEMBER,
     REJECTS_FILE,
     Shard,
+    bases_in,
     read_document,
     rejects_of,
     tar_samples,
@@ -38,11 +39,12 @@ FAILURES_SHOWN = 10
 
 @dataclass(frozen=True)
 class Verdict:
-    """`failures`: (shard or file, what is wrong). `shards`, `samples`: how many were checked."""
+    """`failures`: (shard or file, what is wrong). `shards`, `samples`: how many were checked. `notes`: to be told."""
 
     shards: int
     samples: int
     failures: list[tuple[str, str]]
+    notes: Sequence[str] = ()
 
     @property
     def passed(self) -> bool:
@@ -50,12 +52,15 @@ class Verdict:
 
     def document(self) -> dict:
         failures = [{"where": where, "problem": problem} for where, problem in self.failures]
-        return {"passed": self.passed, "shards": self.shards, "samples": self.samples, "failures": failures}
+        counts = {"shards": self.shards, "samples": self.samples}
+        return {"passed": self.passed, **counts, "failures": failures, "notes": list(self.notes)}
 
     def show(self, out: Console) -> None:
         from rich.table import Table
 
         checked = f"{self.shards:,} shards, {self.samples:,} samples"
+        for note in self.notes:
+            out.print(note, style="yellow", highlight=False, markup=False)
         if self.passed:
             out.print(f"verified: {checked}, nothing wrong", style="green", highlight=False)
             return
@@ -75,7 +80,7 @@ def verify(shards: Sequence[Shard], against: Sequence[str] = ()) -> Verdict:
     """Checks shards, and the manifest of a folder whose shards are all among them. Changes nothing.
 
     `against` are label files (paths, folders, globs): each of their rows that the data set was made from must be in
-    one shard or among the rejects.
+    one shard or among the rejects. Shards may be of several folders: parts of a data set.
     """
     from tqdm import tqdm
 
@@ -90,11 +95,13 @@ def verify(shards: Sequence[Shard], against: Sequence[str] = ()) -> Verdict:
     for folder, members in folders.items():
         if whole_folder(members):
             failures += [(str(folder / DATASET_FILE), problem) for problem in _check_manifest(folder, members)]
+    notes: Sequence[str] = ()
     if against:
-        from pipelines.look.account import account_problems
+        from pipelines.look.account import account_of
 
-        failures += account_problems(shards, against)
-    return Verdict(len(shards), samples, failures)
+        account = account_of(shards, against)
+        failures, notes = failures + account.problems, account.notes
+    return Verdict(len(shards), samples, failures, notes)
 
 
 def _check_shard(shard: Shard) -> tuple[int, list[str]]:
@@ -265,6 +272,9 @@ def _check_manifest(folder: Path | UrlPath, shards: Sequence[Shard]) -> Iterator
     if listed.keys() != stats.keys():
         lost, foreign = listed.keys() - stats.keys(), stats.keys() - listed.keys()
         yield f"shards that it lists but are absent: {_some(lost)}; that it does not list: {_some(foreign)}"
+    unlisted = {base.name for base in bases_in(folder)} - listed.keys() - stats.keys()
+    if unlisted:
+        yield f"does not list shards that are there: {_some(unlisted)}"
     for name, entry in listed.items():
         differing = [key for key in entry if not _same(entry[key], stats.get(name, entry).get(key))]
         if differing:

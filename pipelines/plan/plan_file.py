@@ -22,9 +22,10 @@ _FAST = 1
 
 @dataclass(frozen=True)
 class PlannedShard:
-    """A shard of `rows` label rows, whose spec is bytes [offset, offset + size) of the plan file."""
+    """A shard of `rows` label rows, whose spec (of this `hash`) is bytes [offset, offset + size) of the plan file."""
 
     name: str
+    hash: str
     rows: int
     plan: str
     offset: int
@@ -53,7 +54,7 @@ def plan_file(directory: Path | UrlPath, run: str, specs: Iterable[ShardSpec]) -
         with output_problems(directory), published(path) as local, local.open("wb") as file:
             for spec in specs:
                 data = zlib.compress(spec.to_json().encode(), _FAST)
-                planned.append(PlannedShard(spec.name, len(spec), str(path), offset, file.write(data)))
+                planned.append(PlannedShard(spec.name, spec.hash, len(spec), str(path), offset, file.write(data)))
                 offset += len(data)
         yield planned
     finally:

@@ -1,11 +1,11 @@
 """Which label rows make which shard: a plan that moves no pixels.
 
-Rows run through the label files in order of name, and every `samples_per_shard` of them make a shard, so that all
-shards but the last are planned with the same number of rows, and a small label file does not end in a small shard.
-A row that later turns out unusable is missing from its shard; it does not move its successors, so that one shard
-never depends on another's content.
+Rows run through the label files in order of name (`cuts` says where shards end). A row that later turns out unusable
+is missing from its shard; it does not move its successors, so that one shard never depends on another's content.
 
-Of the label files only `imgname` is used; all is read once, in pieces, for its checksums.
+A shard's hash stands for what its rows hold (`content`), not for its number: what an edited label file leaves alone is
+known again, also when it has another number now. Of the label files only `imgname` is used; all is read once, in
+pieces, for checksums.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 
 from pipelines.command.options import parse_row_range
 from pipelines.files.storage import find, place
 from pipelines.files.urls import is_url
+from pipelines.plan.content import content_digests
+from pipelines.plan.cuts import Stretch, cut
 from pipelines.plan.person_numbers import person_numbers
 from pipelines.read.image_names import without_extension
 from pipelines.read.images import ImageRef, ImageSource, modified_at
@@ -55,6 +57,9 @@ class ShardSpec:
     is bytes [offset, offset + size) of `files[file]` below `image_root`; file -1 means that there is none, and
     `member` then says why. `modified` is when each of the files was changed, ns, 0 if unknown. Without images
     (`--images none`) `image_root` is None and the lists are empty.
+
+    `settings` stands for all but rows and images that determines the shard's bytes, `hash` for these and for rows and
+    images: name, place and size of each, not what `name` the shard has and when images were changed.
     """
 
     name: str
@@ -67,10 +72,16 @@ class ShardSpec:
     size: list[int] = field(repr=False)
     member: list[str] = field(repr=False)
     hash: str
+    settings: str = ""
     modified: list[int] = field(default_factory=list, repr=False)
 
     def __len__(self) -> int:
         return sum(len(part) for part in self.rows)
+
+    @property
+    def modified_sha256(self) -> str:
+        """Of the times at which the image files were changed; empty if none is known."""
+        return hashlib.sha256(json.dumps(self.modified).encode()).hexdigest() if any(self.modified) else ""
 
     def image(self, i: int) -> ImageRef | str:
         """Image of the i-th row, or why there is none."""
@@ -162,22 +173,26 @@ def plan_shards(
     """The shards one after another, numbered from 000000.
 
     `settings_hash` stands for everything but rows and images that determines a shard's bytes; it enters the hash of
-    each spec. Label files enter with the sha256 of their content, images by name, place, size and time of change.
+    each spec.
     """
-    selection = selection or RowSelection()
-    number = 0
-    open_shard = _OpenShard(images, settings_hash)
-    for labels in files:
-        for piece in _selected_rows(labels, selection):
-            while len(piece):
-                room = samples_per_shard - len(open_shard)
-                open_shard.add(labels, piece.take(room))
-                piece = piece.drop(room)
-                if len(open_shard) == samples_per_shard:
-                    yield open_shard.close(f"{number:06d}")
-                    number += 1
-                    open_shard = _OpenShard(images, settings_hash)
-    if len(open_shard):
+    files, selection = list(files), selection or RowSelection()
+    chosen = [selection.of(labels.rows) for labels in files]
+    counts = [(labels.name, len(rows)) for labels, rows in zip(files, chosen, strict=True)]
+    shards = list(cut(counts, samples_per_shard))
+    stretches: dict[int, list[Stretch]] = {}
+    for stretch in (stretch for shard in shards for stretch in shard):
+        stretches.setdefault(stretch.file, []).append(stretch)
+    current = -1
+    for number, shard in enumerate(shards):
+        open_shard = _OpenShard(images, settings_hash)
+        for stretch in shard:
+            labels, rows = files[stretch.file], chosen[stretch.file]
+            if stretch.file != current:
+                current = stretch.file
+                mine = [rows[part.start : part.stop] for part in stretches.pop(current)]
+                digests, selected = iter(content_digests(labels, mine)), _SelectedRows(labels, rows)
+            names, persons = selected.take(stretch.stop - stretch.start)
+            open_shard.add(labels, rows[stretch.start : stretch.stop], next(digests), names, persons)
         yield open_shard.close(f"{number:06d}")
 
 
@@ -200,42 +215,42 @@ def image_name(labels: LabelFile, row: int) -> str:
     return f"{row:07d}"
 
 
-@dataclass
-class _Piece:
-    """Selected rows of one label file that lie in one stretch of it."""
+class _SelectedRows:
+    """Image names of the chosen rows of a label file, and which person of its image each row is, one after another."""
 
-    rows: range
-    names: list[str | None]
-    persons: list[int]
+    def __init__(self, labels: LabelFile, chosen: range) -> None:
+        self._pieces = _name_pieces(labels, chosen)
+        self._names: list[str | None] = []
+        self._persons: list[int] = []
 
-    def __len__(self) -> int:
-        return len(self.rows)
+    def take(self, count: int) -> tuple[list[str | None], list[int]]:
+        """Of the next `count` rows."""
+        while len(self._names) < count:
+            names, persons = next(self._pieces)
+            self._names += names
+            self._persons += persons
+        names, self._names = self._names[:count], self._names[count:]
+        persons, self._persons = self._persons[:count], self._persons[count:]
+        return names, persons
 
-    def take(self, count: int) -> _Piece:
-        return _Piece(self.rows[:count], self.names[:count], self.persons[:count])
 
-    def drop(self, count: int) -> _Piece:
-        return _Piece(self.rows[count:], self.names[count:], self.persons[count:])
-
-
-def _selected_rows(labels: LabelFile, selection: RowSelection) -> Iterator[_Piece]:
-    chosen = selection.of(labels.rows)
+def _name_pieces(labels: LabelFile, chosen: range) -> Iterator[tuple[list[str | None], list[int]]]:
     if "imgname" not in labels.fields:
         for first in range(0, len(chosen), _PIECE):
             rows = chosen[first : first + _PIECE]
-            yield _Piece(rows, [image_name(labels, row) for row in rows], [0] * len(rows))
+            yield [image_name(labels, row) for row in rows], [0] * len(rows)
         return
     persons = person_numbers(labels)
     start = 0
-    for names in labels.iterate("imgname"):
+    for names in labels.iterate("imgname", _PIECE):
         stop = start + len(names)
         # the rows of `chosen` that lie in [start, stop)
         first = max(0, -(-(start - chosen.start) // chosen.step))
         last = max(first, -(-(stop - chosen.start) // chosen.step))
         rows = chosen[first:last]
+        inside = slice(rows.start - start, rows.stop - start, rows.step)
         if rows:
-            inside = slice(rows.start - start, rows.stop - start, rows.step)
-            yield _Piece(rows, names[inside].tolist(), persons[start:stop][inside].tolist())
+            yield names[inside].tolist(), persons[start:stop][inside].tolist()
         start = stop
 
 
@@ -244,6 +259,7 @@ class _OpenShard:
 
     def __init__(self, images: ImageSource | None, settings_hash: str) -> None:
         self.images = images
+        self.settings = settings_hash
         self.digest = hashlib.sha256(settings_hash.encode())
         self.rows: list[RowRange] = []
         self.persons: list[int] = []
@@ -253,21 +269,16 @@ class _OpenShard:
         self.size: list[int] = []
         self.member: list[str] = []
 
-    def __len__(self) -> int:
-        return len(self.persons)
-
-    def add(self, labels: LabelFile, piece: _Piece) -> None:
-        last = self.rows[-1] if self.rows else None
-        rows = RowRange(labels.path, piece.rows.start, piece.rows[-1] + 1, piece.rows.step, labels.sha256)
-        if last and last.label_file == rows.label_file and last.stop - 1 + rows.step == rows.start:
-            self.rows[-1] = replace(last, stop=rows.stop, step=rows.step)
-        else:
-            self.rows.append(rows)
-        self.persons += piece.persons
-        facts = [labels.name, labels.sha256, list(piece.rows), piece.persons]
+    def add(
+        self, labels: LabelFile, rows: range, content: str, names: Sequence[str | None], persons: Sequence[int]
+    ) -> None:
+        """Rows of one label file; `content` stands for their fields other than `imgname`."""
+        self.rows.append(RowRange(labels.path, rows.start, rows[-1] + 1, rows.step, labels.sha256))
+        self.persons += persons
+        facts = [labels.name, rows.start, rows.step, content, names, persons]
         if self.images is not None:
-            found = self.images.find_all(labels.dataset, {name for name in piece.names if name})
-            refs = [found[name] if name else "the row names no image" for name in piece.names]
+            found = self.images.find_all(labels.dataset, {name for name in names if name})
+            refs = [found[name] if name else "the row names no image" for name in names]
             for ref in refs:
                 if isinstance(ref, str):
                     self._image(-1, 0, 0, ref)
@@ -275,13 +286,10 @@ class _OpenShard:
                     number = self.files.setdefault(ref.file, len(self.files))
                     self._image(number, ref.offset, ref.size, ref.member)
             facts.append([ref if isinstance(ref, str) else [ref.label, ref.offset, ref.size] for ref in refs])
-        for fact in facts:
-            self.digest.update(json.dumps(fact).encode() + b"\n")
+        self.digest.update(json.dumps(facts).encode() + b"\n")
 
     def close(self, name: str) -> ShardSpec:
-        self.digest.update(name.encode())
         modified = [] if self.images is None else [modified_at(self.images.root, file) for file in self.files]
-        self.digest.update(json.dumps(modified).encode() if any(modified) else b"")
         return ShardSpec(
             name=name,
             rows=tuple(self.rows),
@@ -293,6 +301,7 @@ class _OpenShard:
             size=self.size,
             member=self.member,
             hash=self.digest.hexdigest(),
+            settings=self.settings,
             modified=modified,
         )
 

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from os import PathLike, fspath
@@ -125,7 +125,13 @@ class LabelFile:
         The members that are used are held to the archive's own checksums in the same pass: InputError if they do not
         agree.
         """
-        return checked_sha256(self.path, {member for parts in self.members.values() for member in parts})
+        return self.watch({})
+
+    def watch(self, watch: Mapping[str, Callable[[memoryview], object]]) -> str:
+        """`sha256`, found in a pass over the file in which `watch` is given arrays, by member, in pieces."""
+        members = {member for parts in self.members.values() for member in parts}
+        self.__dict__["sha256"] = found = checked_sha256(self.path, members, watch)
+        return found
 
     def read(self, start: int = 0, stop: int | None = None, fields: Sequence[str] | None = None) -> Columns:
         """Rows [start, stop) as CAMERAHMR columns: those of `fields` that the file has, all of them by default.
@@ -151,6 +157,10 @@ class LabelFile:
         for rows in iterate_rows(self.path, members[0], chunk):
             yield _canonical(self, name, [rows], len(rows), start)
             start += len(rows)
+
+    def has_rows(self, member: Member) -> bool:
+        """Whether a member has something for each row, and not one thing for all of them."""
+        return not any(is_constant(member, name, self.rows) for name, parts in self.members.items() if member in parts)
 
     def _raw(self, name: str, start: int, stop: int) -> list[np.ndarray]:
         found = []

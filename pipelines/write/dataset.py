@@ -6,7 +6,7 @@ import json
 import logging
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _SHARD_FILE = re.compile(r"(\d{6,})\.(tar|parquet|json)$")
-_OF_ONE_SHARD = ("record", "version", "versions", "body_models", "document_sha256")
+_OF_ONE_SHARD = ("record", "version", "versions", "body_models", "document_sha256", "settings_sha256")
+_OF_ONE_SHARD += ("images_modified",)
 """What dataset.json leaves out of a shard's statistics."""
 
 
@@ -50,12 +51,15 @@ def write_dataset(
     joint_limits: dict[str, list[float | None]],
     planned: Mapping[str, Sequence[int]] | None = None,
     body_models: Mapping[str, Any] | None = None,
+    before_the_last: Callable[[dict[str, Any]], object] = lambda manifest: None,
+    part: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Write the list of rejects and dataset.json from the shards' files, and return the manifest (schemas.DATASET).
 
     Reads the statistics of each shard and, for exact quantiles, the distances in its Parquet file. With `planned`
     (label file -> rows) the files must account for each of these rows once: raises InputError, and writes no
-    dataset.json, if they do not.
+    dataset.json, if they do not. A folder with a dataset.json is finished: what else belongs to it is written, or
+    cleared away, `before_the_last`, which is given the manifest. `part`: which part of a data set this is, if it is.
     """
     import pyarrow.parquet as pq
 
@@ -93,6 +97,8 @@ def write_dataset(
         "versions": versions,
         "shards": totals.shards,
     }
+    manifest |= {"part": part} if part else {}
+    before_the_last(manifest)
     with output_problems(directory), published(directory / DATASET_FILE) as path:
         path.write_text(to_json(manifest, indent=1) + "\n")
     return manifest
@@ -121,7 +127,7 @@ def remove_stale_shards(directory: Path | UrlPath, shards: Iterable[str]) -> int
             path.unlink()
             stale.add(match.group(1))
     if stale:
-        log.info("%s: removed %d shards of an earlier, longer run", directory, len(stale))
+        log.info("%s: removed %d shards of an earlier run", directory, len(stale))
     return len(stale)
 
 

@@ -29,20 +29,35 @@ _POLL_URL_EVERY = 5.0
 
 
 def report_failure(directory: Path | UrlPath, problem: str) -> None:
-    """Tell the driver, and the other workers, why the run cannot be finished; the first word stands."""
+    """Tell the driver, and the other workers, why the run cannot be finished; the first word stands.
+
+    On a disk too full for words an empty file can still be made: its name has the number of the error.
+    """
     path = directory / FOLDER / _FAILURE
     with contextlib.suppress(OSError):
-        if not path.exists():
-            path.write_text(problem)
+        if path.exists():
+            return
+    try:
+        path.write_text(problem)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            path.with_suffix(f".{error.errno or 0}").write_text("")
 
 
 def failed_run(directory: Path | UrlPath) -> str:
     """What `report_failure` was told in this run; empty if nothing failed."""
     path = directory / FOLDER / _FAILURE
-    try:
-        return path.read_text() or "a worker could not write what went wrong"
-    except OSError:
-        return ""
+    with contextlib.suppress(OSError):
+        if told := path.read_text():
+            return told
+    with contextlib.suppress(OSError, ValueError):
+        for unable in (directory / FOLDER).glob(f"{path.with_suffix('').name}.[0-9]*"):
+            reason = os.strerror(int(unable.suffix[1:])) if unable.suffix != ".0" else "an error of the file system"
+            return f"{directory}: cannot be written to: {reason}; not even what else went wrong"
+    with contextlib.suppress(OSError):
+        if path.exists():
+            return f"{directory}: cannot be written to: a worker could not write what went wrong (is the disk full?)"
+    return ""
 
 
 def report_begun(directory: Path | UrlPath) -> None:
@@ -164,8 +179,10 @@ def print_summary(directory: Path | UrlPath, name: str, seconds: float) -> None:
     for word, count in manifest.get("keypoints_3d_sources", {}).items():
         if word != "label":
             table.add_row(f"3D keypoints: {word}", f"{count:,}")
-    kept = run["shards_kept"]
-    table.add_row("shards", f"{len(manifest['shards']):,}" + (f" ({kept:,} kept)" if kept else ""))
+    table.add_row("shards", f"{len(manifest['shards']):,}")
+    if run["shards_kept"] or run["shards_removed"]:
+        words = ("kept", "made", "renamed", "removed")
+        table.add_row("of these and of earlier ones", ", ".join(f"{run[f'shards_{w}']:,} {w}" for w in words))
     table.add_row("rate", f"{run['rows_made'] / max(seconds, 1e-9):,.1f} people/s over {seconds:,.1f} s")
     if run["devices"]:
         fitting = "fitting" if len(run["devices"]) == 1 else f"fitting, mean of {len(run['devices'])} devices"

@@ -85,6 +85,8 @@ def write_run(
     rows = sum(shard["rows"] for shard in made)
     devices = _devices(made)
     document = {
+        "shards_renamed": 0,
+        "shards_removed": 0,
         **facts,
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(facts["started"])),
         "wall_s": round(wall, 3),

@@ -6,13 +6,13 @@ A worker that dies takes with it a dozen of Beam's threads, each of which prints
 from __future__ import annotations
 
 import logging
-import tempfile
 import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pipelines.files.temporary import lasting_folder
 from schemas import InputError
 
 _beam = logging.getLogger("apache_beam")
@@ -26,7 +26,7 @@ def runner_log() -> Iterator[Path]:
 
     After such a failure nothing is put back: threads of the runner may end later than the run, and the process is next.
     """
-    path = Path(tempfile.gettempdir()) / f"hmr-skel-run-{uuid.uuid4().hex}.log"
+    path = lasting_folder() / f"hmr-skel-run-{uuid.uuid4().hex}.log"
     handler = logging.FileHandler(path, delay=True)  # there is no file unless there is something to tell
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     for engine in _ENGINES:

@@ -13,9 +13,9 @@ import json
 import logging
 import tarfile
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -51,12 +51,15 @@ def write_shard(
     float_width: int,
     versions: dict[str, str],
     made_with: Mapping[str, Any] | None = None,
+    images_sha256: str = "",
+    before_publishing: Callable[[], object] = lambda: None,
 ) -> dict[str, Any]:
     """Write one shard and return its statistics (schemas.SHARD_STATS as a document).
 
     `columns` are HMR_SKEL columns, `images` their JPEG bytes (None: sample without image), `rejected` the rows left
     out (schemas.REJECTS as documents), `made_with` what the Parquet file's metadata tells besides, as JSON: body models
-    and the coordinates of poses.
+    and the coordinates of poses, `images_sha256` stands for the images that were read. What `before_publishing` raises
+    leaves nothing under the shard's names.
     """
     schema = with_float_width(HMR_SKEL, float_width)
     with output_problems(directory), ExitStack() as files:  # closed in reverse: the tar gets its name last
@@ -72,6 +75,18 @@ def write_shard(
             "version": record_version(SHARD_STATS),
             "shard": spec.name,
             "spec_hash": spec.hash,
+            "settings_sha256": spec.settings,
+            "label_rows": [
+                {
+                    "label_file": PurePath(part.label_file).name,
+                    "start": part.start,
+                    "stop": part.stop,
+                    "step": part.step,
+                }
+                for part in spec.rows
+            ],
+            "images_sha256": images_sha256,
+            "images_modified": spec.modified_sha256,
             "tar_sha256": file_sha256(tar),
             "parquet_sha256": file_sha256(table),
             "tar_bytes": tar.stat().st_size,
@@ -89,8 +104,8 @@ def write_shard(
             "versions": versions,
             "rejected_rows": rejected,
         }
-        stats["document_sha256"] = _document_sha256(stats)
-        document.write_text(to_json(stats) + "\n")
+        document.write_text(_sealed(stats))
+        before_publishing()
     return stats
 
 
@@ -109,21 +124,38 @@ def write_labels(path: Path, table: pa.Table) -> None:
 
 
 def finished_shard(directory: Path | UrlPath, spec: ShardSpec) -> dict[str, Any] | None:
-    """Statistics of the shard if it is there, was made from this very spec and is undamaged; else None."""
+    """Statistics of the shard if it is there, was made from such a spec and is undamaged; else None."""
+    stats = sealed_statistics(directory, spec.name)
+    if stats is None or stats["spec_hash"] != spec.hash:
+        return None
     try:
-        stats = json.loads((directory / f"{spec.name}.json").read_text())
-        if stats["spec_hash"] != spec.hash or stats["version"] != record_version(SHARD_STATS):
-            return None
-        if stats["document_sha256"] != _document_sha256(stats):
-            log.warning("%s.json does not have its checksum; the shard is made again", directory / spec.name)
-            return None
         for ending in ("tar", "parquet"):
             if file_sha256(directory / f"{spec.name}.{ending}") != stats[f"{ending}_sha256"]:
                 log.warning("%s.%s does not have its checksum; the shard is made again", directory / spec.name, ending)
                 return None
-        return stats
+    except (OSError, KeyError):
+        return None
+    return stats
+
+
+def sealed_statistics(directory: Path | UrlPath, name: str) -> dict[str, Any] | None:
+    """Statistics of a shard if they are there, of the present version, and have their own checksum."""
+    try:
+        stats = json.loads((directory / f"{name}.json").read_text())
+        if stats["version"] != record_version(SHARD_STATS):
+            return None
+        if stats["document_sha256"] != _document_sha256(stats):
+            log.warning("%s.json does not have its checksum; the shard is made again", directory / name)
+            return None
+        return stats if isinstance(stats["spec_hash"], str) else None
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
+
+
+def write_statistics(directory: Path | UrlPath, name: str, stats: dict[str, Any]) -> None:
+    """Replace the statistics of a shard whose other files stay as they are."""
+    with output_problems(directory), published(directory / f"{name}.json") as document:
+        document.write_text(_sealed(stats))
 
 
 def _write_tar(path: Path, schema, columns: Columns, images: Sequence[bytes | None]) -> None:
@@ -142,6 +174,12 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
     info.mode = 0o644
     info.mtime = 0
     tar.addfile(info, io.BytesIO(data))
+
+
+def _sealed(stats: dict[str, Any]) -> str:
+    """The statistics as text, after they were given their checksum."""
+    stats["document_sha256"] = _document_sha256(stats)
+    return to_json(stats) + "\n"
 
 
 def _document_sha256(stats: dict[str, Any]) -> str:

@@ -19,6 +19,7 @@ import pytest
 
 from pipelines.build_hmr_skel import main
 from pipelines.files.lock import LOCK_FILE, OutputTaken, check_still_ours, output_lock
+from pipelines.write.progress import failed_run, report_failure
 from schemas import InputError
 
 REPOSITORY = Path(__file__).parents[2]
@@ -321,6 +322,79 @@ def test_without_locks_the_last_run_has_the_folder(tmp_path, monkeypatch):
     assert not (tmp_path / LOCK_FILE).exists()
 
 
+def test_a_worker_sees_that_its_run_is_dead(tmp_path):
+    """It was killed, and no other has begun: the lock file is there, and nobody holds it."""
+    with output_lock(tmp_path) as token:
+        check_still_ours(tmp_path, token)
+        left = (tmp_path / LOCK_FILE).read_text()
+    (tmp_path / LOCK_FILE).write_text(left)
+    with pytest.raises(OutputTaken):
+        check_still_ours(tmp_path, token)
+    elsewhere = json.loads(left) | {"host": "another-machine"}  # where its lock cannot be seen
+    (tmp_path / LOCK_FILE).write_text(json.dumps(elsewhere))
+    check_still_ours(tmp_path, token)
+
+
+def test_a_shard_is_not_published_once_the_run_is_dead(tmp_path, labels, monkeypatch):
+    """It dies while the shard's files are being written."""
+    from pipelines.convert.conversion import convert_shard
+    from pipelines.convert.settings import ConversionSettings, FitSettings
+    from pipelines.convert.sharing import bodies_of_process
+    from pipelines.plan.planning import find_label_files, plan_shards
+    from pipelines.write import shards
+
+    spec = next(iter(plan_shards(find_label_files([str(labels)], with_images=False), None, 2)))
+    write_labels = shards.write_labels
+
+    def dies(*arguments):
+        write_labels(*arguments)
+        (tmp_path / LOCK_FILE).unlink()
+
+    monkeypatch.setattr(shards, "write_labels", dies)
+    with output_lock(tmp_path) as token, pytest.raises(OutputTaken):
+        convert_shard(spec, ConversionSettings(str(tmp_path), run=token), bodies_of_process(FitSettings(device="cpu")))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_disk_too_full_for_words(tmp_path, monkeypatch):
+    """Names still have room when content has none."""
+    (tmp_path / ".progress").mkdir()
+    write_text = Path.write_text
+
+    def full(path, text, *rest):
+        write_text(path, "", *rest)
+        if text:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    report_failure(tmp_path, "what went wrong")
+    report_failure(tmp_path, "and what went wrong then")
+    assert f"{tmp_path}: cannot be written to: No space left on device" in failed_run(tmp_path)
+    monkeypatch.undo()
+    (tmp_path / ".progress" / "failed.txt").unlink()
+    report_failure(tmp_path, "what went wrong")
+    assert failed_run(tmp_path) == "what went wrong"
+
+
+def test_a_data_set_is_finished_when_all_else_is_there(labels, undisturbed, copied, monkeypatch, capfd):
+    """The report fails: by then what an earlier run has left is gone, and there is no dataset.json."""
+    (copied / "000009.tar").write_bytes(b"of an earlier, longer run")
+    seen = []
+
+    def full(shards, path, **more):
+        seen.append(sorted(path.name for path in copied.glob("0*.tar")))
+        raise InputError("cannot be written: No space left on device", file=path)
+
+    monkeypatch.setattr("pipelines.build_hmr_skel.write_report", full)
+    assert main(arguments_of(labels, copied)) == 2
+    assert "report.html: cannot be written: No space left on device" in capfd.readouterr().err
+    assert seen == [[f"00000{i}.tar" for i in range(5)]]
+    assert (copied / "run.json").exists() and not (copied / "dataset.json").exists()
+    monkeypatch.undo()
+    assert main(arguments_of(labels, copied)) == 0
+    assert content(copied) == undisturbed
+
+
 def test_a_worker_that_outlives_its_run_writes_nothing(tmp_path, labels, undisturbed):
     """Its driver was killed, another run has begun."""
     from pipelines.convert.conversion import convert_shard
@@ -343,7 +417,7 @@ def test_a_worker_that_outlives_its_run_writes_nothing(tmp_path, labels, undistu
 def test_nothing_is_missing_or_twice(finished):
     """Over all label rows, read from the files as another program would."""
     seen = []
-    for path in finished[0].glob("*.parquet"):
+    for path in finished[0].rglob("*.parquet"):
         table = pq.read_table(path, columns=["label_file", "label_row"])
         seen += [tuple(row.values()) for row in table.to_pylist()]
     assert sorted(seen) == sorted([("aic.npz", i) for i in range(6)] + [("coco.npz", i) for i in range(4)])

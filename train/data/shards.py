@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import os
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -16,11 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.files.shards import Shard, find_shards, parquet_problems, read_document, sample_members
+from pipelines.files.shards import DATASET_FILE, Shard, find_shards, parquet_problems, read_document, sample_members
 from pipelines.files.tar import TarMember, TarScan
 from pipelines.files.urls import is_url
 from schemas import HMR_SKEL, SHARD_STATS, Columns, InputError, check_schema, describe, table_to_columns
 from train.data.copies import PIPE, Copies, beside
+
+log = logging.getLogger(__name__)
 
 LABELS = ("poses", "betas", "keypoints_3d", "keypoints_2d", "cam_int", "crop_affine")
 """Arrays that training needs of a person."""
@@ -54,6 +57,8 @@ def training_shards(places: Sequence[str], copies: Copies | None = None) -> list
         if is_url(place) or place.startswith(PIPE):
             shards += _remote_shards(place, copies)
             continue
+        if os.path.isdir(place) and not os.path.exists(os.path.join(place, DATASET_FILE)):
+            log.warning("%s: no %s: a part of a data set, or one whose making has not ended", place, DATASET_FILE)
         for shard in find_shards([place]):
             if not shard.tar.is_file():
                 raise InputError("the file is missing", file=shard.tar, expected=f"the people of {shard.parquet.name}")

@@ -107,23 +107,23 @@ def test_a_change_of_behaviour_makes_older_shards_again(tmp_path, make, monkeypa
 
 
 def test_a_batch_is_filled_across_label_files(tmp_path):
-    """Three small label files and one shard: its people are fitted in one call, in the order of the files."""
+    """Small label files in one shard: its people are fitted in one call, in the order of the files."""
     for number, rows in enumerate((2, 3, 4)):
         poses = np.zeros((rows, 72), np.float32)
         poses[:, 0] = 10 * number + np.arange(rows)
         np.savez(tmp_path / f"{number}-release.npz", pose_cam=poses, shape=np.zeros((rows, 10)))
     files = find_label_files([str(tmp_path / "*.npz")], with_images=False)
-    specs = list(plan_shards(files, None, 4))
-    assert [[len(part) for part in spec.rows] for spec in specs] == [[2, 2], [1, 3], [1]]
+    specs = list(plan_shards(files, None, 9))
+    assert [[len(part) for part in spec.rows] for spec in specs] == [[2, 3, 4]]
     bodies = FakeBodies()
     for spec in specs:
         (tmp_path / "out").mkdir(exist_ok=True)
         convert_shard(spec, ConversionSettings(str(tmp_path / "out")), bodies)
     fits = [call[1][:, 0].tolist() for call in bodies.calls if call[0] != "keypoints"]
-    assert fits == [[0, 1, 10, 11], [12, 20, 21, 22], [23]]
-    columns = table_to_columns(pq.read_table(tmp_path / "out" / "000001.parquet"))
-    assert columns["poses"][:, 0].tolist() == [12, 20, 21, 22]
-    assert columns["label_file"].tolist() == ["1-release.npz"] + ["2-release.npz"] * 3
+    assert fits == [[0, 1, 10, 11, 12, 20, 21, 22, 23]]
+    columns = table_to_columns(pq.read_table(tmp_path / "out" / "000000.parquet"))
+    assert columns["poses"][:, 0].tolist() == fits[0]
+    assert columns["label_file"].tolist() == ["0-release.npz"] * 2 + ["1-release.npz"] * 3 + ["2-release.npz"] * 4
 
 
 def test_each_gender_is_fitted_to_its_own_smpl(tmp_path, make):

@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from pipelines.command import build_options
 from pipelines.command.build_options import BuildOptions
 from pipelines.command.runner import Runner
 from pipelines.convert import job
@@ -14,6 +15,7 @@ from pipelines.files.body_models import BodyModels
 
 HARMLESS = {
     "output": "where the same bytes go",
+    "overwrite": "what may become of other ones",
     "quiet": "what is shown",
     "threads": "last digits of a fit: batches are spread over them",
     "worker_timeout": "how long to wait before giving up",
@@ -72,6 +74,7 @@ def test_every_option_changes_the_shards_or_is_known_to_be_harmless(inputs, spec
         "limits": str(inputs / "limits.csv"),
         "betas": "keep",
         "output": str(inputs / "elsewhere"),
+        "overwrite": True,
         "quiet": True,
         "threads": 3,
         "worker_timeout": 60,
@@ -84,7 +87,7 @@ def test_every_option_changes_the_shards_or_is_known_to_be_harmless(inputs, spec
     usual = specs_of()
     assert specs_of() == usual
     made_alike = {name for name, value in others.items() if specs_of(**{name: value}) == usual}
-    assert made_alike == set(HARMLESS)
+    assert made_alike == set(HARMLESS) == build_options.HARMLESS
 
 
 def test_settings_of_workers_are_the_options(inputs, tmp_path):

@@ -92,7 +92,7 @@ def repeatable(content):
     manifest = documents["dataset.json"]
     manifest["options"] = {k: v for k, v in manifest["options"].items() if k not in ("annotations", "images")}
     for document in (*documents.values(), *manifest["shards"]):
-        document.pop("spec_hash", None)
+        document.pop("images_modified", None)
         document.pop("document_sha256", None)
     return found | documents
 
