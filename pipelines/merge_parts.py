@@ -91,7 +91,7 @@ def main(argv: list[str], prog: str = "hmr-skel merge") -> int:
     directory = place(options.output)
     check_writable(directory)
     with output_lock(directory):
-        merge(parts, sources, directory, options.overwrite)
+        merge_shards(parts, sources, directory, options.overwrite)
     if not options.quiet:
         people = sum(source.statistics["samples"] for source in sources.values())
         sys.stdout.write(f"{options.output}: {len(sources):,} shards of {len(parts)} parts, {people:,} people\n")
@@ -198,7 +198,9 @@ def _first_row(statistics: Mapping[str, Any]) -> tuple[str, int]:
     return name, rows.start
 
 
-def merge(parts: Sequence[Part], sources: Mapping[str, Source], directory: Path | UrlPath, overwrite: bool) -> None:
+def merge_shards(
+    parts: Sequence[Part], sources: Mapping[str, Source], directory: Path | UrlPath, overwrite: bool
+) -> None:
     """Bring the shards into the folder, and write what a run writes when its shards are there."""
     facts = run_facts(merged=[str(part.folder) for part in parts])
     with output_problems(directory):

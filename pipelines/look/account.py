@@ -59,7 +59,8 @@ def account_of(shards: Sequence[Shard], patterns: Iterable[str]) -> Account:
         holders = {folder: facts for folder, facts in made.items() if file.name in facts.inputs}
         for folder, facts in holders.items():
             if file.sha256 != facts.inputs[file.name]:
-                account.problems.append((file.path, f"the label file has other content than when {folder} was made"))
+                problem = "the label file has other content than when the data set was made"
+                account.problems.append((file.path, problem + f": {folder}" * (len(made) > 1)))
         if not holders:
             named = sorted({name for facts in made.values() for name in facts.options.get("subset") or ()})
             why = f"--subset names {', '.join(named)}" if named else "it was not there when the data set was made"

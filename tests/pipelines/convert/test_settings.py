@@ -16,6 +16,7 @@ from pipelines.files.body_models import BodyModels
 HARMLESS = {
     "output": "where the same bytes go",
     "overwrite": "what may become of other ones",
+    "shard_range": "which of the same shards are made",
     "quiet": "what is shown",
     "threads": "last digits of a fit: batches are spread over them",
     "worker_timeout": "how long to wait before giving up",
@@ -75,6 +76,7 @@ def test_every_option_changes_the_shards_or_is_known_to_be_harmless(inputs, spec
         "betas": "keep",
         "output": str(inputs / "elsewhere"),
         "overwrite": True,
+        "shard_range": "0:1",
         "quiet": True,
         "threads": 3,
         "worker_timeout": 60,
