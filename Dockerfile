@@ -8,7 +8,9 @@
 #
 # Mounted folders are written by user 1000; run with --user "$(id -u):$(id -g)" for another one.
 
-FROM python:3.11-slim
+# For workers of Flink, Spark or Dataflow: --build-arg BASE=apache/beam_python3.11_sdk:VERSION, of the apache-beam installed.
+ARG BASE=python:3.11-slim
+FROM $BASE
 
 ARG DEVICE=gpu
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \

@@ -1,22 +1,40 @@
-"""What is sent to a cluster: the job's graph under the options of the README's recipes. Nothing is run here."""
+"""What is sent to a cluster: the job's graph under the options of the README's recipes. Nothing is run."""
 
 from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
 
 import numpy as np
 import pytest
 from apache_beam.internal import pickler
+from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.portability.api import beam_runner_api_pb2 as proto
+from apache_beam.runners.portability.flink_runner import FlinkJarJobServer
+from apache_beam.runners.portability.spark_runner import SparkJarJobServer
 from graph_runner import GraphRunner
 from memory_files import content, file_of
 
+from pipelines import build_hmr_skel
 from pipelines.build_hmr_skel import main
+from pipelines.command.build_options import parse_build_options
 
+README = Path(build_hmr_skel.__file__).with_name("README.md").read_text().partition("### Flink, Spark, Dataflow")[2]
+"""From the recipes on."""
 ACCELERATOR = "type:nvidia-l4;count:1;install-nvidia-driver"
-FLINK = ["--environment_type=DOCKER", "--environment_config=registry/hmr-skel:1", "--flink_master=host:8081"]
-FLINK += ["--parallelism=8"]
-DATAFLOW = ["--project=my-project", "--region=europe-west4", "--temp_location=memtest://tmp"]
-DATAFLOW += ["--sdk_container_image=registry/hmr-skel:1", "--experiments=use_runner_v2"]
-DATAFLOW += ["--experiments=no_use_multiple_sdk_containers", "--num_workers=4", "--machine_type=g2-standard-8"]
+DOCKER = ["--environment_type=DOCKER", "--environment_config=REGISTRY/hmr-skel:1"]
+
+
+def recipes():
+    """Runner -> Beam's arguments of its command in the README; all of them known to us or to Beam."""
+    commands = re.findall(r"^    hmr-skel build (--runner=(?:.*\\\n)*.*)", README, re.MULTILINE)
+    found = {}
+    for command in commands:
+        rest = parse_build_options(shlex.split(command.replace("\\\n", " ")))[1]
+        runner = next(argument for argument in rest if argument.startswith("--runner="))
+        found[runner.partition("=")[2]] = [argument for argument in rest if argument != runner]
+    return found
 
 
 @pytest.fixture
@@ -40,19 +58,41 @@ def function_of(step):
     return pickler.loads(proto.ParDoPayload.FromString(step.spec.payload).do_fn.payload)[0]
 
 
-@pytest.mark.parametrize("options", [FLINK, DATAFLOW], ids=["flink", "dataflow"])
-def test_steps_ask_for_accelerator_and_image_and_name_nothing_local(graph_of, options, tmp_path):
-    graph = graph_of(25, *options)
+@pytest.mark.parametrize("recipe", ["FlinkRunner", "FlinkRunner in an image", "SparkRunner", "DataflowRunner"])
+def test_steps_ask_for_accelerator_and_workers_and_name_nothing_local(graph_of, recipe, tmp_path):
+    options = recipes()[recipe.partition(" ")[0]]
+    graph = graph_of(25, *options, *(DOCKER if "image" in recipe else []))
     steps = {t.unique_name: t for t in graph.components.transforms.values()}
     environment = graph.components.environments[steps["Read, fit, crop, write"].environment_id]
     assert environment.resource_hints["beam:resources:accelerator:v1"] == ACCELERATOR.encode()
-    if options is FLINK:
-        assert proto.DockerPayload.FromString(environment.payload).container_image == "registry/hmr-skel:1"
+    if "image" in recipe:
+        assert " ".join(DOCKER) in README
+        assert proto.DockerPayload.FromString(environment.payload).container_image == "REGISTRY/hmr-skel:1"
+    elif recipe != "DataflowRunner":
+        assert proto.ExternalPayload.FromString(environment.payload).endpoint.url == "localhost:50000"
     convert, write = (function_of(steps[name]) for name in ("Read, fit, crop, write", "Write dataset.json"))
     assert convert.settings.output == write.output == "memtest://out"
     assert convert.settings.fit.device == "auto", "the workers' devices are not the driver's"
     for function in (convert, write):
         assert "/tmp" not in (said := repr(vars(function))) and str(tmp_path) not in said
+
+
+def test_the_jars_are_those_that_beam_would_fetch(monkeypatch):
+    named = set(re.findall(r"-Dartifact=(\S+)", README))
+    fetched = set()
+
+    def fetch(artifact, group, version, *rest, **more):
+        fetched.add(f"{group}:{artifact}:{version}")
+        return "jar"
+
+    monkeypatch.setattr("apache_beam.utils.subprocess_server.JavaJarServer.path_to_maven_jar", fetch)
+    arguments = [argument for recipe in recipes().values() for argument in recipe]
+    jars = {argument.partition("=")[2] for argument in arguments if "_job_server_jar=" in argument}
+    assert jars == {"-".join(name.split(":")[1:]) + ".jar" for name in named}
+    options = PipelineOptions([argument for argument in arguments if "_job_server_jar=" not in argument])
+    for server in (FlinkJarJobServer, SparkJarJobServer):
+        assert server(options).path_to_jar() == "jar"
+    assert fetched == named
 
 
 def test_the_graph_hardly_grows_with_the_rows(graph_of):
