@@ -10,7 +10,7 @@ import numpy as np
 from pipelines.files.body_models import BodyModels
 from pipelines.files.predictions import Predictions, frame_rate, read_predictions
 from pipelines.look.viewer.clips import CAMERA, Clip
-from pipelines.look.viewer.picture_views import picture_view
+from pipelines.look.viewer.picture_views import film_views, picture_view
 from schemas import InputError
 
 log = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ def prediction_clip(
     found = _chosen(found, source)
     if _frames(found) is None:
         return _pictures_clip(found, most, images, body_models)
-    return _film_clip(found, rows, most, body_models)
+    return _film_clip(found, rows, most, images, body_models)
 
 
 def _chosen(found: Predictions, source: str | None) -> Predictions:
@@ -94,7 +94,7 @@ def _pictures_clip(found: Predictions, most: int, images: Path | None, body_mode
     )
 
 
-def _film_clip(found: Predictions, rows: slice, most: int, body_models: str | None) -> Clip:
+def _film_clip(found: Predictions, rows: slice, most: int, images: Path | None, body_models: str | None) -> Clip:
     frames = np.asarray(_frames(found), int)
     every = int(np.gcd.reduce(np.diff(np.unique(frames)))) or 1  # a film may have been looked at in steps
     looked_at = np.arange(frames.min() % every, frames.max() + 1, every)
@@ -131,6 +131,7 @@ def _film_clip(found: Predictions, rows: slice, most: int, body_models: str | No
         ],
         up=CAMERA,
         frame_rate=_rate(found, frames) / step,
+        views=film_views(found, shown, images),
     )
 
 

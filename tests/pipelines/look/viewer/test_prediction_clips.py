@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
 from page_pictures import changed, screenshot
+from PIL import Image
 from written_predictions import prediction_columns, upright, write_predictions
 
 from pipelines.command.hmr_skel import guarded
 from pipelines.draw.rays import pixels_of
+from pipelines.look.viewer import picture_views
 from pipelines.look.viewer.command import main
 from pipelines.look.viewer.sources import open_clip
 
@@ -60,8 +63,10 @@ def test_a_large_turned_picture_is_seen_as_it_is(tmp_path, orientation):
     """EXIF's 6: what is stored is turned by a quarter; 3000 px are brought to a screen's size, and the camera too."""
     pixels = np.full((1500, 3000, 3), 128, np.uint8)
     pixels[:300, :300] = 255
-    stored = pixels if orientation == 1 else cv2.rotate(pixels, cv2.ROTATE_90_COUNTERCLOCKWISE)
-    cv2.imwrite(str(tmp_path / "p.png"), stored)
+    stored = pixels if orientation == 1 else np.rot90(pixels)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(np.ascontiguousarray(stored)).save(tmp_path / "p.png", exif=exif)
     columns = prediction_columns(
         upright(1), size=(3000, 1500), source="p.png", orientation=orientation, focal=2500, principal=[1400, 700]
     )
@@ -89,6 +94,40 @@ def test_tracks_of_a_film(tmp_path):
     thinned = open_clip([folder], slice(3, None, 2), 24)
     assert thinned.frame_rate == 12.5 and thinned.titles == ["frame 3", "frame 5", "frame 7"]
     assert thinned.moments.tolist() == [0, 0, 1, 2]
+
+
+def write_film(path: Path, count: int, size: tuple[int, int] = SIZE) -> None:
+    """Frame n has n bright stripes of 20 px from the left."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("h264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
+        for number in range(count):
+            pixels = np.full((size[1], size[0], 3), 40, np.uint8)
+            pixels[:, : 20 * number] = 220
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def test_frames_of_the_film_behind_its_people(tmp_path, caplog, monkeypatch):
+    folder = str(write_predictions(tmp_path / "out", film([1, 2, 3, 4, 5], [1] * 5)))
+    write_film(tmp_path / "film.mp4", 7)
+    clip = open_clip([folder], slice(None, None, 2), 24, images=tmp_path)
+    assert clip.titles == ["frame 2", "frame 4"] and len(clip.views) == 2
+    for view, number in zip(clip.views, (2, 4), strict=True):
+        shown = cv2.imdecode(np.frombuffer(view.image, np.uint8), 1)
+        assert shown[120, 20 * number - 10].min() > 180 and shown[120, 20 * number + 10].max() < 80
+        assert view.size == SIZE
+    for problem, change in (
+        ("it has no frame 4", lambda: write_film(tmp_path / "film.mp4", 4)),
+        ("it has 64 x 48 px", lambda: write_film(tmp_path / "film.mp4", 7, (64, 48))),
+        ("(--images says where it is)", lambda: (tmp_path / "film.mp4").unlink()),
+    ):
+        change()
+        assert open_clip([folder], slice(None, None, 2), 24, images=tmp_path).views == []
+        assert problem in caplog.text
+    monkeypatch.setattr(picture_views, "MOST_FRAMES", 4)
+    open_clip([folder], slice(None), 24, images=tmp_path)
+    assert "5 frames, more than 4 (--rows chooses some)" in caplog.text
 
 
 def test_a_film_that_was_looked_at_in_steps(tmp_path):
@@ -127,8 +166,8 @@ def test_nobody_and_lost_pictures(tmp_path, capsys, caplog):
     folder = write_predictions(tmp_path / "b", prediction_columns(upright(2), source=["gone.png", "p.png"]))
     picture(tmp_path / "p.png", (100, 50))
     assert open_clip([str(folder)], slice(None), 9, images=tmp_path).views == [None, None]
-    assert "gone.png: shown without its picture" in caplog.text
-    assert "100 x 50 px, but people were found in 320 x 240" in caplog.text
+    assert "gone.png: people are shown without it: No such file" in caplog.text
+    assert "p.png: people are shown without it: it has 100 x 50 px, but people were found in 320 x 240" in caplog.text
     assert run(folder, "--html", tmp_path / "page.html", "--images", tmp_path) == 0
 
 
