@@ -43,7 +43,6 @@ SAID_TWICE = {
     "View": "of train/predict too",
     "print_summary": "of train/predict too",
     "reprojection_error": "of train/predict too",
-    "turned": "of train/predict too",
     "verdicts": "of train/predict too",
     "People": "of the trainer, and found in a picture",
 }

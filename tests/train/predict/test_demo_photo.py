@@ -15,7 +15,7 @@ from opensim_playing import played
 from scipy.optimize import linear_sum_assignment
 
 from fitting.anatomy import SKEL_JOINTS
-from pipelines.demo.photo import jpeg_of, take
+from pipelines.demo.photo import jpeg_of, street_photo
 from pipelines.files.predictions import read_predictions
 from pipelines.look.viewer.command import main as view
 from schemas import KEYPOINT_NAMES
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(scope="module")
 def photo():
-    return take(draft=True)
+    return street_photo(draft=True)
 
 
 @pytest.fixture(scope="module")
