@@ -49,6 +49,7 @@ from pipelines.write.progress import (
     print_summary,
     report_begun,
     report_failure,
+    tell_of_turned_images,
 )
 from pipelines.write.run_record import check_writable, save_options, write_run
 from pipelines.write.runner_log import runner_log
@@ -195,6 +196,7 @@ def run(argv: list[str], prog: str) -> int:
     name = f"{options.output}/{directory.name}" if options.shard_range else options.output
     if not options.quiet:
         print_summary(directory, name, seconds)
+    tell_of_turned_images(directory, name)
     nothing = nothing_written(directory)
     if nothing:
         sys.stderr.write(f"{prog}: error: {name}: {nothing}\n")

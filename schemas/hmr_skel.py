@@ -53,6 +53,12 @@ IDENTITY_FIELDS = [
 GEOMETRY_FIELDS = [
     Field("image_size", "int32", "width and height of the full image; -1 if unknown", (2,), "px", "image"),
     Field("crop_size", "int32", "width and height of the stored image; 0 without image", (2,), "px", "crop"),
+    Field(
+        "exif_orientation",
+        "int32",
+        "EXIF orientation of the image's file, which is not applied: labels are for pixels as stored; 0 without image",
+        optional=True,
+    ),
     Field("box_center", "float32", "centre of the person's box", (2,), "px", "image", wide=True),
     Field(
         "box_size",
@@ -150,7 +156,8 @@ QUALITY_FIELDS = [
 HMR_SKEL_FIELDS = IDENTITY_FIELDS + GEOMETRY_FIELDS + PARAMETER_FIELDS + QUALITY_FIELDS
 
 HMR_SKEL = arrow_schema(
-    "hmr_skel", "1.4", HMR_SKEL_FIELDS, keypoint_names=KEYPOINT_NAMES, mirrored_keypoints=MIRRORED_KEYPOINTS
+    "hmr_skel", "1.5", HMR_SKEL_FIELDS, keypoint_names=KEYPOINT_NAMES, mirrored_keypoints=MIRRORED_KEYPOINTS
 )
 """1.1 has the mirrored parameters, 1.2 verdicts, 1.3 how labels agree with the 2D keypoints and the
-box's width and height, 1.4 where the 3D keypoints come from; older shards are read without them."""
+box's width and height, 1.4 where the 3D keypoints come from, 1.5 EXIF orientations; older shards are read without
+them."""

@@ -66,6 +66,7 @@ SHARD_STATS_FIELDS = [
     Field("label_checks", "str", "JSON object: label check -> people", optional=True),
     Field("smpl_genders", "str", "JSON object: gender of the SMPL source -> people", optional=True),
     Field("keypoints_3d_sources", "str", "JSON object: where 3D keypoints come from -> people", optional=True),
+    Field("turned_images", "int64", "people whose image has an EXIF orientation, which is not applied", optional=True),
     Field(
         "body_models",
         "str",
@@ -90,6 +91,7 @@ DATASET_FIELDS = [
     Field("label_checks", "str", "JSON object: label check -> people", optional=True),
     Field("smpl_genders", "str", "JSON object: gender of the SMPL source -> people", optional=True),
     Field("keypoints_3d_sources", "str", "JSON object: where 3D keypoints come from -> people", optional=True),
+    Field("turned_images", "int64", "people whose image has an EXIF orientation, which is not applied", optional=True),
     Field(
         "body_models",
         "str",
@@ -118,8 +120,8 @@ DATASET_FIELDS = [
 ]
 
 REJECTS = arrow_schema("rejects", "1.0", REJECTS_FIELDS)
-SHARD_STATS = arrow_schema("shard_stats", "1.4", SHARD_STATS_FIELDS)
-DATASET = arrow_schema("dataset", "1.4", DATASET_FIELDS)
+SHARD_STATS = arrow_schema("shard_stats", "1.5", SHARD_STATS_FIELDS)
+DATASET = arrow_schema("dataset", "1.5", DATASET_FIELDS)
 """1.1 of both has verdicts, of the manifest joint limits, 1.2 label checks and genders, 1.3 body models
 and where 3D keypoints come from, 1.4 of shards what their rows and images were, of the manifest
-which part it is; older ones are read without them."""
+which part it is, 1.5 EXIF orientations; older ones are read without them."""

@@ -249,6 +249,7 @@ def _sample_columns(
         "gender": labels["gender"],
         "image_size": geometry.image_size[kept],
         "crop_size": geometry.crop_size[kept],
+        "exif_orientation": geometry.orientation[kept],
         "box_center": np.where(labels["known_box"][:, None], labels["center"], 0),
         "box_size": np.where(labels["known_box"], box_side(labels["scale"]), 0),
         "box_extent": np.where(labels["known_box"][:, None], 200 * labels["scale"], 0),

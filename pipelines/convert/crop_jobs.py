@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from pipelines.convert.crops import Crop, box_side, person_crop, whole_frame
 from pipelines.convert.rows import Rows
 from pipelines.convert.settings import CropSettings
 from pipelines.files.jpeg import ImageError, decode_image, image_size, reduction
+from pipelines.files.pictures import exif_orientation
 from pipelines.plan.planning import ShardSpec
 from pipelines.read.images import ImageRef, read_image
 
@@ -24,11 +25,13 @@ _MISSING, _CORRUPT = "missing_image", "corrupt_image"
 
 @dataclass
 class Geometry:
-    """Sizes (n, 2) of image and crop, px, and affines (n, 2, 3) between them, as HMR_SKEL has them."""
+    """Sizes (n, 2) of image and crop, px, affines (n, 2, 3) between them, and EXIF orientations (n,), 0 without image,
+    as HMR_SKEL has them."""
 
     image_size: np.ndarray
     crop_size: np.ndarray
     affine: np.ndarray
+    orientation: np.ndarray
 
 
 class CropJobs:
@@ -50,7 +53,9 @@ class CropJobs:
         """The image of each row that has one, and the geometry of all rows; rows without image are rejected."""
         count = len(self.rows)
         affines = np.tile(np.eye(3)[:2], (count, 1, 1))
-        geometry = Geometry(np.full((count, 2), -1, np.int32), np.zeros((count, 2), np.int32), affines)
+        geometry = Geometry(
+            np.full((count, 2), -1, np.int32), np.zeros((count, 2), np.int32), affines, np.zeros(count, np.int32)
+        )
         images: dict[int, bytes] = {}
         read: list[str] = []
         with self._pool:
@@ -65,6 +70,7 @@ class CropJobs:
                     geometry.image_size[row] = crop.image_size
                     geometry.crop_size[row] = crop.crop_size
                     geometry.affine[row] = crop.affine
+                    geometry.orientation[row] = crop.orientation
         self.images_sha256 = _together(read)
         return images, geometry
 
@@ -123,6 +129,7 @@ def _crop_people(
     except (EOFError, ImageError) as error:
         return sha256 or _CORRUPT, [(_CORRUPT, f"{ref.label}: {error}")] * len(boxes)
     found: list[Crop | tuple[str, str]] = []
+    orientation = exif_orientation(data)
     width, height = full
     for center, side in boxes:
         half = side / 2
@@ -130,9 +137,11 @@ def _crop_people(
         if not inside:
             where = f"({center[0]:g}, {center[1]:g})"
             found.append(("degenerate_box", f"box of {side:g} px around {where} outside the {width} x {height} image"))
-        elif settings.crop == "none":
-            found.append(whole_frame(data, pixels, settings.jpeg_quality))
+            continue
+        if settings.crop == "none":
+            crop = whole_frame(data, pixels, settings.jpeg_quality)
         else:
             size, quality = settings.crop_size, settings.jpeg_quality
-            found.append(person_crop(pixels, center, side, settings.context, size, quality, full, factor))
+            crop = person_crop(pixels, center, side, settings.context, size, quality, full, factor)
+        found.append(replace(crop, orientation=orientation))
     return sha256, found

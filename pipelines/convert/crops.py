@@ -22,6 +22,8 @@ class Crop:
     affine: np.ndarray
     crop_size: tuple[int, int]
     image_size: tuple[int, int]
+    orientation: int = 1
+    """EXIF orientation of the image, which is not applied."""
 
 
 def box_side(scale: np.ndarray) -> np.ndarray:

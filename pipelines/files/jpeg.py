@@ -1,10 +1,12 @@
-"""Encoded images: their size from the header, decoding within bounds, encoding. JPEG and PNG, pixels as stored.
+"""Encoded images: their size from the header, decoding within bounds, encoding. Pixels as stored.
 
-EXIF orientation is ignored: labels are for pixels as they are stored.
+JPEG and PNG, and by Pillow's headers and OpenCV's decoders WebP, BMP and TIFF; others are named. EXIF orientation is
+ignored: labels are for pixels as they are stored.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 import struct
@@ -12,10 +14,12 @@ import struct
 import numpy as np
 
 _PNG = b"\x89PNG\r\n\x1a\n"
-_OTHERS = {
+_BY_PILLOW = {
     "WebP": lambda data: data[:4] == b"RIFF" and data[8:12] == b"WEBP",
     "BMP": lambda data: data[:2] == b"BM",
     "TIFF": lambda data: data[:4] in (b"II*\0", b"MM\0*"),
+}
+_OTHERS = {
     "GIF": lambda data: data[:4] == b"GIF8",
     "HEIC or AVIF": lambda data: data[4:8] == b"ftyp",
 }
@@ -31,6 +35,15 @@ _MAX_PNG_RATIO = 1040
 
 _MAX_JPEG_RATIO = 1024
 """Pixels that a byte of a JPEG can hold: with one bit for each of a block's 64, fewer than 512."""
+
+_MAX_OTHER_RATIO = 1040
+"""Pixels that a byte of another format can hold: TIFF has deflate as well, and WebP beyond it shows one colour."""
+
+_OTHER_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "RGBX", "I;16", "I;16B")
+"""Pillow's modes of 8 and 16 bits without inks: OpenCV makes the same colours of them."""
+
+_ORIENTATION = 0x0112
+"""Tag of TIFF and EXIF."""
 
 _MAX_SCANS = 100
 """Scans of a progressive JPEG; encoders make about ten, and each costs the decoder a pass over the image."""
@@ -49,7 +62,7 @@ class ImageError(ValueError):
 
 
 def image_size(data: bytes) -> tuple[int, int]:
-    """(width, height) from the header of a JPEG or PNG, without decoding.
+    """(width, height) from the header, without decoding.
 
     Raises ImageError for what would take more memory or time to decode than its bytes are worth, and for other formats.
     """
@@ -58,11 +71,18 @@ def image_size(data: bytes) -> tuple[int, int]:
         _check_chunks(data)
     elif data[:2] == b"\xff\xd8":
         width, height = _jpeg_size(data)
+    elif kind := format_by_pillow(data):
+        width, height = _other_size(data, kind)
     else:
         other = next((name for name, begins in _OTHERS.items() if begins(data)), "")
-        raise ImageError(f"a {other} image, which is not read; JPEG and PNG are" if other else "neither JPEG nor PNG")
+        read = "JPEG, PNG, WebP, BMP and TIFF are"
+        raise ImageError(f"a {other} image, which is not read; {read}" if other else f"no image that is read; {read}")
     if not 0 < width * height <= MAX_PIXELS:
         raise ImageError(f"an image of {width} x {height} pixels")
+    if format_by_pillow(data):
+        if width * height > _MAX_OTHER_RATIO * len(data):
+            raise ImageError(f"an image of {width} x {height} pixels in {len(data)} bytes")
+        return width, height
     jpeg = data[:2] == b"\xff\xd8"
     size, most = (width * height, _MAX_JPEG_RATIO) if jpeg else (_png_bytes(data, width, height), _MAX_PNG_RATIO)
     if jpeg and data.count(b"\xff\xda") > _MAX_SCANS:
@@ -101,7 +121,7 @@ def decode_image(data: bytes, factor: int = 1) -> np.ndarray:
 def opencv_image(data: bytes) -> np.ndarray:
     """(H, W, 3) uint8, BGR, pixels as stored, as OpenCV decodes it, which the field's readers do.
 
-    Raises ImageError for what is damaged, too large, or neither JPEG nor PNG.
+    Raises ImageError for what is damaged, too large, or of a format that is not read.
     """
     import cv2
 
@@ -134,6 +154,26 @@ def encode_jpeg(pixels: np.ndarray, quality: int) -> bytes:
     return simplejpeg.encode_jpeg(
         np.ascontiguousarray(pixels), quality=quality, colorspace="BGR", colorsubsampling="420"
     )
+
+
+def format_by_pillow(data: bytes) -> str:
+    """WebP, BMP or TIFF, if the bytes begin like one; else empty."""
+    return next((name for name, begins in _BY_PILLOW.items() if begins(data)), "")
+
+
+def _other_size(data: bytes, kind: str) -> tuple[int, int]:
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(data), formats=(kind.upper(),)) as image:
+            size, mode, turned = image.size, image.mode, kind == "TIFF" and image.getexif().get(_ORIENTATION, 1) != 1
+    except Exception as error:  # Pillow has many words for damage, and warns of many pixels by an exception
+        raise ImageError(f"a {kind} image whose header cannot be read ({error})") from error
+    if mode not in _OTHER_MODES:
+        raise ImageError(f"a {kind} image of mode {mode}, which is not read")
+    if turned:  # OpenCV turns it, whatever it is told
+        raise ImageError("a TIFF image with an orientation, which is not read")
+    return size
 
 
 def _png_bytes(data: bytes, width: int, height: int) -> int:

@@ -1,6 +1,6 @@
 """Photographs as people see them: decoded, turned as their EXIF data say, with the focal length that these tell.
 
-JPEG and PNG go through `pipelines.files.jpeg`, which refuses what is damaged; other formats are left to Pillow.
+Formats that `pipelines.files.jpeg` reads go through it, which refuses what is damaged; others are left to Pillow.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipelines.files.jpeg import MAX_PIXELS, ImageError, decode_image
+from pipelines.files.jpeg import MAX_PIXELS, ImageError, decode_image, format_by_pillow
 
 if TYPE_CHECKING:
     from PIL.Image import Exif
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 _ORIENTATION, _EXIF = 0x0112, 0x8769
 _FOCAL_35MM, _WIDTH, _HEIGHT = 0xA405, 0xA002, 0xA003
 """Tags of EXIF 2.32."""
+
+_EXIF_MARKS = (b"Exif\0\0", b"eXIf", b"EXIF")
+"""Before EXIF data in JPEG, PNG and WebP."""
 
 _DIAGONAL_35MM = math.hypot(36, 24)
 """mm; a focal length in 35 mm film is one for the same diagonal (CIPA DCG-001)."""
@@ -50,6 +53,11 @@ def read_picture(data: bytes) -> Picture:
     return Picture(turned(pixels, orientation), orientation, focal)
 
 
+def exif_orientation(data: bytes) -> int:
+    """1 to 8, as EXIF data of an encoded image tell; 1 where they do not."""
+    return _exif(data, 1, 1)[0] if any(mark in data for mark in _EXIF_MARKS) else 1
+
+
 def turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
     """Pixels (H, W, 3) as stored, turned and mirrored as an EXIF orientation says."""
     if orientation in (5, 6, 7, 8):
@@ -65,7 +73,7 @@ def _pixels(data: bytes) -> np.ndarray:
     """(H, W, 3) RGB as stored."""
     from PIL import Image, UnidentifiedImageError
 
-    if data[:2] == b"\xff\xd8" or data[:8] == b"\x89PNG\r\n\x1a\n":
+    if data[:2] == b"\xff\xd8" or data[:8] == b"\x89PNG\r\n\x1a\n" or format_by_pillow(data):
         return decode_image(data)[:, :, ::-1]
     try:
         with Image.open(io.BytesIO(data)) as image:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import PurePosixPath
 
-EXTENSIONS = (".jpg", ".jpeg", ".png")
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def normal_name(name: str) -> str:
 
 
 def without_extension(name: str) -> str:
-    """The name without .jpg, .jpeg or .png; other dots belong to it."""
+    """The name without an image's extension (EXTENSIONS); other dots belong to it."""
     bare, dot, extension = name.rpartition(".")
     return bare if dot + extension.lower() in EXTENSIONS else name
 

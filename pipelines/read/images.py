@@ -21,7 +21,7 @@ from pipelines.files.storage import find, place
 from pipelines.files.tar import TarScan
 from pipelines.files.urls import UrlPath, is_url
 from pipelines.read.image_index import Entry, ImageIndex
-from pipelines.read.image_names import is_safe, normal_name, quirk_of, spellings, without_extension
+from pipelines.read.image_names import EXTENSIONS, is_safe, normal_name, quirk_of, spellings, without_extension
 from schemas import InputError
 
 log = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ def open_images(where: str) -> ImageSource | None:
             )
     images = TarImages.scan(tars, _common_folder(tars))
     if not len(images.index):
-        raise InputError("no image in the tars", file=tars[0], expected="members KEY.jpg, KEY.jpeg or KEY.png")
+        raise InputError("no image in the tars", file=tars[0], expected=f"members KEY{' or KEY'.join(EXTENSIONS)}")
     return images
 
 

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _SHARD_FILE = re.compile(r"(\d{6,})\.(tar|parquet|json)$")
+_COUNTS = ("rows", "samples", "converged", "turned_images")
 _OF_ONE_SHARD = ("record", "version", "versions", "body_models", "document_sha256", "settings_sha256")
 _OF_ONE_SHARD += ("images_modified",)
 """What dataset.json leaves out of a shard's statistics."""
@@ -136,7 +137,7 @@ class _Totals:
     """What the statistics of shards and the distances of their people add up to."""
 
     shards: list[dict[str, Any]] = field(default_factory=list)
-    counts: dict[str, int] = field(default_factory=lambda: {"rows": 0, "samples": 0, "converged": 0})
+    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(_COUNTS, 0))
     reasons: Counter[str] = field(default_factory=Counter)
     words: dict[str, Counter[str]] = field(default_factory=lambda: {name: Counter() for name in COUNTED_WORDS})
     stages: np.ndarray = field(default_factory=lambda: np.zeros(len(STAGES)))
@@ -148,7 +149,7 @@ class _Totals:
     def add(self, stats: dict[str, Any], people: pa.Table) -> None:
         self.shards.append(stats)
         for key in self.counts:
-            self.counts[key] += stats[key]
+            self.counts[key] += stats.get(key, 0)
         self.reasons.update(stats["rejects"])
         for key, counted in self.words.items():
             counted.update(stats.get(key, {}))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import threading
 import time
@@ -19,6 +20,8 @@ from pipelines.files.shards import DATASET_FILE
 from pipelines.files.storage import remove_folder
 from pipelines.files.urls import UrlPath
 from pipelines.write.run_record import RUN_FILE
+
+log = logging.getLogger(__name__)
 
 FOLDER = ".progress"
 _FAILURE = "failed.txt"
@@ -153,6 +156,13 @@ def nothing_written(directory: Path | UrlPath) -> str | None:
     return f"nobody was written, all {manifest['rows']:,} rows are rejects ({reasons})"
 
 
+def tell_of_turned_images(directory: Path | UrlPath, name: str) -> None:
+    """One line if images are shown otherwise than they are stored: labels made of what is shown do not fit them."""
+    if turned := json.loads((directory / DATASET_FILE).read_text()).get("turned_images"):
+        problem = "%s: %d people are in images with an EXIF orientation, which is not applied: labels are for pixels"
+        log.warning(f"{problem} as stored", name, turned)
+
+
 def print_summary(directory: Path | UrlPath, name: str, seconds: float) -> None:
     """The closing table of a run, from its dataset.json and run.json; `seconds` is what converting took."""
     from rich.console import Console
@@ -172,6 +182,8 @@ def print_summary(directory: Path | UrlPath, name: str, seconds: float) -> None:
     for word, count in manifest.get("label_checks", {}).items():
         if word != "consistent":
             table.add_row(f"labels: {word}", f"{count:,}")
+    if turned := manifest.get("turned_images"):
+        table.add_row("EXIF orientation ignored", f"{turned:,}")
     genders = ", ".join(f"{gender} {count:,}" for gender, count in manifest.get("smpl_genders", {}).items())
     table.add_row("SMPL models", genders or "none")
     options = manifest.get("options", {})

@@ -97,6 +97,7 @@ def write_shard(
             "label_checks": _counts(columns["label_check"].tolist()),
             "smpl_genders": _counts(columns["gender"].tolist()),
             "keypoints_3d_sources": _counts(columns["keypoints_3d_source"].tolist()),
+            "turned_images": int(np.sum(columns["exif_orientation"] > 1)),
             "body_models": (made_with or {}).get("body_models", {}),
             "rejects": _counts(row["reason"] for row in rejected),
             "errors": error_quantiles(columns),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import struct
 import zlib
 
@@ -10,9 +11,11 @@ import cv2
 import numpy as np
 import pytest
 import simplejpeg
+from PIL import Image
 
 from pipelines.convert.crops import box_side, person_crop, whole_frame
 from pipelines.files.jpeg import ImageError, decode_image, encode_jpeg, image_size, reduction
+from pipelines.files.pictures import exif_orientation
 
 
 def ramps(width, height):
@@ -135,3 +138,73 @@ def test_what_is_not_reduced():
     png = cv2.imencode(".png", np.zeros((900, 900, 3), np.uint8))[1].tobytes()
     small = cv2.imencode(".jpg", np.zeros((60, 900, 3), np.uint8))[1].tobytes()
     assert reduction(png, 100.0) == reduction(small, 100.0) == 1
+
+
+ORIENTED = ("JPEG", "WEBP", "PNG")
+
+
+def saved(pixels, kind, mode="RGB", orientation=None, **how):
+    exif = Image.Exif()
+    if orientation:
+        exif[0x0112] = orientation
+    stream = io.BytesIO()
+    Image.fromarray(pixels).convert(mode).save(stream, kind, exif=exif.tobytes() if orientation else b"", **how)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P"])
+@pytest.mark.parametrize(
+    ("kind", "how"),
+    [("WEBP", {"lossless": True}), ("BMP", {}), ("TIFF", {}), ("TIFF", {"compression": "tiff_lzw"})],
+)
+def test_webp_bmp_and_tiff_are_decoded_as_pillow_does(kind, how, mode):
+    rng = np.random.default_rng(0)
+    pixels = np.kron(rng.integers(0, 8, (12, 16, 3)) * 32, np.ones((4, 4, 1))).astype(np.uint8)
+    if (kind, mode) in (("WEBP", "L"), ("WEBP", "P")):
+        mode = "RGB"  # WebP has no others
+    data = saved(pixels, kind, mode, **how)
+    expected = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    assert image_size(data) == (64, 48)
+    np.testing.assert_array_equal(decode_image(data)[:, :, ::-1], expected)
+    assert whole_frame(data, decode_image(data), 90).data[:2] == b"\xff\xd8"
+
+
+def test_sixteen_bits_are_scaled_and_other_kinds_of_numbers_are_refused():
+    deep = np.arange(48 * 64, dtype=np.uint16).reshape(48, 64) * 21
+    data = saved(deep, "TIFF", "I;16")
+    np.testing.assert_allclose(decode_image(data)[..., 0], deep / 257, atol=1)
+    for mode in ("F", "CMYK"):
+        with pytest.raises(ImageError, match=f"mode {mode}"):
+            decode_image(saved(ramps(64, 48), "TIFF", mode))
+
+
+@pytest.mark.parametrize("kind", ["WEBP", "BMP", "TIFF"])
+def test_damage_and_claims_of_other_formats_are_named(kind):
+    noise = np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)
+    data = saved(noise, kind)
+    for cut in (10, 40, len(data) // 2):
+        with pytest.raises(ImageError):
+            decode_image(data[:cut])
+    if kind == "BMP":
+        huge = data[:18] + struct.pack("<ii", 30_000, 30_000) + data[26:]
+        with pytest.raises(ImageError, match=r"30000 x 30000|900000000 pixels"):
+            decode_image(huge)
+    with pytest.raises(ImageError, match="GIF image, which is not read"):
+        decode_image(saved(noise, "GIF"))
+
+
+@pytest.mark.parametrize("kind", ORIENTED)
+@pytest.mark.parametrize("orientation", [None, 1, 3, 6])
+def test_orientations_are_found_and_not_applied(kind, orientation):
+    noise = np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)
+    data = saved(noise, kind, orientation=orientation)
+    assert exif_orientation(data) == (orientation or 1)
+    assert decode_image(data).shape == (48, 64, 3)
+
+
+def test_a_tiff_with_an_orientation_is_refused():
+    """Decoders turn it, whatever they are told."""
+    data = saved(ramps(64, 48), "TIFF", orientation=3)
+    with pytest.raises(ImageError, match="TIFF image with an orientation"):
+        decode_image(data)
+    assert decode_image(saved(ramps(64, 48), "TIFF", orientation=1)).shape == (48, 64, 3)

@@ -72,7 +72,7 @@ def test_orientations_that_are_none_are_none():
         (b"no picture", "not a picture"),
         (encoded()[:-400], "cannot be decoded"),
         (encoded("PNG")[:-400], "ends within a chunk|cannot be decoded"),
-        (encoded("WEBP")[:300], "cannot be decoded|not a picture"),
+        (encoded("WEBP")[:300], "cannot be decoded|not a picture|cannot be read"),
     ],
     ids=["empty", "text", "JPEG", "PNG", "WebP"],
 )
