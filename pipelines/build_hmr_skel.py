@@ -27,6 +27,7 @@ from pipelines.command.devices import resolve_device
 from pipelines.command.hmr_skel import guarded
 from pipelines.command.log import set_up_logging
 from pipelines.command.runner import Runner, WorkerLost
+from pipelines.convert.dry_run import forecast, print_forecast
 from pipelines.convert.job import Job, Provenance, job_of
 from pipelines.convert.overlap import OverlappedConversion
 from pipelines.convert.settings import ConversionSettings
@@ -189,6 +190,9 @@ def run(argv: list[str], prog: str) -> int:
     runner = Runner.of(rest, options.worker_timeout)
     if runner.workers_are_here:  # others see for themselves what devices they have
         options.device = resolve_device(options.device)
+    if options.dry_run:
+        print_forecast(forecast(job_of(options, runner, directory, ""), runner))
+        return 0
     check_writable(directory)
     with run_temporaries(), output_lock(directory) as token:
         job = job_of(options, runner, directory, token)

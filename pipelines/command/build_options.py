@@ -11,7 +11,7 @@ from pipelines.command.options import arg, parse_options
 from pipelines.command.runner import register_options
 from schemas import InputError
 
-_NOT_RECORDED = ("output", "overwrite", "quiet", "shard_range", "threads", "worker_timeout")
+_NOT_RECORDED = ("dry_run", "output", "overwrite", "quiet", "shard_range", "threads", "worker_timeout")
 HARMLESS = frozenset({*_NOT_RECORDED, "device", "batch_size", "without_regressors"})
 """Options after whose change finished shards are kept."""
 _DESCRIPTION = """CameraHMR labels and images to HMR-SKEL shards. Without options, demo data on the embedded body.
@@ -79,7 +79,9 @@ class BuildOptions:
     worker_timeout: int = 900
     """Seconds in which a first worker must begin, where other machines or Dask start them; 0 waits for ever."""
     quiet: bool = False
-    """No progress bar and no closing table."""
+    """No progress and no closing table."""
+    dry_run: bool = False
+    """Write nothing: plan, convert a few people aside, and tell how many people, shards, GB and hours to expect."""
 
     def check(self) -> None:
         """Raise InputError for values that cannot be meant."""
@@ -98,6 +100,8 @@ class BuildOptions:
                 raise InputError(f"{value} given", field=option_name(name), expected=f"{low} to {high}")
         if self.annotations and not self.images:
             raise InputError("missing", field="--images", expected="a folder, image tars, or none")
+        if self.dry_run and not self.annotations:
+            raise InputError("missing", field="--annotations", expected="label files; demo data would be written first")
 
     @property
     def with_images(self) -> bool:
