@@ -191,7 +191,7 @@ def run(argv: list[str], prog: str) -> int:
     if runner.workers_are_here:  # others see for themselves what devices they have
         options.device = resolve_device(options.device)
     if options.dry_run:
-        print_forecast(forecast(job_of(options, runner, directory, ""), runner))
+        print_forecast(forecast(job_of(options, runner, directory, ""), runner, options.shard_range))
         return 0
     check_writable(directory)
     with run_temporaries(), output_lock(directory) as token:

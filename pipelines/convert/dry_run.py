@@ -6,6 +6,7 @@ not touched.
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 import time
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from pipelines.command.devices import devices_of
 from pipelines.command.hmr_skel import console
+from pipelines.command.options import parse_row_range
 from pipelines.command.runner import Runner
 from pipelines.convert.conversion import convert_shard
 from pipelines.convert.job import Job
@@ -62,18 +64,20 @@ class Forecast:
         return (self.rows - self.without_image) / self.rows_per_s / 3600
 
 
-def forecast(job: Job, runner: Runner) -> Forecast:
-    """Plans the job and converts a sample of it. Raises InputError as the job does."""
+def forecast(job: Job, runner: Runner, shard_range: str = "") -> Forecast:
+    """Plans the job, or the shards of a range of it, and converts a sample. Raises InputError as the job does."""
+    wanted = parse_row_range(shard_range, option="--shard-range")
     rows = shards = without_image = 0
     sample: ShardSpec | None = None
-    for spec in job.specs:
+    for spec in itertools.islice(job.specs, wanted.start, wanted.stop):
         rows, shards = rows + len(spec), shards + 1
         absent = spec.file.count(-1) if spec.image_root is not None else 0
         without_image += absent
         if sample is None and absent < len(spec):
             sample = spec
     if not rows:
-        raise InputError("no rows are selected", field="--rows", expected="at least one label row")
+        field = "--shard-range" if shard_range else "--rows"
+        raise InputError("no rows are selected", field=field, expected="at least one label row")
     if sample is None:
         problem = f"not one of {rows:,} rows has its image: {spec.image(0)}"
         raise InputError(problem, field="--images", expected="the images that the labels name")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,8 @@ def test_the_pace_is_that_of_all_workers(labels, tmp_path):
     found = forecast(job_of(options, two, tmp_path, ""), two)
     assert (found.workers, found.sample, found.sample_written, found.without_image) == (2, ROWS, ROWS, 0)
     assert found.rows_per_s == pytest.approx(2 * ROWS / found.sample_seconds)
+    part = forecast(job_of(replace(options, samples_per_shard=4), two, tmp_path, ""), two, "1:")
+    assert (part.shards, part.rows) == (2, 6)
     assert found.hours == pytest.approx(ROWS / found.rows_per_s / 3600)
 
 
