@@ -60,7 +60,7 @@ def file_sha256(path: str | os.PathLike[str] | UrlPath) -> str:
 
 def readable(path: Path | UrlPath) -> Path | BinaryIO:
     """What pyarrow reads a file from: its path, or over a URL the open file."""
-    return path if isinstance(path, Path) else path.open()
+    return path.absolute() if isinstance(path, Path) else path.open()
 
 
 @contextmanager

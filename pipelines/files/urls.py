@@ -34,6 +34,18 @@ _WHOLE_WHEN_SHOWN = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az"}
 """Object stores: what is put there has no name before it is complete."""
 _PAGES = {"http", "https"}
 """Where a folder is a page that lists its files."""
+_VERSIONS = (
+    "ETag",
+    "etag",
+    "md5Hash",
+    "content_md5",
+    "Last-Modified",
+    "LastModified",
+    "last_modified",
+    "updated",
+    "mtime",
+)
+"""What fsspec's file systems call that by which a content is told from another."""
 _WITHOUT_WRITING = "files behind it cannot be written"
 
 
@@ -173,6 +185,15 @@ class UrlPath:
             except NotImplementedError:
                 changed = 0.0
         return Facts(info.get("size") or 0, changed)
+
+    def version(self) -> str:
+        """Changes when another content lies here: size and ETag, or when it was changed; "" if neither is told.
+
+        Raises OSError if nobody answers.
+        """
+        info = self._info()
+        told = next((str(info[name]) for name in _VERSIONS if info.get(name)), "")
+        return f"{info.get('size')} {told}" if told or info.get("size") else ""
 
     def unlink(self, missing_ok: bool = False) -> None:
         if not self.is_file():

@@ -40,5 +40,7 @@ class DataConfig:
     """shards among which people are shuffled"""
     cache: str = "~/.cache/hmr-skel"
     """folder for copies of shards that lie behind URLs, which all processes of a machine share"""
+    allow_pipe: bool = False
+    """let 'pipe:COMMAND' among the shards run a command of the shell"""
     cache_gb: float = 0.0
     """what copied tars may take; the longest unused go first, so give room for two windows of shards; 0 = no limit"""

@@ -51,7 +51,7 @@ class PeopleStream(Dataset):
         fields: Sequence[str] = LABELS,
     ) -> None:
         self.config, self.augmentation, self.root_basis, self.fields = config, augmentation, root_basis, fields
-        copies = Copies(Path(config.cache).expanduser(), config.cache_gb)
+        copies = Copies(Path(config.cache).expanduser(), config.cache_gb, config.allow_pipe)
         self.shards = training_shards(config.shards, copies)
         self.people, totals = select_people(self.shards, config)
         self.order = Order(self.people, seed, config.window, shuffle, parse_weights(config.weights))

@@ -18,10 +18,12 @@ from typing import Any
 import numpy as np
 
 from pipelines.files.shards import DATASET_FILE, Shard, find_shards, parquet_problems, read_document, sample_members
+from pipelines.files.storage import readable
 from pipelines.files.tar import TarMember, TarScan
 from pipelines.files.urls import is_url
 from schemas import HMR_SKEL, SHARD_STATS, Columns, InputError, check_schema, describe, table_to_columns
-from train.data.copies import PIPE, Copies, beside
+from train.data.copies import Copies
+from train.data.origin import PIPE, beside
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +56,7 @@ def training_shards(places: Sequence[str], copies: Copies | None = None) -> list
         raise InputError("no shards given", field="--shards", expected="a folder, tars or URLs of tars")
     shards: list[Shard] = []
     for place in map(os.fspath, places):
-        if is_url(place) or place.startswith(PIPE):
+        if is_url(place) or (place.startswith(PIPE) and not os.path.lexists(place)):
             shards += _remote_shards(place, copies)
             continue
         if os.path.isdir(place) and not os.path.exists(os.path.join(place, DATASET_FILE)):
@@ -71,7 +73,8 @@ def _remote_shards(place: str, copies: Copies | None) -> list[Shard]:
 
     if copies is None:
         raise InputError("no folder for copies", file=place, field="--cache", expected="a folder on local disk")
-    urls = expand_urls(place)
+    urls = [place] if place.startswith(PIPE) and "{" not in place else expand_urls(place)
+    copies.ask(urls)
     copies.fetch_all([beside(url, "parquet") for url in urls])
     return [Shard(copies.path(url).with_suffix(""), url) for url in urls]
 
@@ -88,7 +91,7 @@ def read_label_columns(
     import pyarrow.parquet as pq
 
     with parquet_problems(shard.parquet):
-        source = shard.parquet if content is None else io.BytesIO(content)
+        source = readable(shard.parquet) if content is None else io.BytesIO(content)
         with pq.ParquetFile(source, pre_buffer=False) as stored:
             check_schema(stored.schema_arrow, HMR_SKEL, shard.parquet)
             names = [*names, *(name for name in later if name in stored.schema_arrow.names)]

@@ -16,7 +16,17 @@ FILE = "options.yaml"
 """In a run's folder: its options, as `--config` takes them."""
 
 WITHOUT_EFFECT = {
-    *("output", "device", "workers", "compile", "checkpoint_activations", "peak_tflops", "cache", "cache_gb"),
+    *(
+        "output",
+        "device",
+        "workers",
+        "compile",
+        "checkpoint_activations",
+        "peak_tflops",
+        "cache",
+        "cache_gb",
+        "allow_pipe",
+    ),
     *("checkpoint_minutes", "checkpoint_steps", "keep", "log_steps", "panel_steps", "evaluate_people"),
     *("nonfinite_limit", "shards", "batch", "accumulate"),
 }

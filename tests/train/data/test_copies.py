@@ -6,6 +6,7 @@ import http.server
 import os
 import pickle
 import shlex
+import shutil
 import threading
 import time
 from collections import Counter
@@ -21,8 +22,9 @@ from schemas import InputError
 from train.data import copies
 from train.data.batch import as_batch
 from train.data.config import DataConfig
-from train.data.copies import Copies, beside
+from train.data.copies import Copies
 from train.data.loader import PeopleStream, stream
+from train.data.origin import beside
 from train.data.shards import training_shards
 
 SHARDS, PEOPLE = 6, 5
@@ -211,11 +213,11 @@ def test_copies_make_room_for_others_in_the_order_of_their_use(folder, tmp_path)
 def test_a_copy_that_goes_while_it_is_looked_at_is_made_again(folder, tmp_path, monkeypatch):
     gone, touch = [], os.utime
 
-    def utime(path) -> None:
+    def utime(path, ns) -> None:
         if not gone:
             gone.append(path)
             Path(path).unlink()  # as another process does that needs the room
-        touch(path)
+        touch(path, ns=ns)
 
     with served(folder) as there:
         monkeypatch.setattr(copies.os, "utime", utime)
@@ -228,7 +230,7 @@ def test_commands_can_be_the_source(folder, tmp_path):
     assert beside(f"{command}000000.tar", "json") == f"{command}000000.json"
     assert beside("pipe:aws s3 cp s3://b/0.tar -", "parquet") == "pipe:aws s3 cp s3://b/0.parquet -"
     assert beside("https://a/0.tar?key=1", "json") == "https://a/0.json?key=1"
-    assert keys(people_of(command + RANGE, tmp_path)) == keys(people_of(str(folder), tmp_path))
+    assert keys(people_of(command + RANGE, tmp_path, allow_pipe=True)) == keys(people_of(str(folder), tmp_path))
 
 
 def test_places_of_copies(tmp_path):
@@ -244,3 +246,144 @@ def test_copies_can_be_sent_to_processes_that_start_anew(tmp_path):
     first.ahead(["http://127.0.0.1:9/0.tar"])
     again = pickle.loads(pickle.dumps(first))
     assert (again.folder, again.most) == (tmp_path, 2_000_000_000)
+
+
+def test_commands_run_only_if_they_are_allowed(folder, tmp_path, monkeypatch):
+    """Also when a glob of the shell brought them: a file may be called so."""
+    monkeypatch.chdir(tmp_path)
+    for place in ("pipe:touch executed; cat x.tar", "http://127.0.0.1:9/0.tar::pipe:touch executed; cat x.tar"):
+        with pytest.raises(InputError, match=r"'--shards': a shell command; expected --allow-pipe"):
+            people_of(place, tmp_path / "cache")
+        assert not (tmp_path / "executed").exists()
+    for ending in ("tar", "parquet", "json"):
+        shutil.copy(folder / f"000000.{ending}", tmp_path / f"pipe:touch executed; cat x.{ending}")
+    for allowed in (False, True):
+        assert len(keys(people_of("pipe:touch executed; cat x.tar", tmp_path / "cache", allow_pipe=allowed))) == PEOPLE
+    assert not (tmp_path / "executed").exists()
+    with pytest.raises(InputError, match="quotes or spaces in a URL"):
+        people_of("http://127.0.0.1:9/'; touch executed; '.tar", tmp_path / "cache")
+
+
+@pytest.fixture
+def data_set(folder, tmp_path) -> Path:
+    """A copy of two shards, to be changed."""
+    here = tmp_path / "served"
+    here.mkdir()
+    for path in sorted(folder.glob("00000[01].*")):
+        shutil.copy(path, here / path.name)
+    return here
+
+
+TWO = "{000000..000001}.tar"
+
+
+def replace_data_set(here: Path) -> list[str]:
+    """Other people in shards of the same names; their keys."""
+    for number in range(2):
+        columns = label_columns(PEOPLE, seed=100 + number, first_row=1000 + 10 * number)
+        columns["converged"][:], columns["vertex_error_mm"][:] = True, 5
+        write_shard(here, f"{number:06d}", columns)
+    return keys(people_of(str(here), here))
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["checksums", "none"])
+def test_a_data_set_that_was_replaced_is_noticed(data_set, tmp_path, told, caplog):
+    cache = tmp_path / "cache"
+    if not told:
+        for path in data_set.glob("*.json"):
+            path.unlink()
+    with served(data_set) as there:
+        before = keys(people_of(there.address + TWO, cache))
+        asked = there.tars()
+        assert keys(people_of(there.address + TWO, cache)) == before and there.tars() == asked  # nothing is new
+        assert ("no JSON file with checksums" in caplog.text) is not told
+        after = replace_data_set(data_set)
+        if not told:
+            for path in data_set.glob("*.json"):
+                path.unlink()
+            for path in data_set.iterdir():  # HTTP tells seconds
+                os.utime(path, (2e9, 2e9))
+        assert after != before and keys(people_of(there.address + TWO, cache)) == after
+    assert keys(people_of(there.address + TWO, cache)) == after  # nobody answers
+    assert "does not answer" in caplog.text
+
+
+def test_a_data_set_that_is_replaced_during_a_run_is_not_mixed_with_it(data_set, tmp_path):
+    with served(data_set) as there:
+        people = people_of(there.address + TWO, tmp_path / "cache")  # labels are copied, tars not yet
+        replace_data_set(data_set)
+        with pytest.raises(InputError, match="not the bytes that the JSON file"):
+            keys(people)
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["checksums", "none"])
+@pytest.mark.parametrize("ending", ["tar", "parquet"])
+def test_a_copy_that_was_altered_is_fetched_again(data_set, tmp_path, told, ending, caplog):
+    cache = tmp_path / "cache"
+    if not told:
+        for path in data_set.glob("*.json"):
+            path.unlink()
+    with served(data_set) as there:
+        found = keys(people_of(there.address + TWO, cache))
+        [copy] = cache.glob(f"*/000001.{ending}")
+        data = bytearray(copy.read_bytes())
+        data[len(data) // 2] ^= 1
+        facts = copy.stat()
+        copy.write_bytes(data)
+        os.utime(copy, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+        people = people_of(there.address + TWO, cache)
+        assert keys(people) == found and copy.read_bytes() == (data_set / f"000001.{ending}").read_bytes()
+        assert "fetched again" in caplog.text
+
+
+def test_a_copy_is_looked_at_once_per_process(data_set, tmp_path, monkeypatch):
+    looked = []
+    sha256 = copies._sha256
+    monkeypatch.setattr(copies, "_sha256", lambda file: looked.append(file) or sha256(file))
+    with served(data_set) as there:
+        kept = Copies(tmp_path / "cache")
+        for _ in range(3):
+            kept.fetch(there.address + "000000.tar")
+        assert len(looked) == 1
+        Copies(tmp_path / "cache").fetch(there.address + "000000.tar")
+        assert len(looked) == 2
+
+
+@pytest.mark.parametrize("name", ["000000.tar", ".000000.tar.lock", ".000000.tar.origin", "000000.json", "*.tmp"])
+def test_links_planted_among_copies_are_not_followed(data_set, tmp_path, name):
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"precious")
+    with served(data_set) as there:
+        kept = Copies(tmp_path / "cache")
+        target = kept.path(there.address + "000000.tar")
+        target.parent.mkdir(parents=True)
+        (target.parent / name.replace("*.tmp", f".000000.tar.tmp-{os.getpid()}")).symlink_to(victim)
+        assert kept.fetch(there.address + "000000.tar").read_bytes() == (data_set / "000000.tar").read_bytes()
+        assert victim.read_bytes() == b"precious" and not target.is_symlink()
+
+
+def test_pipes_among_copies_hold_nobody_up(data_set, tmp_path):
+    with served(data_set) as there:
+        kept = Copies(tmp_path / "cache")
+        target = kept.path(there.address + "000000.tar")
+        target.parent.mkdir(parents=True)
+        os.mkfifo(target)
+        os.mkfifo(target.with_name(".000000.tar.lock"))
+        assert kept.fetch(there.address + "000000.tar").read_bytes() == (data_set / "000000.tar").read_bytes()
+
+
+@pytest.mark.parametrize("inner", [False, True])
+def test_folders_of_others_are_refused(data_set, tmp_path, inner, monkeypatch):
+    cache = tmp_path / "cache"
+    with served(data_set) as there:
+        url = there.address + "000000.tar"
+        Copies(cache).fetch(url)
+        open_to_all = Copies(cache).path(url).parent if inner else cache
+        open_to_all.chmod(0o777)
+        with pytest.raises(InputError, match="everybody can write into it; expected a folder of your own"):
+            Copies(cache).fetch(url)
+        open_to_all.chmod(0o700)
+        assert Copies(cache).fetch(url).is_file()
+        monkeypatch.setattr(copies.os, "geteuid", lambda: os.getuid() + 1)
+        with pytest.raises(InputError, match=f"belongs to user {os.getuid()}"):
+            Copies(cache).fetch(url)
