@@ -209,19 +209,14 @@ def _member(path: str, file: BinaryIO, archive: zipfile.ZipFile, info: zipfile.Z
         raise InputError(f"the archive promises {info.file_size} bytes that it cannot hold", file=path, field=name)
     try:
         with archive.open(info) as packed:
-            stream = io.BytesIO(packed.read(_MAX_HEADER_BYTES))  # a header may claim to be 4 GB long
+            start = packed.read(_MAX_HEADER_BYTES)  # a header may claim to be 4 GB long
     except ZIP_DAMAGE as error:  # with the numbers that come after the header
         raise InputError(f"cannot be read ({error})", file=path, field=name) from error
     try:
-        version = np.lib.format.read_magic(stream)
-        reader = {
-            (1, 0): np.lib.format.read_array_header_1_0,
-            (2, 0): np.lib.format.read_array_header_2_0,
-        }[version]
-        shape, fortran_order, dtype = reader(stream)
+        length = 10 + int.from_bytes(start[8:10], "little")
+        shape, fortran_order, dtype, header = _parsed_header(start[:length] if start[6:7] == b"\1" else start)
     except Exception as error:  # Python's own parser reads the header, and has many words for nonsense
         raise InputError("the member is not an array in .npy form", file=path, field=name) from error
-    header = stream.tell()
     size = dtype.itemsize * math.prod(shape)
     if not dtype.hasobject and (min(shape, default=0) < 0 or header + size > info.file_size):
         held = info.file_size - header
@@ -233,6 +228,15 @@ def _member(path: str, file: BinaryIO, archive: zipfile.ZipFile, info: zipfile.Z
     except zipfile.BadZipFile as error:
         raise InputError(str(error), file=path, field=name) from error
     return Member(name, dtype, shape, fortran_order, False, offset, info.file_size)
+
+
+@lru_cache(maxsize=1024)
+def _parsed_header(start: bytes) -> tuple[tuple[int, ...], bool, np.dtype, int]:
+    """Shape, order, type and bytes of a .npy header. The thousands of files of a motion library have a few of them."""
+    stream = io.BytesIO(start)
+    version = np.lib.format.read_magic(stream)
+    reader = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
+    return *reader(stream), stream.tell()
 
 
 def data_offset(file: BinaryIO, info: zipfile.ZipInfo) -> int:

@@ -7,6 +7,7 @@ row; names themselves are not kept. While sorting, a row takes some 46 bytes.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -14,17 +15,19 @@ from pipelines.read.image_names import without_extension
 from pipelines.read.labels import LabelFile
 
 
-def person_numbers(labels: LabelFile) -> np.ndarray:
+def person_numbers(labels: LabelFile, names: Iterable[np.ndarray] | None = None) -> np.ndarray:
     """(rows,) int32: for each row, how many earlier ones show the same image (the same path without extension).
+
+    `names` are the file's `imgname` in pieces, where they have been read.
 
     Names are told apart by 64 bits. If two images ever shared them, their people would be numbered through; a person's
     key has the image's name besides.
     """
     hashes = np.empty(labels.rows, np.uint64)
     start = 0
-    for names in labels.iterate("imgname"):
-        hashes[start : start + len(names)] = np.frombuffer(b"".join(map(_hash, names)), "<u8")
-        start += len(names)
+    for piece in labels.iterate("imgname") if names is None else names:
+        hashes[start : start + len(piece)] = np.frombuffer(b"".join(map(_hash, piece)), "<u8")
+        start += len(piece)
     return _earlier_equals(hashes)
 
 

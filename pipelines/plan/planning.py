@@ -240,9 +240,10 @@ def _name_pieces(labels: LabelFile, chosen: range) -> Iterator[tuple[list[str | 
             rows = chosen[first : first + _PIECE]
             yield [image_name(labels, row) for row in rows], [0] * len(rows)
         return
-    persons = person_numbers(labels)
+    read = list(labels.iterate("imgname", _PIECE)) if labels.rows <= _PIECE else None
+    persons = person_numbers(labels, read)
     start = 0
-    for names in labels.iterate("imgname", _PIECE):
+    for names in read or labels.iterate("imgname", _PIECE):
         stop = start + len(names)
         # the rows of `chosen` that lie in [start, stop)
         first = max(0, -(-(start - chosen.start) // chosen.step))

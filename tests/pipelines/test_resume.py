@@ -213,6 +213,35 @@ def test_one_worker_killed(labels, undisturbed, tmp_path):
     assert content(tmp_path) == undisturbed
 
 
+def test_terminated_with_workers_at_work(labels, undisturbed, tmp_path):
+    """Its temporary files stay, also those of Beam and of the workers that outlive it; the next run sweeps them."""
+    output, temporary = tmp_path / "out", tmp_path / "tmp"
+    temporary.mkdir()
+    arguments = arguments_of(labels, output, "--direct_running_mode=multi_processing", "--direct_num_workers=2")
+    command = [sys.executable, "-m", "pipelines.build_hmr_skel", *arguments]
+    environment = os.environ | {"TMPDIR": str(temporary)}
+    job = subprocess.Popen(command, cwd=REPOSITORY, env=environment, stderr=subprocess.DEVNULL)
+    while not list(output.glob("0*.tar")) and job.poll() is None:
+        time.sleep(0.02)
+    workers = descendants(job.pid)
+    job.terminate()
+    assert job.wait(60) == -signal.SIGTERM
+    while any(map(is_running, workers)):  # they see that their run is dead, or that their driver does not answer
+        time.sleep(0.02)
+    assert workers and not (output / "dataset.json").exists()
+    assert [path.name.startswith("hmr-skel-tmp-") for path in temporary.iterdir() if path.is_dir()] == [True]
+    again = subprocess.run(command[:-2], cwd=REPOSITORY, env=environment, stderr=subprocess.DEVNULL)
+    assert again.returncode == 0 and not [path for path in temporary.iterdir() if path.name.startswith("hmr-skel-tmp")]
+    assert content(output) == undisturbed
+
+
+def is_running(process):
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
 def descendants(process):
     """Processes below one, leaves last."""
     found = []
