@@ -119,9 +119,9 @@ class WriteDataset(beam.DoFn):
         errors = [stats["error"] for stats in shards if stats.get("error")]
         directory, made_of = place(self.output), self.provenance
         try:
+            check_still_ours(directory, self.run)
             if errors:
                 raise InputError(min(errors))
-            check_still_ours(directory, self.run)
             names = [stats["shard"] for stats in shards]
             options = made_of.options | {"device": device_of(shards)}
             if options != made_of.options:  # the workers are not the driver's: it could not know
@@ -258,6 +258,11 @@ def run_pipeline(
         if failure:
             raise InputError(failure)
         if not (directory / "dataset.json").is_file():
+            try:
+                check_still_ours(directory, write.run)
+            except OutputTaken as error:
+                problem, expected = "another run has taken this folder over", "one run per output folder"
+                raise InputError(problem, file=directory, field="--output", expected=expected) from error
             raise WorkerLost(f"{directory}: the run ended without a dataset.json; {again}")
 
 

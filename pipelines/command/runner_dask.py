@@ -57,7 +57,10 @@ class _Result(dask_runner.DaskRunnerResult):
 
     def wait_until_finish(self, duration: float | None = None) -> str:
         try:
-            return super().wait_until_finish(duration)
+            state = super().wait_until_finish(duration)
+            if any(future.status != "finished" for future in self.futures):
+                raise CancelledError("the scheduler was lost")
+            return state
         finally:
             self.client.close()
 

@@ -83,7 +83,11 @@ def job_of(options: BuildOptions, runner: Runner, directory: Path | UrlPath, run
     settings = settings_of(options, runner, directory, run)
     fit = settings.fit
     facts = run_facts(
-        device=fit.device, workers=runner.workers, processes=runner.processes, threads=fit.threads, runner=runner.name
+        device=fit.device,
+        workers=runner.workers if runner.workers_are_here else None,  # who else starts them does not say how many
+        processes=runner.processes if runner.workers_are_here else None,
+        threads=fit.threads,
+        runner=runner.name,
     )
     labels = find_label_files(
         options.annotations, with_images=settings.crop.images, datasets=options.subset, smpl_gender=fit.smpl_gender

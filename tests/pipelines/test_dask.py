@@ -81,7 +81,8 @@ def test_dask_makes_the_same_bytes_and_survives_a_worker(labels, cluster, tmp_pa
     assert job.result() == 0
     assert content(output) == direct
     run = json.loads((output / "run.json").read_text())
-    assert run["runner"] == "DaskRunner" and run["device"] == json.loads(direct["dataset.json"])["options"]["device"]
+    assert (run["runner"], run["workers"]) == ("DaskRunner", None)
+    assert run["device"] == json.loads(direct["dataset.json"])["options"]["device"]
 
     workers[1].kill()
     none_comes = arguments_of(labels, output, *on_dask(file), "--worker-timeout", "1")

@@ -424,6 +424,19 @@ def test_a_data_set_is_finished_when_all_else_is_there(labels, undisturbed, copi
     assert content(copied) == undisturbed
 
 
+def test_a_run_whose_folder_is_taken_says_so(labels, tmp_path, monkeypatch, capfd):
+    from pipelines.convert import overlap
+
+    def taken(*arguments, real=overlap.fit_shard):
+        (tmp_path / LOCK_FILE).write_text(json.dumps({"token": "of another"}))
+        return real(*arguments)
+
+    monkeypatch.setattr(overlap, "fit_shard", taken)
+    assert main(arguments_of(labels, tmp_path)) == 2
+    assert "another run has taken this folder over" in capfd.readouterr().err
+    assert (tmp_path / LOCK_FILE).exists() and not list(tmp_path.glob("0*.tar"))
+
+
 def test_a_worker_that_outlives_its_run_writes_nothing(tmp_path, labels, undisturbed):
     """Its driver was killed, another run has begun."""
     from pipelines.convert.conversion import convert_shard
