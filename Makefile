@@ -23,7 +23,7 @@ demo-photo: setup
 	$(BIN)/python -m pipelines.demo.photo $(PHOTO)/photo.jpg
 	$(BIN)/hmr-skel predict $(PHOTO)/photo.jpg -o $(PHOTO)/skel --overlay --meshes glb --opensim --overwrite
 	$(BIN)/hmr-skel view $(PHOTO)/skel --html $(PHOTO)/page.html
-	@ls $(PHOTO)/photo.jpg $(PHOTO)/skel/overlays/* $(PHOTO)/skel/meshes/* $(PHOTO)/skel/opensim/photo/*.[om]*
+	@ls $(PHOTO)/photo.jpg $(PHOTO)/page.html $(PHOTO)/skel/overlays/* $(PHOTO)/skel/meshes/* $(PHOTO)/skel/opensim/photo/*.[om]*
 
 # One thread per test process: two processes with two threads each fight over two cores.
 test: setup

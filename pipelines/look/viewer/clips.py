@@ -55,6 +55,8 @@ class Clip:
     """Which axis of the source points up, of UP_AXES."""
     frame_rate: float | None = None
     """Frames per second of a motion; None if these are separate people."""
+    begins: float = 0.0
+    """Of a motion: when its source shows the first moment, s."""
     views: Sequence[View | None] = ()
     """For each moment, or none at all."""
     names: Sequence[str] = ("",)

@@ -152,7 +152,7 @@ function show() {
   controls.frame.value = index;
   const row = chosen(index), title = clip.titles[index] ?? "", name = clip.names[Number(controls.person.value)];
   element("caption").textContent = row >= 0 ? clip.captions[row] : `${title}: without ${name}`;
-  element("place").textContent = clip.rate ? `${index + 1} of ${count}, ${(position / clip.rate).toFixed(2)} s`
+  element("place").textContent = clip.rate ? `${index + 1} of ${count}, ${(clip.begins + position / clip.rate).toFixed(2)} s`
                                            : `${index + 1} of ${count}`;
   curves(index);
   if (!mixer) return;

@@ -43,6 +43,7 @@ def _document(clip: Clip, posed: ClipFrames) -> dict[str, Any]:
         "title": clip.title,
         "note": _note(clip, posed),
         "rate": clip.frame_rate,
+        "begins": clip.begins,
         "count": clip.count,
         "moments": clip.moments.tolist(),
         "people": clip.people.tolist(),

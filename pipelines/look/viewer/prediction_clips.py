@@ -29,6 +29,8 @@ def prediction_clip(
         raise InputError("nobody was found in it", file=found.path)
     found = _chosen(found, source)
     if _frames(found) is None:
+        if rows != slice(None):
+            raise InputError("pictures have no frames", field="--rows", expected="only with a fit or a film")
         return _pictures_clip(found, most, images, body_models)
     return _film_clip(found, rows, most, images, body_models)
 
@@ -118,6 +120,7 @@ def _film_clip(found: Predictions, rows: slice, most: int, images: Path | None, 
     shown = shown[(shown >= frames.min()) & (shown <= frames.max())]
     moments, people = np.searchsorted(shown, frames), np.searchsorted(longest, tracks)
     _check_once(found, moments, people)
+    rate = _rate(found, frames)
     return Clip(
         title=str(found.columns["source"][0]),
         **_bodies(found, body_models),
@@ -130,7 +133,8 @@ def _film_clip(found: Predictions, rows: slice, most: int, images: Path | None, 
             for row, (frame, track) in enumerate(zip(frames, tracks, strict=True))
         ],
         up=CAMERA,
-        frame_rate=_rate(found, frames) / step,
+        frame_rate=rate / step,
+        begins=float(shown[0]) / rate,
         views=film_views(found, shown, images),
     )
 

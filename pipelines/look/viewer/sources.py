@@ -47,6 +47,8 @@ def open_clip(
     for option, value in (("--source", source), ("--images", images)):
         if value is not None:
             raise InputError(f"{value} given", field=option, expected="only with a prediction")
+    if rows != slice(None):
+        raise InputError("given for shards", field="--rows", expected="only with a fit or a film; see --people")
     return shards_clip(sources, people, body_models)
 
 
@@ -75,6 +77,7 @@ def fit_clip(path: Path, rows: slice, up: str, body_models: str | None) -> Clip:
     where, gender = body_models or DEMO, _word(arrays, "gender", "male")
     errors = arrays.get("vertex_error_mm")
     source_rows = arrays.get("source_row", np.arange(len(arrays["poses"])))[picked]
+    rate = _rate(arrays, path)
     return Clip(
         title=_word(arrays, "source", path.name),
         skel=BodyModels(where, gender).skel,
@@ -86,7 +89,8 @@ def fit_clip(path: Path, rows: slice, up: str, body_models: str | None) -> Clip:
             for row, i in zip(source_rows, picked, strict=True)
         ],
         up=up,
-        frame_rate=_rate(arrays, path) / abs(rows.step or 1),
+        frame_rate=rate / abs(rows.step or 1),
+        begins=float(source_rows[0]) / rate,
     )
 
 

@@ -96,6 +96,20 @@ def test_tracks_of_a_film(tmp_path):
     assert thinned.moments.tolist() == [0, 0, 1, 2]
 
 
+def test_pictures_and_films_in_one_file(tmp_path, capsys, caplog):
+    columns = film([0, 3, 4], [0, 0, 0], source=["p.png", "film.mp4", "film.mp4"])
+    for name in ("frame", "time_s", "track"):
+        columns[name] = np.ma.masked_array(columns[name], [True, False, False])
+    folder = str(write_predictions(tmp_path, columns))
+    pictures = open_clip([folder], slice(None), 24)
+    assert pictures.titles == ["p.png"] and pictures.frame_rate is None
+    assert "pictures are shown; --source shows a film: film.mp4" in caplog.text
+    shown = open_clip([folder], slice(None), 24, source="film.mp4")
+    assert shown.titles == ["frame 3", "frame 4"] and shown.begins == pytest.approx(3 / 25)
+    assert run(folder, "--html", tmp_path / "page.html", "--rows", "0:2") == 2
+    assert "field '--rows': pictures have no frames" in capsys.readouterr().err
+
+
 def write_film(path: Path, count: int, size: tuple[int, int] = SIZE) -> None:
     """Frame n has n bright stripes of 20 px from the left."""
     with av.open(str(path), "w") as container:

@@ -147,7 +147,8 @@ def test_a_fit_becomes_a_page_that_fetches_nothing(tmp_path, capsys):
     assert "<title>a&lt;b.npz</title>" in page
     document = json.loads(re.search(r'type="application/json">(.*?)</script>', page)[1])
     assert document["captions"] == [f"row {row}, {error}.0 mm from SMPL" for row, error in ((12, 3), (13, 4), (14, 5))]
-    assert document["rate"] == 25 and len(document["panels"]) == 29 and document["views"] == []
+    assert document["rate"] == 25 and document["begins"] == 12 / 25
+    assert len(document["panels"]) == 29 and document["views"] == []
     own = re.sub(r"<!--.*?-->|<script.*?</script>", "", page, flags=re.S)
     assert not re.search(r"(src|href)=|url\(|@import", own)
     assert page.count("<script") == page.count("</script>") == 4
