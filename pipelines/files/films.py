@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipelines.files.jpeg import MAX_PIXELS
 from pipelines.files.pictures import turned
 from schemas import InputError
 
@@ -138,6 +139,8 @@ def _open(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoStr
     with container:
         if not container.streams.video:
             raise FilmError("no pictures in it", 0)
+        if container.streams.video[0].codec_context is None:
+            raise FilmError("a codec that is not read", 0)
         yield container, container.streams.video[0]
 
 
@@ -145,7 +148,10 @@ def _seen(frame: av.VideoFrame, number: int, rate: Fraction, ratio: Fraction | i
     orientation = _TURNS.get(round(frame.rotation))
     if orientation is None:
         raise FilmError(f"turned by {frame.rotation} degrees, which is not read", number)
-    pixels = frame.to_ndarray(format="rgb24", width=round(frame.width * ratio), height=frame.height)
+    width = max(1, round(frame.width * ratio))
+    if width * frame.height > MAX_PIXELS:
+        raise FilmError(f"a frame of {width} x {frame.height} pixels", number)
+    pixels = frame.to_ndarray(format="rgb24", width=width, height=frame.height)
     time = float(number / rate) if frame.time is None else frame.time
     return Frame(number, time, turned(pixels, orientation), orientation)
 

@@ -18,16 +18,19 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pyarrow.parquet as pq
 import torch
 import yaml
 
 from fitting.body.files import read_model_file, smpl_arrays
 from pipelines.command.build_options import BuildOptions
 from pipelines.command.options import parse_options
+from pipelines.files.films import FilmError, FilmWriter, film_facts, film_frames
 from pipelines.files.jpeg import ImageError, decode_image, read_encoded, reduction
 from pipelines.files.npz import npz_members
 from pipelines.files.npz_whole import checked_sha256
 from pipelines.files.pictures import read_picture
+from pipelines.files.predictions import FILE_NAME, prediction_schema, read_predictions
 from pipelines.files.shards import find_shards
 from pipelines.hand_on.label_files import export_rows, rows_by_label_file
 from pipelines.look.summary import summarise
@@ -38,7 +41,7 @@ from pipelines.read.images import ImageRef, open_images, read_image
 from pipelines.read.labels import open_labels
 from pipelines.read.results import label_file_of
 from pipelines.write.shards import _document_sha256, finished_shard
-from schemas import InputError
+from schemas import PREDICTION, InputError, columns_to_table, field_dtype, field_shape
 from tests import official_files, written_shards
 from tests.hostile.mutations import (
     Structured,
@@ -83,7 +86,16 @@ class Subject:
 
 def subjects(folder: Path) -> list[Subject]:
     """All of them; what they need is made in the folder."""
-    return [*_labels(), *_results(), *_images(), *_shards(folder), *_networks(folder), *_models(folder), *_texts()]
+    return [
+        *_labels(),
+        *_results(),
+        *_images(),
+        *_shards(folder),
+        *_networks(folder),
+        *_models(folder),
+        *_texts(),
+        *_predicted(folder),
+    ]
 
 
 def digest(value: Any) -> str:
@@ -527,3 +539,38 @@ def _texts() -> list[Subject]:
         subject = Subject(name=name, files={"boxes.json": data}, file="boxes.json", read=_boxes("boxes.json"), **boxes)
         found.append(replace(subject, structured=edited_json))
     return found
+
+
+# ---------------------------------------------------------------------------------------------------- predictions
+
+
+def _predictions(folder: Path) -> Taken:
+    found = read_predictions(folder)
+    return {name: digest(np.ma.filled(values)) for name, values in found.columns.items()}
+
+
+def _film(folder: Path) -> Taken:
+    try:
+        film_facts(folder / "film.mp4")
+        return {str(frame.number): digest(frame.pixels) for frame in film_frames(folder / "film.mp4")}
+    except FilmError as error:  # what is counted as skipped
+        raise InputError(str(error), file=folder / "film.mp4") from error
+
+
+def _predicted(folder: Path) -> list[Subject]:
+    rng, columns = np.random.default_rng(0), {}
+    for field in PREDICTION:
+        shape, dtype = (ROWS, *field_shape(field)), field_dtype(field)
+        words = dtype.kind == "O"
+        columns[field.name] = np.full(shape, "word", object) if words else np.ones(shape, dtype)
+    columns["poses"] = rng.normal(size=(ROWS, 46)).astype(np.float32)
+    columns["angles"] = np.degrees(columns["poses"])
+    columns["box"] = np.tile(np.float32([10, 20, 30, 60]), (ROWS, 1))
+    pq.write_table(columns_to_table(prediction_schema(), columns), folder / FILE_NAME)
+    with FilmWriter(folder / "film.mp4", 25) as film:
+        for n in range(6):
+            film.write(np.roll(picture(), 3 * n, 1))
+    return [
+        Subject(kind, "predict", {name: (folder / name).read_bytes()}, name, read)
+        for kind, name, read in (("predictions", FILE_NAME, _predictions), ("film", "film.mp4", _film))
+    ]
