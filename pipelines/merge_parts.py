@@ -28,6 +28,7 @@ from pipelines.look.report import REPORT_FILE, write_report
 from pipelines.plan.parts import joined_rows, label_rows
 from pipelines.write.dataset import remove_leftovers, withdraw_dataset, write_dataset
 from pipelines.write.earlier import earlier_shards
+from pipelines.write.progress import nothing_written
 from pipelines.write.run_record import check_writable, run_facts, save_options, write_run
 from pipelines.write.shards import sealed_statistics, write_statistics
 from schemas import InputError
@@ -92,6 +93,10 @@ def main(argv: list[str], prog: str = "hmr-skel merge") -> int:
     check_writable(directory)
     with output_lock(directory):
         merge_shards(parts, sources, directory, options.overwrite)
+    nothing = nothing_written(directory)
+    if nothing:
+        sys.stderr.write(f"{prog}: error: {options.output}: {nothing}\n")
+        return 1
     if not options.quiet:
         people = sum(source.statistics["samples"] for source in sources.values())
         sys.stdout.write(f"{options.output}: {len(sources):,} shards of {len(parts)} parts, {people:,} people\n")

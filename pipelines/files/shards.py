@@ -121,11 +121,11 @@ def bases_in(folder: Path | UrlPath, endings: Sequence[str] = (".parquet",)) -> 
 
 
 def listed_shards(folder: Path | UrlPath) -> set[str] | None:
-    """Names of the shards that a folder's dataset.json lists; None if it has none, or one that says nothing of them."""
+    """Names of the shards that a folder's dataset.json lists; None if it has none, or one that lists none."""
     file = folder / DATASET_FILE
     try:
         shards = json.loads(file.read_bytes())["shards"] if file.is_file() else None
-        return None if shards is None else {entry["shard"] for entry in shards}
+        return {entry["shard"] for entry in shards} if shards else None
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 

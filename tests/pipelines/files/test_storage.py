@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import os
+import shutil
 import sys
 import tarfile
 from pathlib import Path
@@ -136,6 +137,27 @@ def test_everything_behind_a_url(inputs, local, remote, capfd, tmp_path):
     file_of("memtest://out/set/000002.tar").write_bytes(b"damaged")
     assert hmr_skel(["inspect", "memtest://out/set", "--verify"]) == 1
     assert "memtest://out/set/000002" in capfd.readouterr().out
+
+
+def test_parts_behind_urls_are_merged_and_numbers_change_there(inputs, remote, tmp_path):
+    """A part each in a folder of the output; then a label file comes before the others, and shards are renamed."""
+    upload(inputs, "memtest://in")
+    assert main(arguments_of(inputs, tmp_path / "whole")) == 0
+    for part in (":2", "2:"):
+        assert main(arguments_of("memtest://in", "memtest://out/set", "--shard-range", part)) == 0
+    parts = ["memtest://out/set/part-000000-000002", "memtest://out/set/part-000002-end"]
+    assert hmr_skel(["merge", *parts, "-o", "memtest://out/merged"]) == 0
+    whole = repeatable(local_content(tmp_path / "whole"))
+    assert repeatable(memory_files.content("memtest://out/merged")) == whole
+    assert hmr_skel(["inspect", *parts, "--verify", "--against", "memtest://in/aic-release.npz"]) == 0
+    more = shutil.copytree(inputs, tmp_path / "more")
+    shutil.copyfile(more / "aic-release.npz", more / "aaa-release.npz")
+    upload(more, "memtest://in")
+    assert main(arguments_of("memtest://in", "memtest://out/merged")) == 0
+    run = json.loads(file_of("memtest://out/merged/run.json").read_text())
+    assert [run[f"shards_{what}"] for what in ("kept", "made", "renamed", "removed")] == [3, 3, 3, 0]
+    assert main(arguments_of(tmp_path / "more", tmp_path / "fresh")) == 0
+    assert repeatable(memory_files.content("memtest://out/merged")) == repeatable(local_content(tmp_path / "fresh"))
 
 
 def test_images_in_a_folder_behind_a_url(inputs, remote, tmp_path):
