@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from concurrent.futures import CancelledError
 from typing import Any
 
+import dask
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.common import DoFnInvoker
 from apache_beam.runners.dask import dask_runner, transform_evaluator
@@ -44,10 +45,11 @@ class DaskRunner(dask_runner.DaskRunner):
         self.elements = elements
 
     def run_pipeline(self, pipeline: Any, options: PipelineOptions) -> PipelineResult:
-        dask = options.view_as(_OPTIONS)
-        if not dask.npartitions and not dask.partition_size:
-            dask.npartitions = self.elements
+        cut = options.view_as(_OPTIONS)
+        if not cut.npartitions and not cut.partition_size:
+            cut.npartitions = self.elements
         transform_evaluator.apply_dofn_to_bundle = bundle
+        dask.config.set({"distributed.worker.daemon": False})  # workers started here may start processes, as GPUs need
         result = super().run_pipeline(pipeline, options)
         return _Result(result.client, result.futures)
 

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+
+import distributed
+import grpc
 import pytest
 from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
 
+from pipelines.command.build_options import parse_build_options
 from pipelines.command.devices import cores
 from pipelines.command.runner import Runner
+from schemas import InputError
 
 
 @pytest.mark.parametrize(
@@ -38,3 +44,37 @@ def test_where_the_workers_are(arguments, name, here):
     assert (runner.name, runner.workers_are_here) == (name, here)
     beams = runner.beams(1)
     assert isinstance(beams, FnApiRunner) if name == "DirectRunner" else beams == name
+
+
+FAILED = (
+    'Pipeline job-1 failed in state FAILED: Traceback\n  StatusCode.UNAVAILABLE\n  details = "Connection refused"\n>\n'
+)
+
+
+@pytest.mark.parametrize(
+    ("runner", "error", "words"),
+    [
+        ("DirectRunner", RuntimeError("Worker subprocess exited with return code -9"), "a worker process died"),
+        ("PortableRunner", RuntimeError("error: Channel closed prematurely."), "a worker process died"),
+        ("PortableRunner", RuntimeError(FAILED), "failed where it was run (Connection refused)"),
+        ("PortableRunner", RuntimeError("Pipeline job-1 failed in state FAILED: a\nb: c\n\n"), "run (b: c)"),
+        ("PortableRunner", grpc.FutureTimeoutError(), "the job service does not answer"),
+        ("DaskRunner", distributed.scheduler.KilledWorker("shard", None, 3), "over the same shard 4 times"),
+        ("DaskRunner", OSError("Timed out trying to connect to tcp://"), "scheduler cannot be reached"),
+    ],
+)
+def test_what_a_runner_gives_up_for_is_said(runner, error, words):
+    assert words in Runner.of([f"--runner={runner}"]).what_is_lost(error)
+
+
+@pytest.mark.parametrize("runner", ["DirectRunner", "PortableRunner", "DaskRunner"])
+def test_our_own_mistakes_are_not_taken_for_a_lost_worker(runner):
+    assert Runner.of([f"--runner={runner}"]).what_is_lost(KeyError("gender")) is None
+    assert Runner.of([f"--runner={runner}"]).what_is_lost(RuntimeError("shapes do not match")) is None
+
+
+def test_without_dask_its_runner_is_refused(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pipelines.command.runner_dask", None)
+    monkeypatch.delattr("pipelines.command.runner_dask", raising=False)
+    with pytest.raises(InputError, match="Dask is not installed"):
+        parse_build_options(["--runner=DaskRunner"])
