@@ -35,17 +35,17 @@ class PredictOptions:
     output: Annotated[Path, arg(metavar="DIR", aliases=("-o",))] = Path("prediction")
     """folder for predictions.parquet and all else; the same command goes on where it was stopped"""
     checkpoint: Annotated[str, arg(metavar="FILE|RUN")] = ""
-    """this project's or a released network, or the folder of a training run; default: the fit to keypoints"""
+    """this project's or a released network, or a training run's folder; without one, the fit to keypoints"""
     detector: Annotated[str, arg(metavar="NAME")] = "movenet"
     """who finds people: movenet, or transformers:ID, a detector of that library (pip install hmr-skel[detect])"""
     boxes: Path | None = None
     """boxes of the people instead: CSV (image,left,top,right,bottom), JSON or COCO results; px of turned pictures"""
     least_score: float | None = None
-    """leave out people whom the detector is less sure of, 0 to 1; default: the detector's own"""
+    """leave out people whom the detector is less sure of, 0 to 1; without it, the detector's own bound"""
     focal: float = 0.0
-    """focal length, px; default: the camera network's, or what EXIF data tell, or else the picture's diagonal"""
+    """focal length, px; 0: the camera network's, or what EXIF data tell, or else the picture's diagonal"""
     camera: str = ""
-    """checkpoint with the focal-length network (CameraHMR's, or SKEL-CF's); default: the network's own file"""
+    """checkpoint with the focal-length network (CameraHMR's, or SKEL-CF's); without it, the network's own file"""
     smooth: bool = False
     """films: fit the frames of each person together, with one shape and steady motion"""
     every: int = 1
