@@ -14,7 +14,7 @@ $(VENV)/.installed: setup.cfg pyproject.toml constraints.txt
 	touch $@
 
 demo: setup
-	$(BIN)/beam run pipelines/build_hmr_skel.py --runner=DirectRunner
+	$(BIN)/beam run pipelines/build_hmr_skel.py --runner=DirectRunner --overwrite
 	$(BIN)/hmr-skel inspect demo/hmr_skel --verify --contact-sheet demo/contact_sheet.png
 
 # A photograph that nobody took, and what is made of one: bones over it, a mesh, a page, models and poses for OpenSim.
@@ -42,7 +42,7 @@ train-demo: setup
 	$(BIN)/hmr-skel evaluate mean --shards demo/hmr_skel --limit 64
 	$(BIN)/hmr-skel evaluate demo/overfit --shards demo/hmr_skel --limit 64
 	$(BIN)/python -m pipelines.demo.data demo/people --images 800 --seed 1 --draft
-	$(BIN)/beam run pipelines/build_hmr_skel.py --annotations 'demo/people/labels/*.npz' --images demo/people/images --output demo/people_skel
+	$(BIN)/beam run pipelines/build_hmr_skel.py --annotations 'demo/people/labels/*.npz' --images demo/people/images --output demo/people_skel --overwrite
 	OMP_NUM_THREADS=1 $(BIN)/hmr-skel train --preset tiny --shards demo/people_skel --output demo/training
 	$(BIN)/hmr-skel evaluate mean --shards demo/people_skel --part held-out
 	$(BIN)/hmr-skel evaluate demo/training --shards demo/people_skel --part held-out

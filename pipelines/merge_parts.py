@@ -31,7 +31,7 @@ from pipelines.write.earlier import earlier_shards
 from pipelines.write.progress import nothing_written
 from pipelines.write.run_record import check_writable, run_facts, save_options, write_run
 from pipelines.write.shards import sealed_statistics, write_statistics
-from schemas import InputError
+from schemas import DATASET, SHARD_STATS, InputError, check_document
 
 log = logging.getLogger(__name__)
 
@@ -107,7 +107,7 @@ def read_part(folder: Path | UrlPath) -> Part:
     """A finished part, its files held to their checksums. Raises InputError for one that is not finished or damaged."""
     if not (folder / DATASET_FILE).is_file():
         raise InputError(f"no {DATASET_FILE} is here", file=folder, expected="a part whose run has ended")
-    manifest = read_document(folder / DATASET_FILE)
+    manifest = read_document(folder / DATASET_FILE, DATASET)
     try:
         names = [str(entry["shard"]) for entry in manifest["shards"]]
         part = manifest.get("part")
@@ -125,6 +125,8 @@ def _whole(folder: Path | UrlPath, name: str) -> dict[str, Any]:
     stats, expected = sealed_statistics(folder, name), "a whole shard; the part's own command makes it again"
     if stats is None:
         raise InputError("missing, damaged or of another version", file=folder / f"{name}.json", expected=expected)
+    check_document(SHARD_STATS, stats, folder / f"{name}.json")
+    list(label_rows([stats]))
     for ending in ("tar", "parquet"):
         file = folder / f"{name}.{ending}"
         try:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from pipelines.files.npz import Member, iterate_rows
 from pipelines.read.labels import LabelFile
@@ -20,28 +21,23 @@ def content_digests(labels: LabelFile, stretches: Sequence[range]) -> list[str]:
     elsewhere widens a whole array of text. It is done in the pass over the file that finds `labels.sha256`, and raises
     what that does.
     """
+    rows = [(stretch[0], stretch[-1] + 1) for stretch in stretches]
     found, watch = {}, {}
     for name, member in _numbers(labels).items():
-        found[name] = digests = _Digests(labels, member, stretches)
+        found[name] = digests = _of_member(labels, member, rows)
         if not _is_turned(member):
             watch[name] = digests.add
     labels.watch(watch)
     for name, member in _numbers(labels).items():
         if _is_turned(member):
-            for rows in iterate_rows(labels.path, member, _PIECE):
-                found[name].add(memoryview(rows.tobytes()))
-    texts = [hashlib.sha256() for _ in stretches]
+            for values in iterate_rows(labels.path, member, _PIECE):
+                found[name].add(memoryview(values.tobytes()))
     if "gender" in labels.fields:
-        start = 0
+        found["gender"] = _Digests("text", rows, lambda words: "".join(f"{word}\n" for word in words).encode())
         for genders in labels.iterate("gender", _PIECE):
-            for text, rows in zip(texts, stretches, strict=True):
-                mine = genders[max(rows[0] - start, 0) : max(rows[-1] + 1 - start, 0)]
-                text.update("".join(f"{gender}\n" for gender in mine).encode())
-            start += len(genders)
-    return [
-        hashlib.sha256(json.dumps([text.hexdigest(), *(found[name].of(i) for name in found)]).encode()).hexdigest()
-        for i, text in enumerate(texts)
-    ]
+            found["gender"].add(genders)
+    told = [json.dumps([digests.of(number) for digests in found.values()]) for number in range(len(stretches))]
+    return [hashlib.sha256(text.encode()).hexdigest() for text in told]
 
 
 def _numbers(labels: LabelFile) -> dict[str, Member]:
@@ -55,27 +51,34 @@ def _is_turned(member: Member) -> bool:
     return member.fortran_order and len(member.shape) > 1
 
 
+def _of_member(labels: LabelFile, member: Member, rows: Sequence[tuple[int, int]]) -> _Digests:
+    size, shared = member.dtype.itemsize * math.prod(member.shape), not labels.has_rows(member)
+    kind = json.dumps([member.name, member.dtype.str, list(member.shape[not shared :])])
+    per_row = 0 if shared else size // labels.rows
+    return _Digests(kind, [(0, size)] if shared else [(start * per_row, stop * per_row) for start, stop in rows])
+
+
 class _Digests:
-    """sha256 of each stretch of one member, from its bytes as they come."""
+    """sha256 of places [start, stop) in what comes in pieces; one place stands for all stretches if they share it."""
 
-    def __init__(self, labels: LabelFile, member: Member, stretches: Sequence[range]) -> None:
-        size, rows = member.dtype.itemsize * math.prod(member.shape), labels.rows
-        self.shared = not labels.has_rows(member)
-        per_row = size if self.shared else size // rows
-        self._kind = [member.name, member.dtype.str, list(member.shape[not self.shared :])]
-        self._places = [(0, size)] if self.shared else [(r[0] * per_row, (r[-1] + 1) * per_row) for r in stretches]
-        self._digests = [hashlib.sha256() for _ in self._places]
-        self._number = self._position = 0
+    def __init__(
+        self, kind: str, places: Sequence[tuple[int, int]], encode: Callable[[Any], Any] = lambda piece: piece
+    ) -> None:
+        self._kind, self._places, self._encode = kind, places, encode
+        self._open, self._position = hashlib.sha256(), 0
+        self._done: list[bytes] = []
 
-    def add(self, piece: memoryview) -> None:
+    def add(self, piece: Any) -> None:
         end = self._position + len(piece)
-        while self._number < len(self._places) and self._places[self._number][0] < end:
-            start, stop = self._places[self._number]
-            self._digests[self._number].update(piece[max(start - self._position, 0) : max(stop - self._position, 0)])
-            if stop > end:
+        while len(self._done) < len(self._places) and self._places[len(self._done)][0] < end:
+            start, stop = (max(place - self._position, 0) for place in self._places[len(self._done)])
+            self._open.update(self._encode(piece[start:stop]))
+            if self._position + stop > end:
                 break
-            self._number += 1
+            self._done.append(self._open.digest())
+            self._open = hashlib.sha256()
         self._position = end
 
-    def of(self, stretch: int) -> list:
-        return [*self._kind, self._digests[0 if self.shared else stretch].hexdigest()]
+    def of(self, stretch: int) -> list[str]:
+        number = stretch if len(self._places) > 1 else 0
+        return [self._kind, self._done[number].hex() if number < len(self._done) else ""]

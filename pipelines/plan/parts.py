@@ -9,6 +9,7 @@ from typing import Any
 
 from pipelines.command.options import parse_row_range
 from pipelines.plan.plan_file import PlannedShard
+from pipelines.read.labels import MOST_ROWS
 from schemas import InputError
 
 _OPTION = "--shard-range"
@@ -60,10 +61,16 @@ def joined_rows(stretches: Iterable[tuple[str, range]]) -> dict[str, Sequence[in
 
 
 def label_rows(statistics: Iterable[Mapping[str, Any]]) -> Iterable[tuple[str, range]]:
-    """The stretches that the statistics of shards tell."""
+    """The stretches that the statistics of shards tell. Raises InputError for what is none."""
     for stats in statistics:
-        for rows in stats["label_rows"]:
-            yield rows["label_file"], range(rows["start"], rows["stop"], rows["step"])
+        try:
+            found = [(str(r["label_file"]), range(r["start"], r["stop"], r["step"])) for r in stats["label_rows"]]
+            if not found or any(not 0 <= rows.start < rows.stop <= MOST_ROWS or rows.step < 1 for _, rows in found):
+                raise ValueError
+        except (KeyError, TypeError, ValueError) as error:
+            problem = f"{stats.get('label_rows')!r:.100} in the statistics of shard {stats.get('shard')}"
+            raise InputError(problem, field="label_rows", expected="label files, starts, stops and steps") from error
+        yield from found
 
 
 def _ends(text: str) -> tuple[int, int | None]:

@@ -36,7 +36,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_SHARD_FILE = re.compile(r"(\d{6,})\.(tar|parquet|json)$")
+SHARD_FILE = re.compile(r"(\d{6,})\.(tar|parquet|json)$")
+"""Name and ending of a shard's files."""
+
 _COUNTS = ("rows", "samples", "converged", "turned_images")
 _OF_ONE_SHARD = ("record", "version", "versions", "body_models", "document_sha256", "settings_sha256")
 _OF_ONE_SHARD += ("images_modified",)
@@ -123,7 +125,7 @@ def remove_stale_shards(directory: Path | UrlPath, shards: Iterable[str]) -> int
     """Remove shards that this plan does not have (an earlier run had more); returns how many."""
     wanted, stale = set(shards), set()
     for path in sorted(directory.iterdir()):
-        match = _SHARD_FILE.fullmatch(path.name)
+        match = SHARD_FILE.fullmatch(path.name)
         if match and match.group(1) not in wanted:
             path.unlink()
             stale.add(match.group(1))

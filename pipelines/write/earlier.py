@@ -17,10 +17,11 @@ from typing import Any
 
 from pipelines.command.build_options import HARMLESS, option_name
 from pipelines.command.option_files import read_options
-from pipelines.files.shards import DATASET_FILE, SHARD_ENDINGS
+from pipelines.files.shards import SHARD_ENDINGS
 from pipelines.files.storage import output_problems
 from pipelines.files.urls import UrlPath
 from pipelines.plan.plan_file import PlannedShard
+from pipelines.write.dataset import SHARD_FILE
 from pipelines.write.run_record import OPTIONS_FILE
 from pipelines.write.shards import sealed_statistics, write_statistics
 from schemas import SHARD_STATS, InputError, record_name, record_version
@@ -58,7 +59,7 @@ class Update:
 def earlier_shards(directory: Path | UrlPath) -> list[Earlier]:
     """The shards of a folder whose three files are there. Whether they are undamaged, who keeps them sees."""
     names = {path.name for path in directory.iterdir()}
-    stems = sorted(name.removesuffix(".json") for name in names if name.endswith(".json") and name != DATASET_FILE)
+    stems = sorted(match.group(1) for match in map(SHARD_FILE.fullmatch, names) if match and match.group(2) == "json")
     whole = [stem for stem in stems if all(stem + ending in names for ending in SHARD_ENDINGS)]
     with ThreadPoolExecutor(_READERS) as pool:
         return [shard for shard in pool.map(lambda name: _earlier(directory, name), whole) if shard]

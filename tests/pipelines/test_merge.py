@@ -14,6 +14,7 @@ from pipelines.build_hmr_skel import main
 from pipelines.command.hmr_skel import guarded
 from pipelines.look import inspection
 from pipelines.merge_parts import main as merge_parts
+from pipelines.write.shards import write_statistics
 
 WHEN = ("run.json", "report.html")
 """Tell when a run was and what it took."""
@@ -206,3 +207,15 @@ def test_rejects_of_all_parts_are_in_the_list(made, parts, tmp_path):
         ("aic-release.npz", 1),
         ("coco-release.npz", 1),
     ]
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [[], 3, [{}], [{"label_file": "a", "start": 0, "stop": 10**15, "step": 1}], [{"start": "x", "stop": 1, "step": 1}]],
+)
+def test_statistics_that_were_made_up_are_refused(made, parts, tmp_path, capfd, rows):
+    """With a checksum that holds."""
+    copies = [Path(shutil.copytree(part, tmp_path / part.name)) for part in parts]
+    stats = json.loads((copies[0] / "000001.json").read_text())
+    write_statistics(copies[0], "000001", stats | {"label_rows": rows})
+    assert "label_rows" in refusal(capfd, *copies, "-o", tmp_path / "out")
