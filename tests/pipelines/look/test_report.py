@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.command.hmr_skel import main as hmr_skel
+from pipelines.files.body_models import DEMO_IS
 from pipelines.files.shards import find_shards
 from pipelines.look.angle_counts import AngleCounts
 from pipelines.look.charts import Histogram, bars_svg, histogram_svg, round_edges, tally
@@ -78,7 +79,7 @@ def test_people_and_what_they_were_made_with(folder, tmp_path):
     (where / "run.json").write_text(json.dumps({"started": "2026-01-02T03:04:05Z", "system": "<Linux>"}))
     write_report(find_shards([where]), tmp_path / "r.html")
     page = (tmp_path / "r.html").read_text()
-    assert "Made 2026-01-02T03:04:05Z, by hmr-skel 0.1.0, on demo body models, SKEL male" in page
+    assert f"Made 2026-01-02T03:04:05Z, by hmr-skel 0.1.0, body models: demo: {DEMO_IS}" in page
     assert ["&lt;Linux&gt;"] in rows_of(page, "machine") and ["demo"] in rows_of(page, "body_models")
     sheets = [
         cv2.imdecode(np.frombuffer(base64.b64decode(text), np.uint8), 1)
@@ -151,8 +152,9 @@ def test_an_empty_data_set_has_a_page(tmp_path):
     written_shards.write_manifest(tmp_path, [stats])
     write_report(find_shards([tmp_path]), tmp_path / "r.html")
     assert rows_of((tmp_path / "r.html").read_text(), "aic-release.npz") == [["2", "0", "2", "-"]]
-    with pytest.raises(InputError, match=r"no/r\.html"):
-        write_report(find_shards([tmp_path]), tmp_path / "no" / "r.html")
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(InputError, match=r"file/r\.html"):
+        write_report(find_shards([tmp_path]), tmp_path / "file" / "r.html")
 
 
 @settings(max_examples=60, deadline=None)
