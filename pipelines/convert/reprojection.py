@@ -78,7 +78,8 @@ def place_people(columns: Columns, rows: np.ndarray, points: np.ndarray, confide
     `points` (B, 44, 3) m are the keypoints of the rows' SMPL bodies at translation zero, `confidence` (44,) theirs. A
     translation that agrees with the keypoints stays as it is. Others are, in this order, joined with the camera's
     (`cam_ext`), taken as millimetres or centimetres, or, at or behind the camera, solved from the keypoints, if that
-    agrees with these. One that is absent is solved from the keypoints, or zero (`none`).
+    agrees with these. One that is absent is solved from the keypoints, or zero (`none`), which contradicts them if they
+    are enough to tell.
     """
     keypoints, cameras = columns["gtkps"][rows], columns["cam_int"][rows]
     side = np.where(columns["known_box"][rows], box_side(columns["scale"][rows]), 0)
@@ -108,6 +109,7 @@ def place_people(columns: Columns, rows: np.ndarray, points: np.ndarray, confide
     check[(check == "unchecked") & (error <= AGREEING)] = "consistent"
     check[error > AGREEING] = "off_keypoints"
     check[error > CONTRADICTORY] = "contradicts_keypoints"
+    check[(source == "none") & _should_be_placed(columns, rows, confidence)] = "contradicts_keypoints"
     return CheckedPlaces(trans, source, check, np.where(np.isnan(error), -1, error))
 
 
@@ -165,6 +167,13 @@ def _solved(columns: Columns, rows: np.ndarray, points, confidence) -> tuple[np.
         cameras, keypoints = columns["cam_int"][rows[wanted]], columns["gtkps"][rows[wanted]]
         trans[wanted], possible[wanted] = solve_translation(points[wanted], confidence, keypoints, cameras)
     return trans, possible
+
+
+def _should_be_placed(columns: Columns, rows: np.ndarray, confidence: np.ndarray) -> np.ndarray:
+    """(B,) whether camera and keypoints are there from which a body that is theirs can be placed."""
+    keypoints = columns["gtkps"][rows]
+    enough = (_confident(keypoints) & (np.asarray(confidence) > 0)).sum(axis=1) >= _FEWEST_KEYPOINTS
+    return columns["known_camera"][rows] & enough & (_extent(keypoints) > 0)
 
 
 def _confident(keypoints: np.ndarray) -> np.ndarray:

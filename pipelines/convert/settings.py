@@ -15,12 +15,13 @@ from schemas import HMR_SKEL, record_version
 PACKAGE = "hmr-skel"
 _PACKAGES = (PACKAGE, "numpy", "torch", "smplx", "opencv-python-headless", "simplejpeg", "pyarrow")
 
-BEHAVIOUR = 6
+BEHAVIOUR = 7
 """Version of what the code makes of rows, images and options. Raise it with every change after which a shard's bytes
 are others (how crops are cut, decoded and encoded, what the fit finds, what is rejected): reruns over an older data set
 then make its shards again instead of keeping them. 2: JPEGs are decoded at reduced size. 3: the fit solves its bounded
 steps to their optimum. 4: human joint limits, betas near the source's, verdicts. 5: rows are
-compared with themselves. 6: WebP, BMP and TIFF are read."""
+compared with themselves. 6: WebP, BMP and TIFF are read. 7: bodies that no
+translation brings to their keypoints contradict them."""
 
 JointLimits = tuple[tuple[float, float], ...]
 

@@ -23,7 +23,7 @@ class DataConfig:
     label_checks: list[str] = field(default_factory=list)
     """take only people whose labels compare so with their 2D keypoints: unchecked, consistent, cam_ext_added,
     translation_in_mm, translation_in_cm, translation_from_keypoints, off_keypoints, contradicts_keypoints; default:
-    all"""
+    all but the last"""
     max_reprojection_error: float = 0.5
     """leave out people whose SMPL joints project further than this, in boxes, from their 2D keypoints"""
     smallest_box: float = 20.0

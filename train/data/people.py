@@ -18,6 +18,7 @@ from train.data.shards import read_label_columns
 
 log = logging.getLogger(__name__)
 
+_AGREEING = [word for word in LABEL_CHECKS if word != "contradicts_keypoints"]
 _LATER = ("verdict", "label_check", "reprojection_error")
 """What older shards do not have."""
 _FILTERED = ("dataset", "imgname", "converged", "vertex_error_mm", "crop_size", "box_size")
@@ -62,7 +63,7 @@ def select_people(shards: Sequence[Shard], config: DataConfig) -> tuple[People, 
             "not converged": columns["converged"].astype(bool) | config.unconverged,
             "error": columns["vertex_error_mm"] <= config.max_vertex_error_mm,
             "verdict": _word_passes(columns, "verdict", config.verdicts),
-            "label check": _word_passes(columns, "label_check", config.label_checks or LABEL_CHECKS),
+            "label check": _word_passes(columns, "label_check", config.label_checks or _AGREEING),
             "reprojection": _reprojection_passes(columns, config.max_reprojection_error),
             "small box": columns["box_size"] >= config.smallest_box,
             "other part": _in_part(columns["imgname"], config),

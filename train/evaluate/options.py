@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pipelines.command.options import Positional, arg
-from schemas import VERDICTS
+from schemas import LABEL_CHECKS, VERDICTS
 from train.data.config import DataConfig
 
 Names = tuple[str, ...]
@@ -16,7 +16,11 @@ Names = tuple[str, ...]
 def _everybody() -> DataConfig:
     everything = 1e9
     return DataConfig(
-        unconverged=True, max_vertex_error_mm=everything, max_reprojection_error=everything, verdicts=list(VERDICTS)
+        unconverged=True,
+        max_vertex_error_mm=everything,
+        max_reprojection_error=everything,
+        verdicts=list(VERDICTS),
+        label_checks=list(LABEL_CHECKS),
     )
 
 

@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
 
 from pipelines.convert.bodies import LoadedBodies
 from pipelines.convert.conversion import convert_shard
@@ -16,7 +17,7 @@ from pipelines.convert.rows import read_rows
 from pipelines.convert.settings import ConversionSettings, FitSettings
 from pipelines.plan.planning import find_label_files, plan_shards
 from pipelines.read.images import open_images
-from schemas import LABEL_CHECKS, table_to_columns
+from schemas import LABEL_CHECKS, MIRRORED_KEYPOINTS, InputError, table_to_columns
 
 ROWS, WIDTH, HEIGHT = 4, 600, 800
 
@@ -146,30 +147,87 @@ MUTATIONS = {
     "box in px": lambda s, k: {"scale": s["scale"] * 200},
     "betas of another unit": lambda s, k: {"shape": s["shape"] * 1000},
     "nothing": lambda s, k: {},
+    # frames
+    "pose with y up": lambda s, k: {"pose_cam": turned_over(s)},
+    "cam_ext of another": lambda s, k: {"cam_ext": CAM_EXT[:, :3] * k},
+    "camera transposed": lambda s, k: {"cam_int": np.swapaxes(s["cam_int"], 1, 2)},
+    # columns
+    "keypoints' left and right": lambda s, k: {"gtkps": s["gtkps"][:, MIRRORED_KEYPOINTS]},
+    "keypoints with confidence first": lambda s, k: {"gtkps": s["gtkps"][..., [2, 0, 1]]},
+    "keypoints with confidence in percent": lambda s, k: {"gtkps": s["gtkps"] * [1, 1, 100]},
+    "box's centre swapped": lambda s, k: {"center": s["center"][:, ::-1]},
+    "box of another": lambda s, k: {"center": np.roll(s["center"], k, 0), "scale": np.roll(s["scale"], k, 0)},
+    "rows shifted": lambda s, k: {"pose_cam": np.roll(s["pose_cam"], k, 0)},
+    "focal lengths swapped": lambda s, k: {"cam_int": s["cam_int"] * [[[0.7, 1, 1], [1, 1.3, 1], [1, 1, 1]]]},
+    # spellings, after which other mutations do not find their column
+    "trans as transl": lambda s, k: {"transl": s.get("trans_cam"), "trans_cam": None},
+    "trans missing": lambda s, k: {"trans_cam": None, "transl": None},
+    "trans (N, 1, 3)": lambda s, k: {"trans_cam": None if s.get("trans_cam") is None else s["trans_cam"][:, None]},
+    "pose as matrices": lambda s, k: {"pose_cam": matrices(s)},
+    "pose as matrices of the other hand": lambda s, k: {"pose_cam": np.swapaxes(matrices(s), 2, 3)},
+    "pose in two parts": lambda s, k: {"poses": None, "pose_cam": None, **split(s)},
+    "pose of SMPL-H": lambda s, k: {"pose_cam": np.concatenate([flat(s)[:, :66], np.zeros((ROWS, 90))], 1)},
+    "betas of 16": lambda s, k: {"shape": np.concatenate([s["shape"], np.zeros((ROWS, 6))], 1)},
+    "scale of width and height": lambda s, k: {"scale": np.stack([wide(s) / (1 + k), wide(s)], 1)},
 }
 
 
-@settings(max_examples=60, deadline=None)
+def flat(labels):
+    """The pose as axis-angle (ROWS, 72), whatever a mutation has made of it; zeros if it is in two parts."""
+    pose = labels.get("pose_cam")
+    if pose is None:
+        return np.zeros((ROWS, 72))
+    if pose.shape[-2:] == (3, 3):
+        return Rotation.from_matrix(pose.reshape(-1, 3, 3)).as_rotvec().reshape(ROWS, 72)
+    return pose[:, :72]
+
+
+def matrices(labels):
+    return Rotation.from_rotvec(flat(labels).reshape(-1, 3)).as_matrix().reshape(ROWS, 24, 3, 3)
+
+
+def split(labels):
+    return {"root_orient": flat(labels)[:, :3], "pose_body": flat(labels)[:, 3:66]}
+
+
+def turned_over(labels):
+    """In a frame whose y axis points up and whose z axis points back."""
+    pose = flat(labels).copy()
+    pose[:, :3] = (Rotation.from_rotvec([np.pi, 0, 0]) * Rotation.from_rotvec(pose[:, :3])).as_rotvec()
+    return pose
+
+
+def wide(labels):
+    return labels["scale"] if labels["scale"].ndim == 1 else labels["scale"].max(1)
+
+
+@settings(max_examples=150, deadline=None)
 @given(st.lists(st.sampled_from(sorted(MUTATIONS)), min_size=1, max_size=3), st.integers(1, 3))
 def test_nothing_that_is_off_is_accepted_in_silence(tmp_path_factory, bodies, sound, names, k):
     """The oracle projects by hand: of what is called consistent, no median is off by more than a tenth of the box."""
     labels = dict(sound)
-    for name in names:
+    for name in sorted(names, key=list(MUTATIONS).index):
         labels |= MUTATIONS[name](labels, k)
-    rows, chosen, found = placed(tmp_path_factory.mktemp("mutated"), bodies, labels)
+    labels = changed(labels)
+    try:
+        rows, chosen, found = placed(tmp_path_factory.mktemp("mutated"), bodies, labels)
+    except InputError as error:  # of the whole file, by the name of a field
+        assert error.field in labels
+        return
     assert set(found.check) <= set(LABEL_CHECKS)
     points, _ = bodies.keypoints("neutral", *(rows.columns[name][chosen] for name in ("pose_cam", "shape")))
     for i, row in enumerate(chosen):
-        seen = (points[i].astype(float) + found.trans[i]) @ labels["cam_int"][row].astype(float).T
+        camera, keypoints = (rows.columns[name][row].astype(float) for name in ("cam_int", "gtkps"))
+        seen = (points[i].astype(float) + found.trans[i]) @ camera.T
         with np.errstate(all="ignore"):
-            off = np.linalg.norm(seen[:, :2] / seen[:, 2:] - labels["gtkps"][row, :, :2], axis=1)
+            off = np.linalg.norm(seen[:, :2] / seen[:, 2:] - keypoints[:, :2], axis=1)
         off[seen[:, 2] <= 0] = np.inf
-        side = 200 * labels["scale"][row]
+        off, side = off[keypoints[:, 2] > 0.3], 200 * wide(labels)[row]
         assert (
             found.check[i] in ("off_keypoints", "contradicts_keypoints", "unchecked")
             or np.median(off) <= 1.001 * AGREEING * side
         )
-        assert found.check[i] != "unchecked"
+        assert found.check[i] != "unchecked" or len(off) < 4
     if set(names) == {"nothing"}:
         assert set(found.check) == {"consistent"}
 
