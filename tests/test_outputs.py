@@ -317,7 +317,7 @@ def test_a_full_disk(name, room, inputs, tmp_path, capsys):
 
 
 def _may_stay(file: Path, inputs: Path) -> bool:
-    """Of a run that goes on: its lock, what it is, its log for TensorBoard, whole shards that take no room of theirs."""
+    """Of a run that goes on: its lock, what it is, its log for TensorBoard, whole shards that take no room."""
     if (inputs / "built" / file.name).exists() and os.path.samefile(inputs / "built" / file.name, file):
         return True
     if file.name in ("run.json", "options.yaml"):  # by which the same command goes on
