@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo demo-photo test lint bench bench-pipeline bench-loader bench-train train-demo evaluate-demo clean
+.PHONY: setup demo demo-photo test lint bench bench-pipeline bench-loader bench-train bench-gpu train-demo evaluate-demo clean
 
 setup: $(VENV)/.installed
 
@@ -66,6 +66,10 @@ bench-loader: setup
 # On a GPU: ViT-H. Without one, say --backbone tiny --batch 8 --precision float32.
 bench-train: setup
 	$(BIN)/python -m tests.benchmarks.train_step
+
+# Everything that a GPU is asked for, in one call under eight minutes; --reduced shows on a CPU that it runs.
+bench-gpu: setup
+	$(BIN)/python -m tests.benchmarks.gpu --out bench/gpu
 
 clean:
 	rm -rf $(VENV) demo build *.egg-info

@@ -141,7 +141,7 @@ def parts(console, fitter, poses, betas, options: Options) -> None:
     console.print(table)
 
 
-def part_seconds(fitter, poses, betas, device: str) -> dict[str, float]:
+def part_seconds(fitter, poses, betas, device: str, repeats: int = 3) -> dict[str, float]:
     """Seconds per person of a batch."""
     skel, points, plan = fitter.skel, fitter.points, fitter.plan
     no_trans = torch.zeros_like(poses[:, :3])
@@ -175,7 +175,7 @@ def part_seconds(fitter, poses, betas, device: str) -> dict[str, float]:
             "iteration, upper body": lambda: regions["upper"](regions["upper"].start(), everyone),
             "iteration, full body with betas": lambda: full(full.start(), everyone),
         }
-        return {name: best(run, clock_of(device)) / len(poses) for name, run in work.items()}
+        return {name: best(run, clock_of(device), repeats) / len(poses) for name, run in work.items()}
 
 
 def baseline(console, fitter, poses, betas, device: str) -> None:

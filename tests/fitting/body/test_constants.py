@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from host_waits import is_host_wait
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fitting import SKELFitter
@@ -27,12 +28,8 @@ class WaitsOfAHost(TorchDispatchMode):
         self.found: list[str] = []
 
     def __torch_dispatch__(self, function, _types, args=(), kwargs=None):
-        name = function.name()
-        by_mask = name.startswith("aten::index") and any(
-            part is not None and part.dtype == torch.bool for part in (args[1] if isinstance(args[1], list) else ())
-        )
-        if by_mask or name in ("aten::lift_fresh", "aten::_local_scalar_dense", "aten::nonzero"):
-            self.found.append(name)
+        if is_host_wait(function, args):
+            self.found.append(function.name())
         return function(*args, **(kwargs or {}))
 
 
