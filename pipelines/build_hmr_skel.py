@@ -41,7 +41,7 @@ from pipelines.look.report import REPORT_FILE, write_report
 from pipelines.plan.parts import part_folder, part_of, planned_rows
 from pipelines.plan.plan_file import PlannedShard, plan_file
 from pipelines.write.dataset import remove_leftovers, remove_stale_shards, withdraw_dataset, write_dataset
-from pipelines.write.earlier import earlier_shards, refuse_loss, rename_shards, update_of
+from pipelines.write.earlier import earlier_shards, refuse_loss, rename_shards, tell_of_loss, update_of
 from pipelines.write.progress import (
     ProgressBar,
     failed_run,
@@ -226,6 +226,7 @@ def convert(job: Job, runner: Runner, directory: Path | UrlPath, options: BuildO
             update = update_of(earlier_shards(directory), planned)
             if not options.overwrite:
                 refuse_loss(directory, update, made_of.options, job.settings.sha256(), made_of.planned)
+            tell_of_loss(directory, update, len(planned))
             started = time.time()
             made_of = job.with_checksums(plan_s=round(started - made_of.facts["started"], 3), **update.counts())
             if part:

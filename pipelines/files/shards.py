@@ -90,7 +90,10 @@ def find_shards(paths: Sequence[str | Path]) -> list[Shard]:
         if not here:
             missing = not found or not all(place(path).exists() for path in found)
             problem = "nothing has this name" if missing else "no shard is here"
-            raise InputError(problem, file=text, expected="a shard (NNNNNN.tar), a folder of shards or a glob")
+            expected = "a shard (NNNNNN.tar), a folder of shards or a glob"
+            if not missing and any(list(place(path).glob(f"part-*/{DATASET_FILE}")) for path in found):
+                expected = f"its parts, {text.rstrip('/')}/part-*, or what `hmr-skel merge` makes of them"
+            raise InputError(problem, file=text, expected=expected)
         bases.update(dict.fromkeys(here))
     shards = [Shard(base) for base in bases]
     for shard in shards:

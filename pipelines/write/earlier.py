@@ -138,6 +138,14 @@ def _shortened(value: Any) -> str:
     return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}..."
 
 
+def tell_of_loss(directory: Path | UrlPath, update: Update, planned: int) -> None:
+    """That finished shards go is said in any case, also where no closing table is."""
+    if update.lost:
+        kept = len(update.kept) + len(update.moved)
+        words = "%s: %d finished shards are replaced or go, %d are kept, %d are made"
+        log.warning(words, directory, len(update.lost), kept, planned - kept)
+
+
 def rename_shards(directory: Path | UrlPath, moved: Mapping[str, str]) -> None:
     """Give shards the names that they will have. One that a kill hits in between is made again."""
     left, sources = dict(moved), set(moved.values())

@@ -193,6 +193,13 @@ def test_verification_over_parts_tells_what_no_part_has(made, parts, tmp_path, c
     assert "aic-release.npz: 4 of 7 rows were not asked for (--rows 1: --every 2)" in said
 
 
+def test_a_folder_of_parts_names_them(made, capfd):
+    capfd.readouterr()
+    assert inspect(made / "out") == 2
+    assert f"expected its parts, {made / 'out'}/part-*, or what `hmr-skel merge` makes" in capfd.readouterr().err
+    assert inspect(made / "out" / "part-*") == 0
+
+
 def test_a_range_without_shards_is_refused(made, tmp_path, capfd):
     capfd.readouterr()
     for text, told in (("5:", "some of 0:5"), ("3:2", "from 0 on"), ("-2:", "from 0 on"), ("x", "--shard-range")):

@@ -94,9 +94,10 @@ def test_other_options_do_not_take_finished_shards_away(copied, capfd, options, 
     assert before == {path: path.read_bytes() for path in files_of(copied / "out")}
 
 
-def test_unless_they_are_to_go(copied):
+def test_unless_they_are_to_go(copied, caplog):
     arguments = job("labels", "out", "--rows", "0:5")
     assert main([*arguments, "--overwrite"]) == 0
+    assert "2 finished shards are replaced or go, 3 are kept, 1 are made" in caplog.text
     assert counts(copied / "out") == (3, 1, 2, 2)
     assert main(arguments) == 0  # the same options as before
     assert main(job("labels", "whole", "--rows", "0:5")) == 0
