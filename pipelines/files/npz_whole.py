@@ -15,7 +15,7 @@ from pipelines.files.storage import place
 from schemas import InputError
 
 _PIECE = 1 << 20
-_WHOLE_RATIO, _WHOLE_BYTES = 100, 1 << 26
+WHOLE_RATIO, WHOLE_BYTES = 100, 1 << 26
 """What is read at once may unpack to so many times the file, or to so much."""
 
 
@@ -29,12 +29,12 @@ def check_whole(path: str, members: Iterable[Member]) -> None:
 def check_unpacked(path: str, members: Iterable[Member]) -> None:
     """Raises InputError if members, read as a whole, would take much more memory than the file has bytes."""
     try:
-        most = max(_WHOLE_BYTES, _WHOLE_RATIO * place(path).stat().st_size)
+        most = max(WHOLE_BYTES, WHOLE_RATIO * place(path).stat().st_size)
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror or error}", file=path) from error
     size = sum(member.unpacked for member in members)
     if size > most:
-        raise InputError(f"unpacks to {size} bytes", file=path, expected=f"at most {_WHOLE_RATIO} times its size")
+        raise InputError(f"unpacks to {size} bytes", file=path, expected=f"at most {WHOLE_RATIO} times its size")
 
 
 def read_whole(path: str) -> dict[str, np.ndarray]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fitting.anatomy import COORDINATE_NAMES, SKEL_JOINTS
-from pipelines.files.shards import parquet_problems
+from pipelines.files.parquet import parquet_problems, read_schema, read_table
 from schemas import PREDICTION, Columns, InputError, check_columns, check_schema, table_to_columns
 
 if TYPE_CHECKING:
@@ -50,17 +50,17 @@ class Predictions:
 
 def read_predictions(path: str | Path) -> Predictions:
     """Reads and checks a file, or that of an output folder. Raises InputError that names file, row and field."""
-    import pyarrow.parquet as pq
 
     file = Path(path)
     if file.is_dir():
         if not (file / FILE_NAME).is_file():
             raise InputError(f"no {FILE_NAME} in it", file=file, expected="the output folder of hmr-skel predict")
         file = file / FILE_NAME
-    with parquet_problems(file), pq.ParquetFile(file, pre_buffer=False) as stored:
-        check_schema(stored.schema_arrow, PREDICTION, file)
-        facts = {name: _fact(stored.schema_arrow, name, count, file) for name, count in _LISTS.items()}
-        table = stored.read(columns=[n for n in PREDICTION.names if n in stored.schema_arrow.names], use_threads=False)
+    with parquet_problems(file):
+        schema = read_schema(file)
+        check_schema(schema, PREDICTION, file)
+        facts = {name: _fact(schema, name, count, file) for name, count in _LISTS.items()}
+        table = read_table(file, [n for n in PREDICTION.names if n in schema.names])
         for field in PREDICTION:
             if not field.nullable and table[field.name].null_count:
                 row = int(np.flatnonzero(table[field.name].is_null().to_numpy())[0])

@@ -6,12 +6,12 @@ A shard NAME is NAME.tar, NAME.parquet (the labels as columns, schema `HMR_SKEL`
 from __future__ import annotations
 
 import glob
+import hashlib
 import json
 import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +20,8 @@ import numpy as np
 
 from pipelines.command.devices import cores
 from pipelines.files.body_models import body_models_in_words
-from pipelines.files.storage import find, place, readable
+from pipelines.files.parquet import parquet_problems, read_table, row_count
+from pipelines.files.storage import find, place
 from pipelines.files.tar import TarMember, TarScan
 from pipelines.files.urls import UrlPath, is_url
 
@@ -178,6 +179,24 @@ def read_document(file: Path | UrlPath, schema: pa.Schema | None = None) -> dict
     return document
 
 
+def checked_labels(shard: Shard) -> bytes:
+    """The Parquet file, if it has the checksum that the JSON file beside it tells; without JSON, as it is.
+
+    Raises InputError.
+    """
+    from schemas import SHARD_STATS, InputError
+
+    try:
+        content = shard.parquet.read_bytes()
+        told = read_document(shard.stats, SHARD_STATS)["parquet_sha256"] if shard.stats.is_file() else None
+    except (OSError, KeyError) as error:
+        raise InputError(f"cannot be read: {error}", file=shard.parquet, expected="a whole shard") from error
+    if told is not None and hashlib.sha256(content).hexdigest() != told:
+        problem = f"another checksum than {shard.stats.name} states"
+        raise InputError(problem, file=shard.parquet, expected="files of one run, undamaged")
+    return content
+
+
 def read_columns(shards: Sequence[Shard], names: Sequence[str]) -> pa.Table:
     """These columns of all shards as one table with full-width floats; no other column is touched.
 
@@ -209,36 +228,13 @@ def read_parts(shards: Sequence[Shard], names: Sequence[str]) -> list[pa.Table]:
         return list(pool.map(lambda shard: _read_part(shard.parquet, schema), shards))
 
 
-@contextmanager
-def parquet_problems(file: Path | UrlPath) -> Iterator[None]:
-    """What pyarrow says of a file that is no Parquet, or is damaged, as an InputError that names it."""
-    import pyarrow as pa
-
-    from schemas import InputError
-
-    try:
-        yield
-    except InputError:
-        raise
-    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, MemoryError) as error:
-        text = (str(error) or type(error).__name__).splitlines()[0]
-        raise InputError(
-            f"cannot be read: {text}", file=file, expected="a whole Parquet file of this project"
-        ) from error
-
-
 def _read_part(file: Path | UrlPath, schema: pa.Schema) -> pa.Table:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     from schemas import HMR_SKEL, InputError, describe
 
-    local = isinstance(file, Path)
-    dictionaries = [name for name in REPEATED_TEXT if name in schema.names]
+    table = read_table(file, schema.names, [name for name in REPEATED_TEXT if name in schema.names])
     with parquet_problems(file):
-        source = readable(file)
-        with pq.ParquetFile(source, pre_buffer=False, memory_map=local, read_dictionary=dictionaries) as stored:
-            table = stored.read(columns=schema.names, use_threads=False)
         for name in schema.names:
             if name in table.column_names:
                 continue
@@ -261,15 +257,10 @@ def read_people(
 
     Rows are counted over the shards in their order, as `read_columns` has them; `counts` is how many each shard has.
     """
-    import pyarrow.parquet as pq
-
     from schemas import table_to_columns
 
     if counts is None:
-        counts = []
-        for shard in shards:
-            with parquet_problems(shard.parquet):
-                counts.append(pq.read_metadata(readable(shard.parquet)).num_rows)
+        counts = [row_count(shard.parquet) for shard in shards]
     ends = np.cumsum(counts)
     place = np.searchsorted(ends, rows, side="right")
     found: dict[int, tuple[Shard, dict]] = {}
@@ -277,7 +268,7 @@ def read_people(
         start = ends[index] - counts[index]
         wanted = [int(row) for row, at in zip(rows, place, strict=True) if at == index]
         with parquet_problems(shards[index].parquet):
-            table = pq.read_table(readable(shards[index].parquet), columns=names and list(names))
+            table = read_table(shards[index].parquet, names)
             columns = table_to_columns(table.take([row - start for row in wanted]))
         for i, row in enumerate(wanted):
             found[row] = shards[index], {name: values[i] for name, values in columns.items()}

@@ -19,7 +19,7 @@ from pipelines.command.hmr_skel import console
 from pipelines.command.options import Positional, arg, parse_options
 from pipelines.files.npz import write_member
 from pipelines.files.outputs import check_output_folder
-from pipelines.files.shards import Shard, concatenated, find_shards, read_parts
+from pipelines.files.shards import Shard, checked_labels, concatenated, find_shards, read_parts
 from pipelines.files.storage import published
 from schemas import HMR_SKEL, InputError, field_dtype, field_shape
 
@@ -105,6 +105,8 @@ def rows_by_label_file(shards: Sequence[Shard], converged_only: bool = False) ->
     """The people of each label file, ordered as its rows were, however the shards are ordered."""
     import pyarrow.compute as pc
 
+    for shard in shards:
+        checked_labels(shard)
     parts = read_parts(shards, ["label_file", "label_row", "converged"])
     counts = [len(part) for part in parts]
     shard = np.repeat(np.arange(len(shards)), counts)

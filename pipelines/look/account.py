@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipelines.files.shards import DATASET_FILE, Shard, parquet_problems, read_document, rejects_of, whole_folder
-from pipelines.files.storage import readable
+from pipelines.files.parquet import parquet_problems, read_table
+from pipelines.files.shards import DATASET_FILE, Shard, read_document, rejects_of, whole_folder
 from pipelines.files.urls import UrlPath
 from pipelines.plan.planning import RowSelection, find_label_files
 from pipelines.read.labels import LabelFile
@@ -48,7 +48,6 @@ def account_of(shards: Sequence[Shard], patterns: Iterable[str]) -> Account:
     from each. Raises InputError if there is no such label file, or if the shards are not all of their folders, each
     with a dataset.json.
     """
-    import pyarrow.parquet as pq
 
     members: dict[Path | UrlPath, list[Shard]] = {}
     for shard in shards:
@@ -75,7 +74,7 @@ def account_of(shards: Sequence[Shard], patterns: Iterable[str]) -> Account:
     for path in [*(shard.parquet for shard in shards), *(rejects_of(folder) for folder in members)]:
         try:
             with parquet_problems(path):
-                ledger.add(pq.read_table(readable(path), columns=["label_file", "label_row"]))
+                ledger.add(read_table(path, ["label_file", "label_row"]))
         except InputError as error:
             account.problems.append((str(path), error.problem))
     account.problems += [(", ".join(map(str, members)), problem) for problem in ledger.problems()]

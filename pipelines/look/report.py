@@ -17,7 +17,6 @@ import numpy as np
 from fitting.anatomy import COORDINATE_NAMES
 from pipelines.files.body_models import body_models_in_words
 from pipelines.files.outputs import written
-from pipelines.files.storage import readable
 from pipelines.files.urls import UrlPath
 from pipelines.look.angle_counts import AngleCounts
 from pipelines.look.charts import ALARM, Histogram, bars_svg, histogram_svg, round_edges, tally
@@ -85,7 +84,8 @@ def write_report(
 
     Raises InputError if a shard cannot be read or the page not be written.
     """
-    from pipelines.files.shards import parquet_problems, read_parts, rejects_of, whole_folder
+    from pipelines.files.parquet import parquet_problems, read_table
+    from pipelines.files.shards import read_parts, rejects_of, whole_folder
     from schemas import QUANTILE_FIELDS, STAGES
 
     distances: dict[str, dict[str, Distances]] = {}
@@ -117,10 +117,8 @@ def write_report(
     reasons: list[dict[str, Any]] = []
     folder = whole_folder(shards)
     if folder and (rejected := rejects_of(folder)).is_file():
-        import pyarrow.parquet as pq
-
         with parquet_problems(rejected):
-            counted = pq.read_table(readable(rejected), columns=["label_file", "reason"])
+            counted = read_table(rejected, ["label_file", "reason"])
             reasons = counted.group_by(["label_file", "reason"]).aggregate([([], "count_all")]).to_pylist()
     stored, run = _documents(shards[0].folder)
     manifest = manifest or stored

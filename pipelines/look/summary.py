@@ -16,11 +16,11 @@ import numpy as np
 
 from fitting.anatomy import COORDINATE_NAMES
 from pipelines.command.devices import cores
+from pipelines.files.parquet import parquet_problems, read_schema, read_table
 from pipelines.files.shards import (
     Shard,
     body_models_of,
     concatenated,
-    parquet_problems,
     read_document,
     read_parts,
     read_people,
@@ -100,7 +100,6 @@ def statistics(values: np.ndarray) -> dict[str, float] | None:
 
 def count_rejects(shards: Sequence[Shard]) -> dict[str, int]:
     """Rejected label rows by reason: of a whole folder from its rejects file, of a lone shard from its statistics."""
-    import pyarrow.parquet as pq
 
     from schemas import SHARD_STATS
 
@@ -112,7 +111,7 @@ def count_rejects(shards: Sequence[Shard]) -> dict[str, int]:
         rejects = rejects_of(folder)
         if whole_folder(members) and rejects.is_file():
             with parquet_problems(rejects):
-                counts.update(_counts(pq.read_table(readable(rejects), columns=["reason"])["reason"]))
+                counts.update(_counts(read_table(rejects, ["reason"])["reason"]))
         else:
             for shard in members:
                 stats = read_document(shard.stats, SHARD_STATS) if shard.stats.is_file() else {}
@@ -135,23 +134,21 @@ def _worst(shards: Sequence[Shard], counts: Sequence[int], errors: np.ndarray, c
 
 
 def _fields(shard: Shard) -> list[dict]:
-    import pyarrow.parquet as pq
 
     from schemas import field_dtype, field_shape
 
     found = []
     with parquet_problems(shard.parquet):
-        schema = pq.read_schema(readable(shard.parquet))
-    for stored in schema:
-        facts = {key.decode(): value.decode() for key, value in (stored.metadata or {}).items()}
-        if "shape" not in facts:
-            continue
-        entry = {
-            "name": stored.name,
-            "dtype": "text" if field_dtype(stored).kind == "O" else str(field_dtype(stored)),
-            "shape": list(field_shape(stored)),
-        }
-        found.append(entry | {name: facts[name] for name in ("unit", "frame", "doc")})
+        for stored in read_schema(shard.parquet):
+            facts = {key.decode(): value.decode() for key, value in (stored.metadata or {}).items()}
+            if "shape" not in facts:
+                continue
+            entry = {
+                "name": stored.name,
+                "dtype": "text" if field_dtype(stored).kind == "O" else str(field_dtype(stored)),
+                "shape": list(field_shape(stored)),
+            }
+            found.append(entry | {name: facts[name] for name in ("unit", "frame", "doc")})
     return found
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from pipelines.files.jpeg import ImageError, decode_image
 from pipelines.files.npz import read_npz
+from pipelines.files.parquet import read_table
 from pipelines.files.shards import (
     DATASET_FILE,
     IMAGE_ENDINGS,
@@ -26,7 +27,7 @@ from pipelines.files.shards import (
     tar_samples,
     whole_folder,
 )
-from pipelines.files.storage import file_sha256, readable
+from pipelines.files.storage import file_sha256
 from pipelines.files.urls import UrlPath
 
 if TYPE_CHECKING:
@@ -107,7 +108,6 @@ def verify(shards: Sequence[Shard], against: Sequence[str] = ()) -> Verdict:
 def _check_shard(shard: Shard) -> tuple[int, list[str]]:
     """How many rows of labels the shard has, and what is wrong with it."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     from schemas import (
         HMR_SKEL,
@@ -135,7 +135,7 @@ def _check_shard(shard: Shard) -> tuple[int, list[str]]:
     if shard.tar.is_file() and stats.get("tar_bytes", size := shard.tar.stat().st_size) != size:
         failures.append(f"{shard.tar.name} has {size} bytes, {shard.stats.name} states {stats['tar_bytes']}")
     try:
-        table = pq.read_table(readable(shard.parquet))
+        table = read_table(shard.parquet)
         check_schema(table.schema, HMR_SKEL, shard.parquet.name)
         columns = table_to_columns(table)
         if table.num_rows:
@@ -251,7 +251,6 @@ def _member_problems(
 def _check_manifest(folder: Path | UrlPath, shards: Sequence[Shard]) -> Iterator[str]:
     """The folder's manifest and list of rejects against its shards' statistics."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     from schemas import COUNTED_WORDS, DATASET, REJECTS, SHARD_STATS, InputError, check_schema, document_problems
 
@@ -296,12 +295,12 @@ def _check_manifest(folder: Path | UrlPath, shards: Sequence[Shard]) -> Iterator
     if manifest["rejects"] != rejects:
         yield f"states rejects {manifest['rejects']}, its shards have {rejects}"
     try:
-        table = pq.read_table(readable(rejects_of(folder)))
+        table = read_table(rejects_of(folder))
         check_schema(table.schema, REJECTS, REJECTS_FILE)
         counted = {entry["values"]: entry["counts"] for entry in table["reason"].value_counts().to_pylist()}
         if counted != rejects:
             yield f"{REJECTS_FILE} has {counted}, the shards' statistics {rejects}"
-    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, MemoryError) as error:
+    except (InputError, pa.ArrowException, OSError, ValueError, KeyError, TypeError, MemoryError) as error:
         yield f"{REJECTS_FILE} cannot be used: {error}"
 
 

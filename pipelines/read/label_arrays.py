@@ -98,7 +98,7 @@ def is_constant(member: Member, name: str, rows: int) -> bool:
     dimensions = _SHARED.get(name)
     if dimensions is None:
         return False
-    return len(member.shape) == dimensions or (member.shape[0] == 1 and rows != 1)
+    return len(member.shape) == dimensions or (member.shape[:1] == (1,) and rows != 1)
 
 
 def one_row(shape: tuple[int, ...], name: str) -> tuple[int, ...]:

@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.files.npz_whole import WHOLE_BYTES, WHOLE_RATIO
 from pipelines.read.label_arrays import WORLD_SPELLINGS
 from schemas import InputError
 
@@ -73,7 +74,12 @@ def label_file_of(path: str | PathLike[str]) -> Path:
                 kind = f"written with {library}, which is not opened (WHAM's, 4DHumans' and PHALP's results are)"
                 raise InputError(kind, file=path, expected=_CONVERT) from error
         raise
-    people = _people(value, path)
+    try:
+        people = _people(value, path)
+    except InputError:
+        raise
+    except Exception as error:  # what stands where is anybody's guess
+        raise InputError(f"no layout that is known ({error})", file=path, expected=_CONVERT) from error
     if len(people) > 1:
         ends = np.cumsum([len(person["poses"]) for person in people]).tolist()
         rows = ", ".join(f"{first}:{end}" for first, end in zip([0, *ends], ends, strict=False))
@@ -93,6 +99,14 @@ def _folder() -> str:
     return _temporary().name
 
 
+def _stacked(bodies: list[Mapping], name: str, path: str | PathLike[str]) -> np.ndarray:
+    """An array of many; a pickle may hold one of them and name it without end."""
+    most = max(WHOLE_BYTES, WHOLE_RATIO * Path(path).stat().st_size)
+    if len(bodies) * np.asarray(bodies[0][name]).nbytes > most:
+        raise InputError(f"{len(bodies)} bodies", file=path, field=name, expected="as many as the file can hold")
+    return np.stack([body[name] for body in bodies])
+
+
 def _people(value: Any, path: str | PathLike[str]) -> list[dict[str, np.ndarray]]:
     """Arrays of each person under label files' names. Raises InputError for a layout that is not known."""
     if isinstance(value, Mapping) and value:
@@ -103,8 +117,8 @@ def _people(value: Any, path: str | PathLike[str]) -> list[dict[str, np.ndarray]
             if all("smpl" in frame for frame in inner):
                 frames = [frame for _, frame in sorted(value.items(), key=lambda item: str(item[0]))]
                 bodies = [body for frame in frames for body in frame["smpl"]]
-                if bodies and all(isinstance(body, Mapping) for body in bodies):
-                    return [_person({k: np.stack([b[k] for b in bodies]) for k in bodies[0] if k in _PHALP}, path)]
+                if bodies and all(isinstance(b, Mapping) and b.keys() >= _PHALP_NAMES for b in bodies):
+                    return [_person({name: _stacked(bodies, name, path) for name in _PHALP}, path)]
             elif all(isinstance(key, (int, np.integer, str)) for key in value):
                 return [_person(person, path) for person in inner]
         else:
@@ -114,6 +128,7 @@ def _people(value: Any, path: str | PathLike[str]) -> list[dict[str, np.ndarray]
 
 
 _PHALP = ("global_orient", "body_pose", "betas")
+_PHALP_NAMES = set(_PHALP)
 
 
 def _of_3dpw(value: Mapping, i: int, path: str | PathLike[str]) -> dict[str, np.ndarray]:

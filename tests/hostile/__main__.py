@@ -83,6 +83,7 @@ def replay(every: list[Subject], wanted: str, seed: int, folder: Path) -> int:
     here = folder / "replay"
     here.mkdir()
     for name, data in subject.files.items():
+        (here / name).parent.mkdir(exist_ok=True)
         (here / name).write_bytes(data)
     sound = subject.read(here)
     for name, data in files.items():

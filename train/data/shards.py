@@ -6,8 +6,6 @@ Tars are read at random: their headers are scanned once, then an image is one re
 
 from __future__ import annotations
 
-import hashlib
-import io
 import logging
 import os
 from collections import OrderedDict
@@ -17,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.files.shards import DATASET_FILE, Shard, find_shards, parquet_problems, read_document, sample_members
-from pipelines.files.storage import readable
+from pipelines.files.parquet import parquet_problems, read_schema, read_table
+from pipelines.files.shards import DATASET_FILE, Shard, checked_labels, find_shards, sample_members
 from pipelines.files.tar import TarMember, TarScan
 from pipelines.files.urls import is_url
-from schemas import HMR_SKEL, SHARD_STATS, Columns, InputError, check_schema, describe, table_to_columns
+from schemas import HMR_SKEL, Columns, InputError, check_schema, describe, table_to_columns
 from train.data.copies import Copies
 from train.data.origin import PIPE, beside
 
@@ -88,14 +86,12 @@ def read_label_columns(
 
     Raises InputError for other versions, for missing columns and for values that are missing.
     """
-    import pyarrow.parquet as pq
 
     with parquet_problems(shard.parquet):
-        source = readable(shard.parquet) if content is None else io.BytesIO(content)
-        with pq.ParquetFile(source, pre_buffer=False) as stored:
-            check_schema(stored.schema_arrow, HMR_SKEL, shard.parquet)
-            names = [*names, *(name for name in later if name in stored.schema_arrow.names)]
-            table = stored.read(columns=names, use_threads=False)
+        schema = read_schema(shard.parquet, content)
+        check_schema(schema, HMR_SKEL, shard.parquet)
+        names = [*names, *(name for name in later if name in schema.names)]
+        table = read_table(shard.parquet, names, content=content)
         for name in names:
             if name not in table.column_names or table[name].null_count:
                 expected = describe(HMR_SKEL.field(name))
@@ -111,7 +107,7 @@ class OpenShard:
 
     def __init__(self, shard: Shard, fields: Sequence[str] = LABELS) -> None:
         self.shard, self.fields = shard, fields
-        columns = read_label_columns(shard, (*_DOCUMENT, *fields), _checked(shard))
+        columns = read_label_columns(shard, (*_DOCUMENT, *fields), checked_labels(shard))
         self._columns = columns | {name: columns[name].astype(np.float32) for name in fields}
         self._finite = {
             name: np.isfinite(values.reshape(len(values), -1)).all(1)
@@ -161,19 +157,6 @@ class OpenShard:
             expected = f"tar and Parquet file of one run; {some} is in one of them only"
             raise InputError(problem, file=self.shard.tar, expected=expected)
         return images
-
-
-def _checked(shard: Shard) -> bytes:
-    """The Parquet file, if it has the checksum that the JSON file beside it tells; without JSON, as it is."""
-    try:
-        content = shard.parquet.read_bytes()
-        told = read_document(shard.stats, SHARD_STATS)["parquet_sha256"] if shard.stats.is_file() else None
-    except (OSError, KeyError) as error:
-        raise InputError(f"cannot be read: {error}", file=shard.parquet, expected="a whole shard") from error
-    if told is not None and hashlib.sha256(content).hexdigest() != told:
-        problem = f"another checksum than {shard.stats.name} states"
-        raise InputError(problem, file=shard.parquet, expected="files of one run, undamaged")
-    return content
 
 
 class OpenShards:

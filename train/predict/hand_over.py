@@ -14,8 +14,8 @@ import torch
 
 from fitting import SKEL
 from pipelines.files.npz import write_npz
+from pipelines.files.parquet import parquet_problems
 from pipelines.files.predictions import FILE_NAME, frame_rate
-from pipelines.files.shards import parquet_problems
 from pipelines.files.storage import published
 from pipelines.hand_on.body_meshes import write_bodies
 from pipelines.hand_on.predicted_motions import double_skel, write_person

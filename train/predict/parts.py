@@ -15,8 +15,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipelines.files.parquet import parquet_problems
 from pipelines.files.predictions import FILE_NAME, prediction_schema
-from pipelines.files.shards import parquet_problems, read_document
+from pipelines.files.shards import read_document
 from pipelines.files.storage import published, remove_folder
 from schemas import Columns, InputError, columns_to_table, record_version
 from train.predict.inputs import Source

@@ -12,8 +12,9 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
+from pipelines.files.parquet import parquet_problems
 from pipelines.files.predictions import FILE_NAME
-from pipelines.files.shards import parquet_problems, read_document
+from pipelines.files.shards import read_document
 from train.predict.merge import COUNTS, SKIPPED_FILE
 
 _WIDTH = 80

@@ -14,8 +14,9 @@ from pipelines.convert.ground import UP_AXES, detect_up
 from pipelines.files.body_models import DEMO, BodyModels
 from pipelines.files.npz import texts
 from pipelines.files.npz_whole import read_whole
+from pipelines.files.parquet import read_schema
 from pipelines.files.predictions import FILE_NAME
-from pipelines.files.shards import IMAGE_ENDINGS, find_shards, parquet_problems, read_columns, read_members, read_people
+from pipelines.files.shards import IMAGE_ENDINGS, find_shards, read_columns, read_members, read_people
 from pipelines.look.viewer.clips import CAMERA, Clip, View, one_by_one
 from pipelines.look.viewer.prediction_clips import prediction_clip
 from schemas import PREDICTION, InputError, record_name
@@ -54,12 +55,10 @@ def open_clip(
 
 def _is_prediction(path: Path) -> bool:
     """Whether `hmr-skel predict` wrote this folder or file."""
-    import pyarrow.parquet as pq
 
     if path.suffix != ".parquet" or not path.is_file():
         return (path / FILE_NAME).is_file()
-    with parquet_problems(path):
-        facts = pq.read_schema(path).metadata or {}
+    facts = read_schema(path).metadata or {}
     return facts.get(b"record", b"").decode(errors="replace") == record_name(PREDICTION)
 
 
