@@ -1,6 +1,6 @@
-"""Mutants of every kind of file through every reader.
+"""Mutants of every kind of file through every reader, and kills of the job and of the trainer.
 
-    python -m tests.hostile [--mutants 20000] [--seed 0] [--only KIND]
+    python -m tests.hostile [--mutants 20000] [--kills 20] [--seed 0] [--only KIND]
     python -m tests.hostile --replay 'KIND/READER:NUMBER' [--seed 0]
 
 Prints a table within 80 columns, and what each fault was with the number that makes its mutant again. The exit code is
@@ -21,6 +21,7 @@ os.environ.setdefault("TQDM_DISABLE", "1")
 
 import torch
 
+from tests.hostile.kills import TRAINER_SHARE, Campaign, kill_job, kill_trainer
 from tests.hostile.subjects import Subject, subjects
 from tests.hostile.trials import FAULTS, OUTCOMES, Tally, files_of, shares, try_mutants
 
@@ -30,6 +31,7 @@ WIDTHS = {name: max(len(name) + 1, 8 if name not in FAULTS else 5) for name in O
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--mutants", type=int, default=20_000)
+    parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", help="kinds, or kind/reader, that begin so")
     parser.add_argument("--replay", default="", metavar="KIND/READER:NUMBER", help="read one mutant again and show why")
@@ -49,7 +51,11 @@ def main() -> int:
             tallies[label] = try_mutants(share.subject, given.seed, share.numbers, folder / "trial")
             show_faults(label, tallies[label])
         seconds = time.monotonic() - began
-    faults = 0
+        learners = -(-given.kills // TRAINER_SHARE)
+        campaigns = {"job": kill_job(given.kills - learners, given.seed, folder / "job")} if given.kills > 1 else {}
+        if given.kills:
+            campaigns["trainer"] = kill_trainer(learners, given.seed, folder / "trainer")
+    faults = show_kills(campaigns)
     if given.mutants:
         faults += show_table(tallies)
         tried = sum(tally.counts["tried"] for tally in tallies.values())
@@ -74,6 +80,19 @@ def show_table(tallies: dict[str, Tally]) -> int:
         print(f"{kind:15}" + "".join(numbers))
         whole.update(counts if kind != "all" else {})
     return sum(whole[name] for name in FAULTS)
+
+
+def show_kills(campaigns: dict[str, Campaign]) -> int:
+    """A row per command; returns the number of faults."""
+    for name, campaign in campaigns.items():
+        counts = campaign.counts
+        print(
+            f"{name}: {counts['killed']:,} kills at {len(campaign.moments)} points; {counts['finished']:,} outputs, "
+            f"{counts['other']} other, {counts['left']} left files,\n  {counts['failed']} runs failed"
+        )
+        for fault in campaign.faults[:20]:
+            print(fault)
+    return sum(len(campaign.faults) for campaign in campaigns.values())
 
 
 def replay(every: list[Subject], wanted: str, seed: int, folder: Path) -> int:

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from schemas import InputError
+from tests.forked_commands import Forks
 from tests.hostile import trials
+from tests.hostile.kills import _campaign, kill_trainer, written
 from tests.hostile.mutations import edited_pickle
 from tests.hostile.subjects import Subject
 from tests.hostile.trials import FAULTS, try_mutants
@@ -21,7 +23,7 @@ MUTANTS = 1500
 
 
 def test_mutants_of_every_kind_are_refused_or_read_as_what_they_are():
-    command = [sys.executable, "-m", "tests.hostile", "--mutants", str(MUTANTS), "--seed", "7"]
+    command = [sys.executable, "-m", "tests.hostile", "--mutants", str(MUTANTS), "--kills", "0", "--seed", "7"]
     run = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=600)
     assert run.returncode == 0, run.stdout + run.stderr
     table = run.stdout.splitlines()
@@ -78,6 +80,28 @@ def test_faults_are_seen(reader, tmp_path, monkeypatch):
     assert tally.counts["tried"] == 3
     expected = "refused" if reader is plain else reader.__name__
     assert tally.counts[expected] == 3, tally
+
+
+def test_kills_of_the_trainer_change_nothing(tmp_path):
+    """Those of the job are in tests/pipelines/test_resume.py."""
+    campaign = kill_trainer(2, 0, tmp_path)
+    assert campaign.counts["killed"] == 2 and campaign.counts["finished"] > 0 and not campaign.faults
+
+
+def test_a_run_that_ends_with_other_bytes_is_seen(tmp_path):
+    first = """
+import os, sys, time, types
+def main(arguments):
+    folder = arguments[-1]
+    os.makedirs(folder, exist_ok=True)
+    open(f"{folder}/began", "a").write("x")
+    time.sleep(0.3)
+    return 0
+command = types.SimpleNamespace(main=main)
+"""
+    campaign = _campaign(Forks(tmp_path / "errors", first), ["--output"], 2, 0, tmp_path, written)
+    assert campaign.counts["killed"] == 2 and campaign.counts["other"] == campaign.counts["finished"] > 0
+    assert campaign.faults[0].startswith("other: began")
 
 
 def test_what_is_not_caught_is_told_with_the_number_of_its_mutant(tmp_path):

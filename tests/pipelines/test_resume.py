@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from forked_commands import Forks, is_alive
 
 from pipelines.build_hmr_skel import main
 from pipelines.files.lock import LOCK_FILE, OutputTaken, check_still_ours, output_lock
@@ -27,69 +28,12 @@ PEOPLE = 10
 KILLS = int(os.environ.get("HMR_SKEL_TEST_KILLS", "20"))
 """How often the job is killed at a random moment."""
 
-FORKING_PARENT = """
-import os, resource, sys
-import pipelines.build_hmr_skel as job
-import pyarrow.parquet
-from pipelines.convert.settings import FitSettings
-from pipelines.convert.sharing import bodies_of_process
-bodies_of_process(FitSettings(device="cpu")).load()
-print("ready", flush=True)
-for line in sys.stdin:
-    largest, die_at, *arguments = line.split("\\t")
-    child = os.fork()
-    if not child:
-        if int(largest):
-            resource.setrlimit(resource.RLIMIT_FSIZE, (int(largest), int(largest)))
-        renames = [int(die_at)]
-        def rename(*names, real=os.replace):
-            renames[0] -= 1
-            return os._exit(77) if renames[0] == 0 else real(*names)
-        os.replace = rename
-        code = job.main([a.strip() for a in arguments])
-        sys.stdout.flush()
-        os._exit(code)
-    print(child, flush=True)
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-"""
-"""Imports and loads once; each line of its input makes it fork a process that runs the job: only that one is killed."""
-
-
-class Forks:
-    """The job in processes that start at once."""
-
-    def __init__(self, errors: Path) -> None:
-        self.errors = errors
-        self.parent = subprocess.Popen(
-            [sys.executable, "-c", FORKING_PARENT],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors.open("w"),
-            text=True,
-            cwd=REPOSITORY,
-        )
-        assert self.parent.stdout.readline() == "ready\n", errors.read_text()
-
-    def start(self, arguments: list[str], largest_file: int = 0, die_at: int = 0) -> int:
-        """Begin the job, with a limit in bytes to any file, or to die before its n-th renaming; gives its process."""
-        self.parent.stdin.write("\t".join([str(largest_file), str(die_at), *arguments]) + "\n")
-        self.parent.stdin.flush()
-        return int(self.parent.stdout.readline())
-
-    def exit_code(self) -> int:
-        return int(self.parent.stdout.readline())
-
-    def run(self, arguments: list[str], **how: int) -> int:
-        self.start(arguments, **how)
-        return self.exit_code()
-
 
 @pytest.fixture(scope="module")
 def forks(tmp_path_factory):
     forks = Forks(tmp_path_factory.mktemp("forks") / "errors")
     yield forks
-    forks.parent.stdin.close()
-    forks.parent.wait(20)
+    forks.close()
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +97,7 @@ def test_killed_at_random_moments_the_job_ends_as_if_undisturbed(labels, forks, 
         while kills < KILLS:
             process = forks.start(arguments_of(labels, output))
             time.sleep(dice.uniform(0.02, 0.9) * seconds)
-            if forks_alive(process):
+            if is_alive(process):
                 os.kill(process, signal.SIGKILL)
             code = forks.exit_code()
             if code == 0:
@@ -165,14 +109,6 @@ def test_killed_at_random_moments_the_job_ends_as_if_undisturbed(labels, forks, 
         assert content(output) == undisturbed, f"after {kills} kills"
     # How far a job comes by the clock is the machine's matter; that it was hit at more than one point is the test's.
     assert len(moments) > 1, "all kills came at the same point"
-
-
-def forks_alive(process):
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 @pytest.mark.parametrize("renaming", [2, 9, 17])

@@ -92,6 +92,8 @@ def start(model: SKELCF, options: TrainOptions, people: PeopleStream) -> Run:
     Raises InputError for a checkpoint that was written with another order of people or by another network, and for
     options that end the run before it.
     """
+    for left in options.output.glob(".checkpoint-*.tmp-*"):  # of a run that was killed while it wrote
+        left.unlink(missing_ok=True)
     ema = copy.deepcopy(model).eval().requires_grad_(False)
     run = Run(model, ema, optimiser_of(model, options.learning_rate, options.weight_decay))
     found = run_checkpoints(options.output)
