@@ -14,7 +14,7 @@ from pipelines.command.hmr_skel import guarded
 from pipelines.files.shards import find_shards
 from pipelines.hand_on import label_files as export
 from pipelines.read.labels import open_labels
-from schemas import HMR_SKEL, columns_to_table
+from schemas import HMR_SKEL, InputError, columns_to_table
 
 COLUMNS = {
     "pose_cam": "smpl_poses",
@@ -93,9 +93,21 @@ def test_shards_without_both_sides_of_the_box_give_the_longer_one(tmp_path):
     aic = mixed_shards(tmp_path / "shards")
     for file in (tmp_path / "shards").glob("*.parquet"):
         pq.write_table(pq.read_table(file).drop_columns(["box_extent"]), file)
+        file.with_suffix(".json").unlink()
     export.main([str(tmp_path / "shards"), "-o", str(tmp_path / "out")])
     with np.load(tmp_path / "out" / "aic-release.npz", allow_pickle=False) as found:
         np.testing.assert_allclose(found["scale"] * 200, np.repeat(aic["box_size"][:, None], 2, 1), rtol=1e-6)
+
+
+def test_damaged_numbers_are_not_exported(tmp_path):
+    """A column whose bytes have changed reads like any other; the statistics have its checksum."""
+    mixed_shards(tmp_path / "shards")
+    [file, *_] = sorted((tmp_path / "shards").glob("*.parquet"))
+    table = pq.read_table(file)
+    place = table.schema.get_field_index("box_size")
+    pq.write_table(table.set_column(place, table.schema.field(place), [table["box_size"].to_numpy() + 1]), file)
+    with pytest.raises(InputError, match=rf"{file.name}: another checksum"):
+        export.main([str(tmp_path / "shards"), "-o", str(tmp_path / "out")])
 
 
 def test_pieces_do_not_show_in_the_result(tmp_path, monkeypatch):
