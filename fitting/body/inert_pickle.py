@@ -1,8 +1,8 @@
 """Pickles of arrays, read without running anything that they hold.
 
-Arrays are rebuilt from inert records (`inert_records`). Only numpy arrays, scipy.sparse matrices, chumpy arrays and
-builtin containers are known, and anything else is refused by name. That numpy itself never sees the records matters:
-its own unpickling trusts type flags that a hostile file can set.
+Arrays are rebuilt from inert records (`inert_records`). Only numpy arrays, scipy.sparse matrices, chumpy arrays, torch
+tensors (`inert_tensors`) and builtin containers are known, and anything else is refused by name. That numpy itself
+never sees the records matters: its own unpickling trusts type flags that a hostile file can set.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from fitting.body.inert_records import Rebuilder, Record, unpickle
+from fitting.body.inert_tensors import TENSOR_NAMES, storage_array, tensor_array
 from schemas import InputError
 
-_ADMITTED = "numpy arrays, scipy.sparse matrices, chumpy arrays and plain Python values"
+_ADMITTED = "numpy arrays, scipy.sparse matrices, chumpy arrays, torch tensors and plain Python values"
 _LARGEST = 2**32  # bytes of all arrays of a file together
 _LARGEST_DENSE = 2**24  # elements of a sparse matrix once it is dense; a claimed shape beyond it is damage or malice
 _CONTAINERS = {
@@ -46,7 +47,7 @@ class Unrecoverable:
 
 def _refuse_unknown(path: Path) -> Callable[[str], None]:
     def refuse(full: str) -> None:
-        if not any(known.fullmatch(full) for known in (_PLAIN, _NUMPY, _SPARSE, _CHUMPY)):
+        if full not in TENSOR_NAMES and not any(k.fullmatch(full) for k in (_PLAIN, _NUMPY, _SPARSE, _CHUMPY)):
             raise InputError(f"the pickle refers to {full}, which is refused", file=path, expected=_ADMITTED)
 
     return refuse
@@ -110,6 +111,12 @@ class _Arrays(Rebuilder):
             return self._array(args[1], args[0], (), "C")[()]
         if name == "dtype":
             return _numpy_type(args[0], state)
+        if name == "_load_from_bytes":
+            return self._counted(storage_array(self.value(args[0])))
+        if name == "_rebuild_tensor_v2":
+            return self._counted(tensor_array(self.value(args[0]), *args[1:4]))
+        if name == "_rebuild_parameter":
+            return self.value(args[0])
         if source.startswith("scipy."):
             return _dense(name, self.value(state))
         if source.startswith("chumpy."):
@@ -132,10 +139,13 @@ class _Arrays(Rebuilder):
         raw = data.encode("latin1") if isinstance(data, str) else data
         if len(raw) != math.prod(shape) * kind.itemsize:
             raise ValueError(f"{len(raw)} bytes for an array of shape {shape}")
-        self._bytes += len(raw)
+        return self._counted(np.frombuffer(raw, kind).reshape(shape, order=order)).copy()
+
+    def _counted(self, array: np.ndarray) -> np.ndarray:
+        self._bytes += array.nbytes
         if self._bytes > _LARGEST:  # arrays that share their bytes in the file do so no more
             raise ValueError(f"arrays of more than {_LARGEST} bytes")
-        return np.frombuffer(raw, kind).reshape(shape, order=order).copy()
+        return array
 
     def _chumpy(self, source: str, state: dict) -> Any:
         name = source.rpartition(".")[2]

@@ -2,7 +2,7 @@
 
 A pickle can call any function that it names, and fill any object that it makes. Here what it names is replaced by a
 `Record` of the arguments, the state and the contents; a `Rebuilder` of the format at hand turns records into values
-afterwards (`inert_pickle` arrays, train/network/torch_files tensors). What is hashed on the way, keys and elements of
+afterwards (`inert_pickle` arrays, pipelines/files/torch_files tensors). What is hashed on the way, keys and elements of
 sets, is looked at first: a tuple that is nested deeply, or holds itself many times over, would end the interpreter.
 """
 

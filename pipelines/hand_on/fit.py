@@ -45,7 +45,7 @@ class FitSequenceOptions:
 
     input: Annotated[Path, Positional, arg(metavar="IN")]
     """Label file (.npz, CameraHMR layout), motion sequence (AMASS layout: poses, betas, trans, mocap_framerate;
-    also pickles of 3DPW and of plain arrays), or
+    also results of 3DPW, TRAM and GVHMR, and pickles of arrays or tensors), or
     meshes without parameters (.npz with vertices (N, V, 3) in metres, .ply) on SMPL's topology. SMPL-X's meshes and
     parameters need smplx2smpl_deftrafo_setup.pkl, parameters also SMPLX_NEUTRAL.npz among the body models."""
     output: Annotated[Path, arg(metavar="OUT", aliases=("-o",))]
@@ -106,7 +106,7 @@ def main(argv: list[str], prog: str = "hmr-skel fit") -> int:
     tell_of_demo_body(options.body_models)
     smpl_gender = None if options.smpl_gender == "file" else options.smpl_gender
     bodies = _load_bodies(options, "male" if options.gender == "file" else options.gender)
-    source = label_file_of(options.input) if is_result(options.input) else options.input
+    source = label_file_of(options.input, options.frame) if is_result(options.input) else options.input
     meshes = _open_meshes(source, smpl_gender, bodies)
     optional = [name for name in _OPTIONAL if name != "gender" or not smpl_gender]
     labels = meshes or open_labels(source, POSE_AND_SHAPE, optional, options.frame)

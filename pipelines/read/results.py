@@ -5,10 +5,12 @@
 | 3DPW (`.pkl`) | poses, betas, trans: lists with an array per person; genders: a letter per person |
 | WHAM | person -> pose (N, 72), betas (N, 10), trans (N, 3) |
 | 4DHumans, PHALP | frame -> smpl: list of global_orient (1, 3, 3), body_pose (23, 3, 3), betas (10,) |
+| TRAM (`.npy`) | pred_rotmat (N, 24, 3, 3), pred_shape (N, 10), pred_trans (N, 1, 3), as arrays or torch tensors |
+| GVHMR (`.pt`) | smpl_params_incam, smpl_params_global: SMPL-X's global_orient, body_pose (N, 63), betas, transl |
 | any | one dictionary of arrays with a label file's names (pipelines.read.labels) |
 
-Pickles are read without running anything (fitting.body.inert_pickle), so only those of arrays and plain values are.
-Files of torch and joblib are named, with the way to convert them.
+All are read without running anything (fitting.body.inert_pickle, pipelines.files.torch_files), so only arrays, tensors
+and plain values are. Files of joblib are named, with the way to convert them.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from os import PathLike
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -31,17 +33,18 @@ log = logging.getLogger(__name__)
 
 _CONVERT = "an .npz, made by numpy.savez('x.npz', poses=..., betas=..., trans=...): axis-angle (N, 72), (N, 10), (N, 3)"
 _KINDS = {
-    ".pt": "a torch file (as of GVHMR, whose parameters are SMPL-X's)",
+    ".pt": "a torch file",
     ".pth": "a torch file",
     ".ckpt": "a torch checkpoint",
-    ".npy": "a lone array or a pickled dictionary (as TRAM writes it)",
+    ".npy": "a lone array or a pickled dictionary",
     ".joblib": "a joblib file",
     ".pkl": "a pickle",
     ".pickle": "a pickle",
     ".json": "a JSON file",
 }
-_PICKLES = (".pkl", ".pickle")
-_NAMES = {"pose": "poses", "smpl_pose": "poses", "smpl_betas": "betas", "smpl_trans": "trans", "pred_trans": "trans"}
+_NAMES = {"pose": "poses", "smpl_pose": "poses", "smpl_betas": "betas", "smpl_trans": "trans"}
+_NAMES |= {"pred_rotmat": "poses", "pred_shape": "betas", "pred_trans": "trans"}
+_GVHMR = {"camera": "smpl_params_incam", "world": "smpl_params_global"}
 
 
 def is_result(path: str | PathLike[str]) -> bool:
@@ -56,38 +59,80 @@ def refuse_result(path: str | PathLike[str]) -> None:
         raise InputError(f"this is {kind}, no label file", file=path, expected=_CONVERT)
 
 
-def label_file_of(path: str | PathLike[str]) -> Path:
-    """An .npz in a temporary folder, of the same name, with the SMPL parameters of a pickled result.
+def label_file_of(path: str | PathLike[str], frame: str = "camera") -> Path:
+    """An .npz in a temporary folder, of the same name, with the SMPL or SMPL-X parameters of a result.
 
-    People stand one after another; a line tells their rows. Raises InputError for other results.
+    People stand one after another; a line tells their rows. Of GVHMR's two sets that of `frame` is taken, and told.
+    Raises InputError for other results.
     """
-    from fitting.body.inert_pickle import read_pickle
-
     source = Path(path)
-    if source.suffix.lower() not in _PICKLES:
-        refuse_result(path)
+    value = _content(source)
     try:
-        value = read_pickle(source)
-    except InputError as error:
-        for library in ("joblib", "torch"):
-            if f"refers to {library}" in error.problem:
-                kind = f"written with {library}, which is not opened (WHAM's, 4DHumans' and PHALP's results are)"
-                raise InputError(kind, file=path, expected=_CONVERT) from error
-        raise
-    try:
-        people = _people(value, path)
+        people = _people(_of_frame(value, frame, path), path)
     except InputError:
         raise
     except Exception as error:  # what stands where is anybody's guess
         raise InputError(f"no layout that is known ({error})", file=path, expected=_CONVERT) from error
     if len(people) > 1:
-        ends = np.cumsum([len(person["poses"]) for person in people]).tolist()
+        ends = np.cumsum([len(person["betas"]) for person in people]).tolist()
         rows = ", ".join(f"{first}:{end}" for first, end in zip([0, *ends], ends, strict=False))
         log.warning("%s: %d people, in rows %s", path, len(people), rows)
     names = set.intersection(*(set(person) for person in people))
     found = Path(_folder()) / f"{source.stem}.npz"
     np.savez(found, **{name: np.concatenate([person[name] for person in people]) for name in sorted(names)})
     return found
+
+
+def _of_frame(value: Any, frame: str, path: str | PathLike[str]) -> Any:
+    """Of GVHMR's two sets of parameters the one that is asked for; anything else as it is."""
+    if not isinstance(value, Mapping) or not all(name in value for name in _GVHMR.values()):
+        return value
+    other = next(name for key, name in _GVHMR.items() if key != frame)
+    log.warning("%s: poses are read from %s, not from %s (--frame %s)", path, _GVHMR[frame], other, frame)
+    return {**value[_GVHMR[frame]], "jaw_pose": np.zeros((1, 3), np.float32)}  # SMPL-X's, with the face at rest
+
+
+def _content(path: Path) -> Any:
+    """The dictionary of a result, its arrays and tensors as far as they are looked at. Raises InputError."""
+    from fitting.body.inert_pickle import parse_pickle, read_pickle
+
+    ending = path.suffix.lower()
+    if ending in (".pt", ".pth"):
+        from pipelines.files.torch_files import read_torch_file
+
+        return read_torch_file(path)
+    if ending not in (".pkl", ".pickle", ".npy"):
+        refuse_result(path)
+    try:
+        if ending != ".npy":
+            return read_pickle(path)
+        with path.open("rb") as file:
+            shape, _, dtype = _npy_header(file, path)
+            if dtype.kind != "O" or shape != ():
+                raise InputError(f"a lone array of shape {shape}", file=path, expected=_CONVERT)
+            return parse_pickle(file, path).item()
+    except OSError as error:
+        raise InputError(f"cannot be opened ({error.strerror or error})", file=path) from error
+    except InputError as error:
+        if "refers to joblib" in error.problem:
+            kind = "written with joblib, which is not opened (WHAM's, 4DHumans' and PHALP's results are)"
+            raise InputError(kind, file=path, expected=_CONVERT) from error
+        raise
+
+
+def _npy_header(file: BinaryIO, path: Path) -> tuple[tuple[int, ...], bool, np.dtype]:
+    try:
+        version = np.lib.format.read_magic(file)
+        read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
+        return read(file)
+    except Exception as error:  # NumPy's own parser has many words for nonsense
+        raise InputError(f"no .npy file ({error})", file=path, expected=_CONVERT) from error
+
+
+def _array(value: Any) -> np.ndarray:
+    """An array, a tensor of a torch file, or whatever else a dictionary has: then objects."""
+    load = getattr(value, "load", None)
+    return load().float().numpy() if load is not None else np.asarray(value)
 
 
 @lru_cache(maxsize=1)
@@ -127,6 +172,8 @@ def _people(value: Any, path: str | PathLike[str]) -> list[dict[str, np.ndarray]
     raise InputError(f"no layout that is known; it holds {names}", file=path, expected=_CONVERT)
 
 
+_READ = ("poses", "global_orient", "root_orient", "body_pose", "pose_body", "betas", "trans", "transl", "gender")
+_READ += (*(name for names in WORLD_SPELLINGS.values() for name in names), "jaw_pose", "expression")
 _PHALP = ("global_orient", "body_pose", "betas")
 _PHALP_NAMES = set(_PHALP)
 
@@ -142,15 +189,15 @@ def _of_3dpw(value: Mapping, i: int, path: str | PathLike[str]) -> dict[str, np.
 
 def _person(values: Mapping, path: str | PathLike[str]) -> dict[str, np.ndarray]:
     """Arrays with a row per frame; what is shared is repeated."""
-    arrays = {_NAMES.get(str(k), str(k)): np.asarray(v) for k, v in values.items() if v is not None}
+    named = {_NAMES.get(str(k), str(k)): v for k, v in values.items() if v is not None}
+    arrays = {name: _array(named[name]) for name in _READ if name in named}
     arrays = {name: array for name, array in arrays.items() if array.dtype.kind in "fiuUS"}
     first = next((arrays[name] for name in ("poses", "global_orient", "root_orient") if name in arrays), None)
     if first is None or not first.ndim or "betas" not in arrays:
         raise InputError(f"no SMPL parameters in {', '.join(map(str, values))}", file=path, expected=_CONVERT)
     rows = len(first)
-    wanted = ("poses", "global_orient", "root_orient", "body_pose", "pose_body", "betas", "trans", "transl", "gender")
     found = {}
-    for name in (*wanted, *(name for names in WORLD_SPELLINGS.values() for name in names), "jaw_pose", "expression"):
+    for name in _READ:
         if name in arrays:
             array = arrays[name]
             lone = array[None] if array.ndim == 0 or (name == "betas" and array.ndim == 1) else array

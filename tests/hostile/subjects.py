@@ -32,6 +32,7 @@ from pipelines.files.npz_whole import checked_sha256
 from pipelines.files.pictures import read_picture
 from pipelines.files.predictions import FILE_NAME, prediction_schema, read_predictions
 from pipelines.files.shards import find_shards
+from pipelines.files.torch_files import load_tensors, read_torch_file
 from pipelines.hand_on.label_files import export_rows, rows_by_label_file
 from pipelines.look.summary import summarise
 from pipelines.look.verification import verify
@@ -59,7 +60,6 @@ from train.config import BACKBONES, BackboneSize, NetworkConfig
 from train.data.config import DataConfig
 from train.data.loader import PeopleStream, stream
 from train.network.checkpoints import read_training, save_checkpoint
-from train.network.torch_files import load_tensors, read_torch_file
 from train.options import PRESETS, TrainOptions
 from train.predict.detect.boxes_file import read_boxes
 from train.run.resuming import tell_differences

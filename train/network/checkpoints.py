@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from pipelines.files.storage import published
+from pipelines.files.torch_files import Inert, StoredTensor, load_tensors, read_torch_file
 from schemas import InputError
 from train.config import NetworkConfig, config_from_dict, config_to_dict
 from train.network.flnet import FLNet
@@ -34,7 +35,6 @@ from train.network.kinds import (
     prefix_of,
 )
 from train.network.model import SKELCF
-from train.network.torch_files import Inert, StoredTensor, load_tensors, read_torch_file
 from train.network.vit import ViT
 
 FORMAT, VERSION = "hmr-skel checkpoint", 1

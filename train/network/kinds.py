@@ -10,11 +10,11 @@ from os import PathLike
 import torch
 from torch import nn
 
+from pipelines.files.torch_files import StoredTensor
 from schemas import InputError
 from train.config import BACKBONES, NetworkConfig
 from train.network.flnet import FLNet
 from train.network.model import SKELCF
-from train.network.torch_files import StoredTensor
 from train.network.vit import ViT
 
 State = dict[str, StoredTensor]

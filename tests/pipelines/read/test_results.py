@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import pickle
 
 import numpy as np
 import pytest
+import torch
 from scipy.spatial.transform import Rotation
 
+from fitting.body.inert_pickle import read_pickle
 from pipelines.command.hmr_skel import guarded
 from pipelines.hand_on import fit as fit_sequence
+from pipelines.hand_on.smplx_parameters import is_smplx_file
 from pipelines.plan.planning import find_label_files
 from pipelines.read.labels import open_labels
 from pipelines.read.results import label_file_of
@@ -98,6 +102,90 @@ def test_dictionaries_of_arrays_are_read(tmp_path, value, expected, caplog):
         assert found.read()["gender"].tolist() == ["male"] * 3 + ["female"] * 2
 
 
+def npy(array):
+    stream = io.BytesIO()
+    np.save(stream, array, allow_pickle=True)
+    return stream.getvalue()
+
+
+def tensors(values):
+    return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in values.items()}
+
+
+TRAM = {"pred_rotmat": MATRICES, "pred_shape": BETAS, "pred_trans": TRANS[:, None], "frame": np.arange(ROWS)}
+
+
+@pytest.mark.parametrize("of", [dict, tensors])
+@pytest.mark.parametrize("name", ["hps_track_0.npy", "track.pkl"])
+def test_tram_is_read_from_arrays_and_tensors(tmp_path, of, name):
+    value = of(TRAM)
+    content = npy(np.array(value, object)) if name.endswith("npy") else pickle.dumps(value)
+    (tmp_path / name).write_bytes(content)
+    found = open_labels(label_file_of(tmp_path / name)).read()
+    np.testing.assert_allclose(found["pose_cam"], POSES, atol=1e-5)
+    np.testing.assert_allclose(found["shape"], BETAS, atol=1e-6)
+    np.testing.assert_allclose(found["trans_cam"], TRANS)
+
+
+def gvhmr(shift):
+    values = {"global_orient": POSES[:, :3] + shift, "body_pose": POSES[:, 3:66], "betas": BETAS, "transl": TRANS}
+    return tensors(values)
+
+
+@pytest.mark.parametrize("frame", ["camera", "world"])
+def test_gvhmr_is_smplx_in_the_frame_that_is_asked_for(tmp_path, caplog, frame):
+    value = {"smpl_params_incam": gvhmr(0.0), "smpl_params_global": gvhmr(1.0), "K_fullimg": torch.eye(3)}
+    torch.save(value, tmp_path / "hmr4d_results.pt")
+    found = label_file_of(tmp_path / "hmr4d_results.pt", frame)
+    assert is_smplx_file(found)
+    with np.load(found) as arrays:
+        np.testing.assert_allclose(arrays["global_orient"], POSES[:, :3] + (frame == "world"), atol=1e-6)
+        np.testing.assert_allclose(arrays["body_pose"], POSES[:, 3:66], atol=1e-6)
+    read, left = ("global", "incam") if frame == "world" else ("incam", "global")
+    assert f"read from smpl_params_{read}, not from smpl_params_{left} (--frame {frame})" in caplog.text
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.int64, torch.uint8, torch.bool])
+def test_tensors_in_pickles_are_what_torch_says(tmp_path, dtype):
+    whole = torch.arange(24).reshape(2, 3, 4).to(dtype)
+    values = {"whole": whole, "turned": whole.transpose(0, 2), "part": whole[1, :, 1:3], "one": whole[0, 0, 0]}
+    values |= {"none": whole[:0], "broadcast": whole[0, 0].expand(1, 4), "parameter": torch.nn.Parameter(torch.ones(2))}
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps(values))
+    found = read_pickle(tmp_path / "x.pkl")
+    for name, tensor in values.items():
+        np.testing.assert_array_equal(found[name], tensor.detach().numpy())
+        assert found[name].dtype == tensor.detach().numpy().dtype
+
+
+def test_tensors_that_claim_more_than_they_have_are_refused(tmp_path):
+    """Every number of the layout, and the length, made larger."""
+    content = bytearray(pickle.dumps({"x": torch.arange(3 * 5 * 7).reshape(3, 5, 7)}, protocol=2))
+    for place, size in ((content.rindex(b"K\x03K\x05K\x07"), 3), (content.rindex(b"K#K\x07K\x01"), 3)):
+        for step in range(size):
+            changed = content.copy()
+            changed[place + 2 * step + 1] = 250
+            (tmp_path / "x.pkl").write_bytes(changed)
+            with pytest.raises(InputError, match="tensor"):
+                read_pickle(tmp_path / "x.pkl")
+
+
+def test_mutated_tensors_are_read_or_refused(tmp_path):
+    """Bytes of the pickle and of the file within it, changed at random."""
+    rng = np.random.default_rng(0)
+    whole = pickle.dumps(tensors({"x": POSES, "y": np.arange(7)}), protocol=2)
+    for _ in range(400):
+        content = bytearray(whole)
+        for place in rng.integers(0, len(content), rng.integers(1, 4)):
+            content[place] = rng.integers(0, 256)
+        (tmp_path / "x.pkl").write_bytes(
+            content[: rng.integers(1, len(content) + 1)] if rng.random() < 0.2 else content
+        )
+        try:
+            read_pickle(tmp_path / "x.pkl")
+        except InputError as error:
+            assert "x.pkl" in str(error)
+
+
 def named(module):
     """A pickle that refers to a class of this module."""
     return f"c{module}\nThing\n)R.".encode()
@@ -106,10 +194,13 @@ def named(module):
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("x.pt", b"PK", "a torch file"),
-        ("x.npy", b"", "TRAM"),
+        ("x.pt", b"PK", "damaged"),
+        ("x.ckpt", b"PK", "a torch checkpoint"),
+        ("x.npy", b"", "no .npy file"),
+        ("x.npy", npy(POSES), "a lone array"),
+        ("x.npy", npy(np.array({"a": 1}, object))[:-9], "damaged"),
         ("x.pkl", named("joblib.numpy_pickle"), "written with joblib"),
-        ("x.pkl", named("torch._utils"), "written with torch"),
+        ("x.pkl", named("torch._utils"), "refers to torch._utils.Thing, which is refused"),
         ("x.pkl", pickle.dumps({"verts": np.zeros((3, 4))}), "no SMPL parameters"),
         ("x.pkl", pickle.dumps([1, 2]), "no layout that is known"),
         ("x.pkl", pickle.dumps(WHAM)[:40], "damaged"),

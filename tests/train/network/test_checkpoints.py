@@ -15,11 +15,11 @@ import pytest
 import torch
 
 from fitting.body.inert_pickle import read_pickle
+from pipelines.files.torch_files import Inert, StoredTensor, load_tensors, read_torch_file
 from schemas import InputError
 from train import SKELCF, FLNet, load_checkpoint
 from train.config import VARIANTS, NetworkConfig, variant
 from train.network.checkpoints import has_average, read_training, save_checkpoint
-from train.network.torch_files import Inert, StoredTensor, load_tensors, read_torch_file
 from train.network.vit import ViT
 
 SMALL = NetworkConfig(backbone="tiny", refinement_layers=2, heads=2, mlp_dim=32, hidden_dim=16, query_dim=24)
