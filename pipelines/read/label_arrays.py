@@ -84,9 +84,9 @@ def check_shape(path: str, name: str, member: Member, rows: int) -> None:
     shape = one_row(member.shape, name) if is_constant(member, name, rows) else with_rows(member, rows, name).shape[1:]
     if not fits(shape):
         raise InputError(f"an array of shape {member.shape}", file=path, field=member.name, expected=expected)
-    if not is_constant(member, name, rows) and with_rows(member, rows, name).shape[0] != rows:
+    if not is_constant(member, name, rows) and with_rows(member, rows, name).shape[:1] != (rows,):
         expected = f"{rows} rows as the poses have"
-        raise InputError(f"{member.shape[0]} rows", file=path, field=member.name, expected=expected)
+        raise InputError(f"an array of shape {member.shape}", file=path, field=member.name, expected=expected)
 
 
 _SHARED = {"shape": 1, "kid_share": 1, "cam_int": 2, "cam_ext": 2, "gender": 0, "has_smpl": 0}

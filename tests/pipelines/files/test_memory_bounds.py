@@ -1,0 +1,188 @@
+"""Small files that unpack to much: refused before they do, in every format that packs; what is honest is read.
+
+Memory is what the process takes from the system, decoders included.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import pickle
+import struct
+import zipfile
+import zlib
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from fitting.body.files import read_model_file
+from pipelines.files import npz_whole, parquet
+from pipelines.files.jpeg import ImageError, decode_image, opencv_image
+from pipelines.files.npz_whole import read_whole
+from pipelines.files.parquet import read_table
+from pipelines.files.pictures import read_picture
+from pipelines.hand_on.fit import main as fit
+from pipelines.look.viewer.sources import fit_clip
+from pipelines.read.results import label_file_of
+from schemas import InputError
+from train.benchmarks.labels import read_benchmark
+
+MOST = 150e6
+"""Bytes: what may be unpacked to without asking (64 MiB), twice, and some."""
+
+
+class Taken:
+    """Bytes that the process took from the system within a block."""
+
+    def __enter__(self):
+        with contextlib.suppress(OSError), open("/proc/self/clear_refs", "w") as file:
+            file.write("5")
+        self.before = self._peak()
+        return self
+
+    def __exit__(self, *error):
+        self.bytes = self._peak() - self.before
+
+    @staticmethod
+    def _peak():
+        with open("/proc/self/status") as file:
+            return next(int(line.split()[1]) << 10 for line in file if line.startswith("VmHWM"))
+
+
+def npz_of(path, members):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
+        for name, (shape, dtype) in members.items():
+            header = io.BytesIO()
+            np.lib.format.write_array_header_1_0(header, {"descr": dtype, "fortran_order": False, "shape": shape})
+            with packed.open(f"{name}.npy", "w") as member:
+                member.write(header.getvalue())
+                size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+                for _ in range(size >> 20):
+                    member.write(bytes(1 << 20))
+                member.write(bytes(size & ((1 << 20) - 1)))
+    return path
+
+
+ROWS = 500_000
+BENCHMARK = {
+    "imgname": ((ROWS,), "<U1"),
+    "center": ((ROWS, 2), "<f8"),
+    "scale": ((ROWS,), "<f8"),
+    "pose_cam": ((ROWS, 72), "<f8"),
+    "shape": ((ROWS, 10), "<f8"),
+}
+FIT = {
+    "poses": ((ROWS, 46), "<f8"),
+    "betas": ((ROWS, 10), "<f8"),
+    "trans": ((ROWS, 3), "<f8"),
+    "valid": ((ROWS,), "|b1"),
+}
+
+
+@pytest.mark.parametrize(
+    ("members", "read"),
+    [
+        (BENCHMARK, read_benchmark),
+        (BENCHMARK, lambda path: fit([str(path), "-o", str(path.with_name("out.npz"))])),
+        (FIT, lambda path: fit_clip(path, slice(None), "y", None)),
+        (FIT, lambda path: read_whole(str(path))),
+        ({"v_template": ((ROWS * 40, 3), "<f8")}, read_model_file),
+    ],
+    ids=["benchmark", "fit", "view", "whole", "model"],
+)
+def test_arrays_of_zeros(tmp_path, members, read):
+    path = npz_of(tmp_path / "zeros.npz", members)
+    assert path.stat().st_size < 1 << 20
+    with Taken() as taken, pytest.raises(InputError, match=r"unpacks? to \d+"):
+        read(path)
+    assert taken.bytes < MOST
+
+
+def test_arrays_that_are_only_compressible_are_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(npz_whole, "WHOLE_BYTES", 0)
+    values = np.repeat(np.random.default_rng(0).random(5000), 20)
+    np.savez_compressed(tmp_path / "a.npz", values=values)
+    assert values.nbytes / (tmp_path / "a.npz").stat().st_size > 10
+    np.testing.assert_array_equal(read_whole(str(tmp_path / "a.npz"))["values"], values)
+
+
+def repeated(path, kind, value, rows):
+    """A Parquet file of one value in many rows, by the piece, with a number beside it."""
+    schema = pa.schema([("a", kind), ("b", pa.int8())])
+    with pq.ParquetWriter(path, schema, compression="zstd") as file:
+        column = pa.array([value] * (rows // 10), kind)
+        for _ in range(10):
+            file.write_table(pa.table({"a": column, "b": pa.array(np.zeros(rows // 10, np.int8))}, schema))
+    assert path.stat().st_size < 1 << 20
+    return path
+
+
+def test_columns_of_one_value(tmp_path):
+    wide = repeated(tmp_path / "wide.parquet", pa.list_(pa.float64(), 100), [0.5] * 100, 1_000_000)
+    text = repeated(tmp_path / "text.parquet", pa.string(), "x" * 2000, 1_000_000)
+    for path in (wide, text):
+        with Taken() as taken, pytest.raises(InputError, match=r"unpacks to \d+ bytes"):
+            read_table(path)
+        assert taken.bytes < MOST, path.name
+    with Taken() as taken:  # what does not take it is to be had, by dictionary the text as well
+        assert len(read_table(wide, ["b"])) == 1_000_000
+        assert read_table(text, ["a"], ["a"])["a"].chunk(0)[0].as_py() == "x" * 2000
+    assert taken.bytes < MOST
+
+
+def test_texts_that_are_only_repeated_are_read(tmp_path, monkeypatch):
+    names = [f"image {n // 50}" for n in range(20_000)]
+    pq.write_table(pa.table({"a": names, "b": np.random.default_rng(0).random(20_000)}), tmp_path / "a.parquet")
+    table = read_table(tmp_path / "a.parquet")
+    monkeypatch.setattr(parquet, "WHOLE_BYTES", 0)  # now they are counted first
+    assert table["a"].to_pylist() == names and read_table(tmp_path / "a.parquet").equals(table)
+
+
+def png_of(width, height, data, claimed=None):
+    def chunk(kind, body, length=None):
+        size = struct.pack(">I", len(body) if length is None else length)
+        return size + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    packed = chunk(b"IDAT", zlib.compress(data, 9), claimed)
+    return b"\x89PNG\r\n\x1a\n" + head + packed + chunk(b"IEND", b"")
+
+
+def jpeg_of(width, height):
+    data = bytearray(cv2.imencode(".jpg", np.zeros((64, 64, 3), np.uint8))[1].tobytes())
+    at = data.index(b"\xff\xc0")
+    data[at + 5 : at + 9] = struct.pack(">HH", height, width)
+    return bytes(data)
+
+
+@pytest.mark.parametrize("decode", [decode_image, opencv_image, read_picture], ids=["job", "benchmark", "predict"])
+@pytest.mark.parametrize(
+    "data",
+    [png_of(8, 8, bytes(200), 0xFFFFFFF0), png_of(60000, 60000, bytes(1 << 20)), jpeg_of(65500, 65500)],
+    ids=["a chunk of 4 GB", "a large PNG", "a large JPEG"],
+)
+def test_pictures(decode, data):
+    with Taken() as taken, pytest.raises(ImageError):
+        decode(data)
+    assert taken.bytes < MOST
+
+
+@pytest.mark.parametrize("decode", [decode_image, opencv_image, read_picture], ids=["job", "benchmark", "predict"])
+def test_pictures_that_are_only_plain_are_decoded(decode):
+    assert decode(png_of(60, 40, bytes(40 * 181))).__class__
+    with pytest.raises(ImageError):
+        decode(png_of(60, 40, bytes(40 * 181))[:-20])
+
+
+def test_bodies_that_a_pickle_names_again_and_again(tmp_path):
+    body = {"global_orient": np.zeros((1, 3, 3)), "body_pose": np.zeros((23, 3, 3)), "betas": np.zeros(10)}
+    (tmp_path / "many.pkl").write_bytes(pickle.dumps({"0": {"smpl": [body] * 200_000}}))
+    assert (tmp_path / "many.pkl").stat().st_size < 1 << 20
+    with Taken() as taken, pytest.raises(InputError, match="200000 bodies"):
+        label_file_of(tmp_path / "many.pkl")
+    assert taken.bytes < MOST
+    (tmp_path / "few.pkl").write_bytes(pickle.dumps({"0": {"smpl": [body] * 200}}))
+    assert label_file_of(tmp_path / "few.pkl").is_file()
