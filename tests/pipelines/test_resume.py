@@ -111,13 +111,13 @@ def test_killed_at_random_moments_the_job_ends_as_if_undisturbed(labels, forks, 
     assert len(moments) > 1, "all kills came at the same point"
 
 
-@pytest.mark.parametrize("renaming", [2, 9, 17])
+@pytest.mark.parametrize("renaming", [3, 9, 18])
 def test_dead_between_two_steps_of_writing(labels, forks, undisturbed, tmp_path, renaming):
-    """Five shards of three files, then rejects.parquet, then dataset.json: dead before one of these gets its name."""
+    """Plan and options, five shards of three files, rejects, dataset.json: dead before one of these gets its name."""
     assert forks.run(arguments_of(labels, tmp_path), die_at=renaming) == 77
     assert not (tmp_path / "dataset.json").exists()
     finished = len(list(tmp_path.glob("0*.tar")))
-    assert finished == (renaming - 1) // 3
+    assert finished == (renaming - 3) // 3
     kept = {path.name: path.stat().st_ino for path in tmp_path.glob("0*.tar")}
     assert forks.run(arguments_of(labels, tmp_path)) == 0
     assert content(tmp_path) == undisturbed
