@@ -6,6 +6,7 @@
 | WHAM | person -> pose (N, 72), betas (N, 10), trans (N, 3) |
 | 4DHumans, PHALP | frame -> smpl: list of global_orient (1, 3, 3), body_pose (23, 3, 3), betas (10,) |
 | TRAM (`.npy`) | pred_rotmat (N, 24, 3, 3), pred_shape (N, 10), pred_trans (N, 1, 3), as arrays or torch tensors |
+| CameraHMR's demo (`.npz`) | pred_smpl_parms: global_orient_axis_angle, body_pose_axis_angle, betas; no position |
 | GVHMR (`.pt`) | smpl_params_incam, smpl_params_global: SMPL-X's global_orient, body_pose (N, 63), betas, transl |
 | any | one dictionary of arrays with a label file's names (pipelines.read.labels) |
 
@@ -19,13 +20,16 @@ import logging
 import tempfile
 from collections.abc import Mapping
 from functools import lru_cache
-from os import PathLike
+from os import PathLike, fspath
 from pathlib import Path, PurePath
 from typing import Any, BinaryIO
 
 import numpy as np
 
+from pipelines.files.npz import npz_members
+from pipelines.files.npz_objects import read_arrays
 from pipelines.files.npz_whole import WHOLE_BYTES, WHOLE_RATIO
+from pipelines.files.urls import is_url
 from pipelines.read.label_arrays import WORLD_SPELLINGS
 from schemas import InputError
 
@@ -44,18 +48,20 @@ _KINDS = {
 }
 _NAMES = {"pose": "poses", "smpl_pose": "poses", "smpl_betas": "betas", "smpl_trans": "trans"}
 _NAMES |= {"pred_rotmat": "poses", "pred_shape": "betas", "pred_trans": "trans"}
+_CAMERAHMR_DEMO = {"pred_smpl_parms", "verts", "pred_cam_t"}
+"""Keys of what CameraHMR's demo writes."""
 _GVHMR = {"camera": "smpl_params_incam", "world": "smpl_params_global"}
 
 
 def is_result(path: str | PathLike[str]) -> bool:
-    """Whether the file's name is that of a result which is no .npz."""
-    return PurePath(path).suffix.lower() in _KINDS
+    """Whether the file's name is that of a result which is no .npz, or the file one that CameraHMR's demo wrote."""
+    return PurePath(path).suffix.lower() in _KINDS or _is_camerahmr_demo(path)
 
 
 def refuse_result(path: str | PathLike[str]) -> None:
     """Raises InputError that says what a file of this ending is and how to convert it; nothing for other endings."""
     if is_result(path):
-        kind = _KINDS[PurePath(path).suffix.lower()]
+        kind = _KINDS.get(PurePath(path).suffix.lower(), "what CameraHMR's demo writes")
         raise InputError(f"this is {kind}, no label file", file=path, expected=_CONVERT)
 
 
@@ -97,6 +103,8 @@ def _content(path: Path) -> Any:
     from fitting.body.inert_pickle import parse_pickle, read_pickle
 
     ending = path.suffix.lower()
+    if ending == ".npz":
+        return _camerahmr_demo(path)
     if ending in (".pt", ".pth"):
         from pipelines.files.torch_files import read_torch_file
 
@@ -118,6 +126,32 @@ def _content(path: Path) -> Any:
             kind = "written with joblib, which is not opened (WHAM's, 4DHumans' and PHALP's results are)"
             raise InputError(kind, file=path, expected=_CONVERT) from error
         raise
+
+
+def _is_camerahmr_demo(path: str | PathLike[str]) -> bool:
+    if PurePath(path).suffix.lower() != ".npz" or is_url(path) or not Path(path).is_file():
+        return False
+    return set(npz_members(fspath(path))) == _CAMERAHMR_DEMO
+
+
+def _camerahmr_demo(path: Path) -> dict[str, np.ndarray]:
+    """Parameters of its people. Raises InputError that names what is absent or of another shape."""
+    parameters = read_arrays(str(path), ["pred_smpl_parms"])["pred_smpl_parms"]
+    if not isinstance(parameters, dict):
+        problem = f"holds a {type(parameters).__name__}"
+        raise InputError(problem, file=path, field="pred_smpl_parms", expected="a dictionary")
+    found: list[np.ndarray] = []
+    for name, width in (("global_orient_axis_angle", 3), ("body_pose_axis_angle", 69), ("betas", 10)):
+        value = np.asarray(parameters.get(name, ()), dtype=object)
+        try:
+            value = value.astype(np.float32).reshape(len(value), -1)
+        except (TypeError, ValueError):
+            value = np.zeros((0, 0), np.float32)
+        if not len(value) or value.shape[1] < width or (found and len(value) != len(found[0])):
+            field, expected = f"pred_smpl_parms.{name}", f"numbers (N, {width})"
+            raise InputError("absent, or of another shape", file=path, field=field, expected=expected)
+        found.append(value[:, :width])
+    return {"poses": np.concatenate(found[:2], 1), "betas": found[2]}
 
 
 def _npy_header(file: BinaryIO, path: Path) -> tuple[tuple[int, ...], bool, np.dtype]:

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from pipelines.files.npz import npz_members, texts
+from pipelines.files.npz_objects import read_arrays
 from schemas import KEYPOINTS, InputError
-from train.benchmarks.archive import read_arrays
 from train.benchmarks.people import BenchmarkPeople, Layout
 
 PIXELS_PER_SCALE = 200.0

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from pipelines.command.hmr_skel import guarded
+from pipelines.files.npz_objects import read_arrays
 from schemas import InputError
-from train.benchmarks.archive import read_arrays
 from train.benchmarks.labels import read_benchmark
 
 SEQUENCES, IMAGES = 29, 9725

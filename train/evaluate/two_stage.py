@@ -9,15 +9,11 @@ from typing import NamedTuple
 import numpy as np
 
 from pipelines.files.body_models import BodyModels
-from pipelines.files.npz import npz_members
 from pipelines.read.labels import open_labels
+from pipelines.read.results import is_result, label_file_of
 from schemas import InputError
-from train.benchmarks.archive import read_arrays
 from train.benchmarks.people import BenchmarkPeople
 from train.evaluate.estimates import Method, known_method
-
-CAMERAHMR_DEMO = {"pred_smpl_parms", "verts", "pred_cam_t"}
-"""Keys of what CameraHMR's demo writes."""
 
 
 class SMPLEstimates(NamedTuple):
@@ -31,11 +27,8 @@ class SMPLEstimates(NamedTuple):
 
 
 def read_estimates(path: str) -> SMPLEstimates:
-    """SMPL estimates of any layout that the pipeline's label reader knows, or of CameraHMR's demo. InputError."""
-    members = npz_members(path)
-    if set(members) == CAMERAHMR_DEMO:
-        return _camerahmr_demo(path)
-    labels = open_labels(path, also=("imgname",))
+    """SMPL estimates of any layout that the pipeline's label reader knows, or of well-known results. InputError."""
+    labels = open_labels(label_file_of(path) if is_result(path) else path, also=("imgname",))
     read = labels.read(fields=("pose_cam", "shape", "imgname"))
     return SMPLEstimates(read["pose_cam"], read["shape"], read.get("imgname"))
 
@@ -58,23 +51,3 @@ def two_stage_method(path: str, people: BenchmarkPeople, models: BodyModels) -> 
     fit = fitter.fit(estimates.poses, estimates.betas)
     seconds = time.perf_counter() - began
     return known_method(f"{Path(path).stem} + fit", fit.poses.cpu().numpy(), fit.betas.cpu().numpy(), seconds)
-
-
-def _camerahmr_demo(path: str) -> SMPLEstimates:
-    parameters = read_arrays(path, ["pred_smpl_parms"])["pred_smpl_parms"]
-    if not isinstance(parameters, dict):
-        raise InputError(
-            f"holds a {type(parameters).__name__}", file=path, field="pred_smpl_parms", expected="a dictionary"
-        )
-    found = []
-    for name, width in (("global_orient_axis_angle", 3), ("body_pose_axis_angle", 69), ("betas", 10)):
-        value = np.asarray(parameters.get(name, ()), dtype=object)
-        try:
-            value = value.astype(np.float32).reshape(len(value), -1)
-        except (TypeError, ValueError):
-            value = np.zeros((0, 0), np.float32)
-        if not len(value) or value.shape[1] < width or (found and len(value) != len(found[0])):
-            field, expected = f"pred_smpl_parms.{name}", f"numbers (N, {width})"
-            raise InputError("absent, or of another shape", file=path, field=field, expected=expected)
-        found.append(value[:, :width])
-    return SMPLEstimates(np.concatenate(found[:2], 1), found[2], None)

@@ -127,6 +127,19 @@ def test_tram_is_read_from_arrays_and_tensors(tmp_path, of, name):
     np.testing.assert_allclose(found["trans_cam"], TRANS)
 
 
+def test_camerahmrs_demo_is_read_and_named(tmp_path, capsys):
+    split = {"global_orient_axis_angle": POSES[:, :3], "body_pose_axis_angle": POSES[:, 3:], "betas": BETAS}
+    demo = np.array(tensors(split), dtype=object)
+    np.savez(tmp_path / "demo.npz", pred_smpl_parms=demo, verts=np.zeros(1), pred_cam_t=np.ones((ROWS, 3)))
+    run = [str(tmp_path / "demo.npz"), "-o", str(tmp_path / "out.npz")]
+    assert guarded(lambda: fit_sequence.main(run), "hmr-skel") == 0
+    found = np.load(tmp_path / "out.npz")
+    np.testing.assert_allclose(found["smpl_poses"], POSES, atol=1e-6)
+    assert set(found["trans_source"]) == {"none"} and found["valid"].all()
+    with pytest.raises(InputError, match="what CameraHMR's demo writes, no label file"):
+        find_label_files([str(tmp_path / "demo.npz")], with_images=False)
+
+
 def gvhmr(shift):
     values = {"global_orient": POSES[:, :3] + shift, "body_pose": POSES[:, 3:66], "betas": BETAS, "transl": TRANS}
     return tensors(values)
