@@ -1,13 +1,15 @@
 """Tracks of a film fitted as motions: one shape and steady keypoints per person and stretch of frames (`--smooth`).
 
-A film is taken in stretches of FRAMES, fitted with some frames more on both sides, so that neighbouring stretches agree
-where they meet and memory does not grow with the film.
+A film is taken in stretches, fitted with some frames more on both sides, so that memory does not grow with the film and
+neighbouring stretches nearly agree where they meet. What is left between them fades over the first frames of the later
+one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -17,12 +19,12 @@ from fitting import KeypointBody, KeypointFitOptions, SKELStart
 from schemas import Columns, table_to_columns
 from train.predict.bodies import described, fitted
 from train.predict.parts import PartFacts, Parts
-from train.predict.stream import FRAMES_PER_PART
 
 _PARTS = 4
-FRAMES = _PARTS * FRAMES_PER_PART
+"""Of a stretch: 512 frames."""
 _MORE = 16
-"""Frames on each side of a stretch."""
+"""Frames more on each side of a stretch; over as many of its own it turns away from the stretch before."""
+_FADING = ("frame", "track", "smoothed", "poses", "trans")
 _FEWEST = 5
 """Detections; shorter tracks stay as each frame alone has them."""
 _USUAL_RATE = 30.0
@@ -44,10 +46,11 @@ class Smoother:
             path = self.parts.smooth_path(unit, number // _PARTS)
             own = range(number, min(number + _PARTS, len(tracks)))
             if not path.exists():
-                self.parts.write(path, self._stretch(unit, tracks, own), PartFacts())
+                before = self.parts.smooth_path(unit, number // _PARTS - 1) if number else None
+                self.parts.write(path, self._stretch(unit, tracks, own, before), PartFacts())
             progress(len(own))
 
-    def _stretch(self, unit: int, tracks: list[np.ndarray], own: range) -> Columns:
+    def _stretch(self, unit: int, tracks: list[np.ndarray], own: range, before: Path | None) -> Columns:
         around = range(max(own.start - 1, 0), min(own.stop + 1, len(tracks)))
         tables = [self.parts.read(self.parts.path(unit, n)).table for n in around]
         columns = {name: values.copy() for name, values in table_to_columns(pa.concat_tables(tables)).items()}
@@ -65,6 +68,8 @@ class Smoother:
             rows = near[columns["track"][near] == track]
             if len(rows) >= _FEWEST:
                 self._fit(columns, rows, step)
+        if before is not None:
+            _fade(columns, table_to_columns(self.parts.read(before, _FADING).table), step)
         kept = {name: values[is_own] for name, values in columns.items()}
         return kept | described(self.body, kept)
 
@@ -90,6 +95,23 @@ class Smoother:
             columns[name][rows[good]] = found[name][places[good]]
         columns["smoothed"][rows[good]] = True
         columns["converged"][rows[good]] = found["converged"][places[good]]
+
+
+def _fade(columns: Columns, before: Columns, step: int) -> None:
+    """Moves a stretch's first frames towards the end of the stretch before, whose last frames it has as well."""
+    frames, tracks = np.asarray(columns["frame"]), columns["track"]
+    for track in np.unique(before["track"]) if "track" in before else ():
+        last = np.flatnonzero(before["track"] == track)[-1]
+        end = before["frame"][last]
+        here = np.flatnonzero((tracks == track) & (frames == end) & columns["smoothed"])
+        if not (before["smoothed"][last] and len(here)):
+            continue
+        rows = np.flatnonzero((tracks == track) & (frames > end) & (frames <= end + _MORE * step) & columns["smoothed"])
+        share = (1 - (frames[rows] - end) / ((_MORE + 1) * step))[:, None]
+        turn = before["poses"][last] - columns["poses"][here[0]]
+        turn[:3] = (turn[:3] + np.pi) % (2 * np.pi) - np.pi  # the pelvis may have gone round
+        columns["poses"][rows] += share * turn
+        columns["trans"][rows] += share * (before["trans"][last] - columns["trans"][here[0]])
 
 
 def _step(frames: np.ndarray) -> int:

@@ -14,7 +14,7 @@ from conftest import write_picture
 
 from pipelines.files.films import FilmWriter, film_frames
 from pipelines.files.predictions import read_predictions
-from train.predict import stream
+from train.predict import smooth, stream
 from train.predict.command import main
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -109,24 +109,28 @@ def test_films_go_on_after_a_kill_and_people_keep_their_tracks(walk, tmp_path):
         np.testing.assert_array_equal(exported["poses"], found["poses"])
 
 
-def test_smoothed_people_have_one_shape_and_move_steadily(walk, tmp_path):
+def test_smoothed_people_have_one_shape_and_move_steadily(walk, tmp_path, monkeypatch):
     given = [str(walk), "--every", "2", "-o"]
     assert main([*given, str(tmp_path / "alone")]) == 0
     assert main([*given, str(tmp_path / "smooth"), "--smooth"]) == 0
-    alone, smooth = (read_predictions(tmp_path / name).columns for name in ("alone", "smooth"))
-    np.testing.assert_array_equal(alone["box"], smooth["box"])
-    assert sorted(set(smooth["frame"].tolist())) == [0, 2, 4, 6, 8]
-    rows = np.asarray(smooth["track"] == 0)
-    assert rows.sum() == 5 and smooth["smoothed"][rows].all() and not alone["smoothed"].any()
-    assert np.ptp(smooth["betas"][rows], 0).max() == 0 and np.ptp(alone["betas"][rows], 0).max() > 0
+    alone, steady = (read_predictions(tmp_path / name).columns for name in ("alone", "smooth"))
+    np.testing.assert_array_equal(alone["box"], steady["box"])
+    assert sorted(set(steady["frame"].tolist())) == [0, 2, 4, 6, 8]
+    rows = np.asarray(steady["track"] == 0)
+    assert rows.sum() == 5 and steady["smoothed"][rows].all() and not alone["smoothed"].any()
+    assert np.ptp(steady["betas"][rows], 0).max() == 0 and np.ptp(alone["betas"][rows], 0).max() > 0
+
+    monkeypatch.setattr(smooth, "_PARTS", 1)
+    assert main([*given, str(tmp_path / "stretches"), "--smooth"]) == 0
+    pieces = read_predictions(tmp_path / "stretches").columns
 
     def jerk(columns):
         points = columns["keypoints_3d"][rows]
         return np.linalg.norm(points[2:] - 2 * points[1:-1] + points[:-2], axis=2).mean()
 
-    assert jerk(smooth) < 0.5 * jerk(alone)
-    side = np.ptp(smooth["box"][rows].reshape(-1, 2, 2), 1).max()
-    assert smooth["reprojection_error_px"][rows].max() < 0.05 * side
+    assert jerk(steady) < 0.5 * jerk(alone) and jerk(pieces) < 0.5 * jerk(alone)
+    side = np.ptp(steady["box"][rows].reshape(-1, 2, 2), 1).max()
+    assert steady["reprojection_error_px"][rows].max() < 0.05 * side
 
 
 def test_a_film_counts_up_to_where_it_is_damaged(walk, tmp_path):
