@@ -25,6 +25,7 @@ import numpy as np
 
 from pipelines.command.hmr_skel import guarded
 from pipelines.command.options import Positional, arg, parse_options
+from pipelines.command.progress import progress_bar
 from pipelines.demo.files import JPEG_QUALITY
 from pipelines.files.outputs import check_output_folder, written
 from schemas import InputError
@@ -66,8 +67,6 @@ def write_benchmark(directory: str | os.PathLike[str], images: int = 12, seed: i
 
     Raises InputError if there is something else at one of the names.
     """
-    from tqdm import tqdm
-
     from pipelines.demo.scenes import Staging, demo_studio, draw_cast, take_photo
 
     root = Path(directory)
@@ -77,7 +76,7 @@ def write_benchmark(directory: str | os.PathLike[str], images: int = 12, seed: i
     if (root / "images").exists() and not list(root.glob("demo_*_a.npz")):
         raise InputError("holds images/ of somebody else", file=root, expected="an empty or new directory")
     studio, total = demo_studio(), 0
-    with tqdm(total=images * len(GRADES), desc="Rendering the benchmark", unit="image", disable=None) as bar:
+    with progress_bar(desc="Rendering the benchmark", unit="images", total=images * len(GRADES)) as bar:
         for n, (name, grade) in enumerate(GRADES.items()):
             rng = np.random.default_rng([seed, _SEED, n])
             cast = draw_cast(images * grade.people, rng, grade.key_poses)

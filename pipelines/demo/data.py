@@ -39,6 +39,7 @@ from pipelines.command.build_options import BuildOptions
 from pipelines.command.devices import cores
 from pipelines.command.hmr_skel import guarded
 from pipelines.command.options import Positional, arg, parse_options
+from pipelines.command.progress import progress_bar
 from pipelines.demo.files import Aic, Coco
 from pipelines.files.outputs import check_output_folder
 from schemas import InputError
@@ -136,8 +137,6 @@ def with_demo_inputs(options: BuildOptions) -> BuildOptions:
 
 
 def _write_all(root: Path, options: DemoOptions, workers: int | None, progress: bool) -> None:
-    from tqdm import tqdm
-
     from fitting import demo_body
     from pipelines.demo.scenes import draw_cast
 
@@ -154,7 +153,7 @@ def _write_all(root: Path, options: DemoOptions, workers: int | None, progress: 
         for i, (n, end) in enumerate(zip(counts, ends, strict=True))
     ]
     sets = [Coco(root), Aic(root)]
-    shown = tqdm(total=options.images, desc="Rendering demo images", unit="image", disable=not progress)
+    shown = progress_bar(desc="Rendering demo images", unit="images", total=options.images, quiet=not progress)
     with shown as bar:
         for index, photo in enumerate(_photos(jobs, workers)):
             sets[index % 2].add(photo)

@@ -16,6 +16,7 @@ import numpy as np
 
 from pipelines.command.hmr_skel import console
 from pipelines.command.options import Positional, arg, parse_options, parse_row_range
+from pipelines.command.progress import progress_bar
 from pipelines.files.body_models import DEMO, DEMO_IS, body_models_in_words, tell_of_demo_body
 from pipelines.files.npz import npz_members, write_npz
 from pipelines.files.npz_whole import check_unpacked, checked_sha256
@@ -182,12 +183,10 @@ def fit_rows(
     `gender` overrides the file's. Rows whose pose or shape is not finite are NaN, with `valid` False; a translation
     that is absent or not finite is zero, with `trans_source` none. A `sequence` is solved as one.
     """
-    from tqdm import tqdm
-
     pieces: list[Columns] = []
     # In a sequence, all frames are fitted alone before they are fitted together.
     rounds = 2 if sequence else 1
-    with tqdm(total=rounds * (stop - start), desc="fit", unit="frame" if sequence else "person", disable=None) as bar:
+    with progress_bar(desc="fit", unit="frames" if sequence else "people", total=rounds * (stop - start)) as bar:
         for first in range(start, stop, ROWS_AT_A_TIME):
             pieces.append(_read_source(labels, first, min(first + ROWS_AT_A_TIME, stop), gender))
             if not sequence:

@@ -17,6 +17,7 @@ import numpy as np
 
 from pipelines.command.hmr_skel import console
 from pipelines.command.options import Positional, arg, parse_options
+from pipelines.command.progress import progress_bar
 from pipelines.files.npz import write_member
 from pipelines.files.outputs import check_output_folder
 from pipelines.files.shards import Shard, checked_labels, concatenated, find_shards, read_parts
@@ -133,13 +134,11 @@ def rows_by_label_file(shards: Sequence[Shard], converged_only: bool = False) ->
 
 def export_rows(shards: Sequence[Shard], rows: ExportRows, path: Path) -> None:
     """Writes the .npz of one label file. The same shards give the same bytes."""
-    from tqdm import tqdm
-
     try:
         with (
             published(path) as hidden,
             zipfile.ZipFile(hidden, "w", zipfile.ZIP_STORED) as archive,
-            tqdm(total=len(rows) * len(EXPORTED), desc=path.name, unit="value", unit_scale=True, disable=None) as bar,
+            progress_bar(desc=path.name, unit="values", total=len(rows) * len(EXPORTED), unit_scale=True) as bar,
         ):
             for name, source in EXPORTED.items():
                 shape = (len(rows), *field_shape(HMR_SKEL.field(source)))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from pipelines.command.progress import progress_bar
 from pipelines.files.npz import Member, npz_members, read_member_rows
 from pipelines.files.storage import place
 from pipelines.read.labels import SPELLINGS, read_frame_rate, stated_frame_rate
@@ -151,10 +152,8 @@ def fit_meshes(
 
     A `sequence` is one motion. Raises InputError that names the file.
     """
-    from tqdm import tqdm
-
     rows = MeshRows(meshes, start, stop)
-    with tqdm(total=(1 + sequence) * len(rows), desc="fit", unit="mesh", disable=None) as bar:
+    with progress_bar(desc="fit", unit="meshes", total=(1 + sequence) * len(rows)) as bar:
         try:
             return bodies.fit_vertices(gender, rows, meshes.betas(start, stop), bar.update, sequence)
         except InputError as error:

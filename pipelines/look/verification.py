@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pipelines.command.progress import progress_bar
 from pipelines.files.jpeg import ImageError, decode_image
 from pipelines.files.npz import read_npz
 from pipelines.files.parquet import read_table
@@ -83,12 +84,10 @@ def verify(shards: Sequence[Shard], against: Sequence[str] = ()) -> Verdict:
     `against` are label files (paths, folders, globs): each of their rows that the data set was made from must be in
     one shard or among the rejects. Shards may be of several folders: parts of a data set.
     """
-    from tqdm import tqdm
-
     failures: list[tuple[str, str]] = []
     samples = 0
     folders: dict[Path | UrlPath, list[Shard]] = {}
-    for shard in tqdm(shards, desc="verify", unit="shard", disable=None, leave=False):
+    for shard in progress_bar(shards, desc="verify", unit="shards", leave=False):
         folders.setdefault(shard.folder, []).append(shard)
         count, found = _check_shard(shard)
         samples += count

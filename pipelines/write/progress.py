@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from pipelines.command.progress import progress_bar
 from pipelines.files.body_models import body_models_in_words
 from pipelines.files.shards import DATASET_FILE
 from pipelines.files.storage import remove_folder
@@ -119,10 +120,8 @@ class ProgressBar:
         remove_folder(self.folder)
 
     def _watch(self) -> None:
-        from tqdm import tqdm
-
         seen: dict[str, tuple[int, int]] = {}
-        with tqdm(total=self.total, unit=" people", desc="HMR-SKEL", disable=self.quiet or None, smoothing=0.1) as bar:
+        with progress_bar(desc="HMR-SKEL", unit="people", total=self.total, quiet=self.quiet, smoothing=0.1) as bar:
             last, every = False, _POLL_URL_EVERY if isinstance(self.folder, UrlPath) else _POLL_EVERY
             while not last:
                 last = self._stop.wait(every)

@@ -27,6 +27,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from pipelines.command.progress import progress_bar
 from pipelines.files.storage import published
 from schemas import InputError
 from train.data import origin
@@ -126,12 +127,12 @@ class Copies:
 
     def fetch_all(self, urls: Iterable[str]) -> list[Path]:
         """Several small files at once, with a progress bar if they take long."""
-        from tqdm import tqdm
-
         urls = list(urls)
         self.ask(urls)
         with ThreadPoolExecutor(_AT_ONCE) as threads:
-            return list(tqdm(threads.map(self.fetch, urls), "labels", len(urls), delay=2, unit="file", disable=None))
+            return list(
+                progress_bar(threads.map(self.fetch, urls), desc="labels", unit="files", total=len(urls), delay=2)
+            )
 
     def ahead(self, urls: list[str]) -> None:
         """Fetch these tars in the background, first things first; what was asked for earlier is forgotten."""

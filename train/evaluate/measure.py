@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
+from pipelines.command.progress import progress_bar
 from train.benchmarks.known import Opened
 from train.benchmarks.people import BenchmarkPeople
 from train.benchmarks.stream import BenchmarkCrops, CropBatch, crop_batches
@@ -59,7 +59,7 @@ def measure(
     people, pieces = opened.people, {}
     looked_at = any(method.images for method in methods)
     batches = crop_batches(people, opened.images, settings, batch, workers) if looked_at else _numbers(people, batch)
-    with tqdm(total=len(people), desc=opened.name, unit="person", disable=None if progress else True) as bar:
+    with progress_bar(desc=opened.name, unit="people", total=len(people), quiet=not progress) as bar:
         for crops in batches:
             crops = crops.to(device)
             for method in methods:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
+from pipelines.command.progress import progress_bar
 from train.data.batch import Targets, as_batch
 from train.data.loader import PeopleStream, stream
 from train.evaluate.bodies import EvaluationBodies, body_errors
@@ -42,7 +42,7 @@ def evaluate_shards(
     rules, found = protocol(name, frozenset()), []
     with (
         torch.inference_mode(),
-        tqdm(total=len(people.people), unit="person", disable=None if progress else True) as bar,
+        progress_bar(desc="evaluate", unit="people", total=len(people.people), quiet=not progress) as bar,
     ):
         for _, values in stream(people, workers=workers):
             batch = as_batch(values).to(device)

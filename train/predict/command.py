@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pipelines.command.devices import one_device
 from pipelines.command.option_files import write_options
 from pipelines.command.options import Positional, arg, option_values, parse_options
+from pipelines.command.progress import progress_bar
 from schemas import InputError
 
 if TYPE_CHECKING:
@@ -136,7 +137,6 @@ def _run(options: PredictOptions, sources: Sequence[Source]) -> tuple[tuple[int,
 
 def _predict(options: PredictOptions, sources: Sequence[Source], models: BodyModels) -> tuple[int, float]:
     """Everything up to predictions.parquet; how many pictures were looked at, in how many seconds."""
-    from tqdm import tqdm
 
     from train.predict.merge import merge
     from train.predict.parts import Parts
@@ -146,11 +146,11 @@ def _predict(options: PredictOptions, sources: Sequence[Source], models: BodyMod
     stream, units, parts = _stream(options, models), units_of(sources), Parts(options.output)
     before, begun = _done(units, parts), time.monotonic()
     total = count_pictures(sources, options.every)
-    with tqdm(total=total, initial=before, unit=" pictures", desc="predict", disable=None) as bar:
+    with progress_bar(desc="predict", unit="pictures", total=total, initial=before) as bar:
         looked_at = stream.run(units, parts, bar.update)
     seconds = time.monotonic() - begun
     smoother = Smoother(stream.body, parts, bool(options.checkpoint)) if options.smooth else None
-    with tqdm(unit=" parts", desc="smooth", disable=None if options.smooth else True) as bar:
+    with progress_bar(desc="smooth", unit="parts", quiet=not options.smooth) as bar:
         merge(options.output, units, parts, smoother, bar.update)
     return looked_at, seconds
 
@@ -203,7 +203,6 @@ def _done(units: Sequence[Unit], parts: Parts) -> int:
 
 def _hand_over(options: PredictOptions, sources: Sequence[Source], models: BodyModels) -> dict[str, int]:
     """What was asked for beside the predictions; how many files of each kind."""
-    from tqdm import tqdm
 
     from train.predict.hand_over import PeopleInOrder, write_exports, write_meshes, write_opensim
     from train.predict.overlays import write_overlays
@@ -211,16 +210,16 @@ def _hand_over(options: PredictOptions, sources: Sequence[Source], models: BodyM
     made = {}
     if options.overlay:
         people = PeopleInOrder(options.output, sources)
-        with tqdm(total=len(sources), unit=" files", desc="overlay", disable=None) as bar:
+        with progress_bar(desc="overlay", unit="files", total=len(sources)) as bar:
             made["overlays"] = write_overlays(options.output, sources, people, models.skel, options.every, bar.update)
     if options.meshes != "none":
-        with tqdm(unit=" pictures", desc="meshes", disable=None) as bar:
+        with progress_bar(desc="meshes", unit="pictures") as bar:
             made["meshes"] = write_meshes(options.output, sources, models.skel, options.meshes, bar.update)
     if options.opensim:
-        with tqdm(unit=" pictures", desc="opensim", disable=None) as bar:
+        with progress_bar(desc="opensim", unit="pictures") as bar:
             made["OpenSim models"] = write_opensim(options.output, sources, models.skel, options.every, bar.update)
     if options.export:
-        with tqdm(unit=" pictures", desc="export", disable=None) as bar:
+        with progress_bar(desc="export", unit="pictures") as bar:
             made["export"] = write_exports(options.output, sources, options.box_margin, bar.update)
     return made
 

@@ -10,9 +10,9 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from pipelines.command.progress import on_terminal, progress_bar
 from train.network.checkpoints import run_checkpoints
 from train.run.curves import write_curves
 from train.run.held_out import HeldOut
@@ -113,9 +113,11 @@ class Records:
         purge = self.done + 1 if self.done else None
         self.writer = SummaryWriter(str(self.options.output), purge_step=purge)
         self._open.callback(self.writer.close)
-        self.bar = tqdm(total=self.last, initial=self.done, bar_format=_BAR, disable=None, smoothing=0.05)
+        self.bar = progress_bar(
+            desc="train", unit="steps", total=self.last, initial=self.done, bar_format=_BAR, smoothing=0.05
+        )
         self._open.callback(self.bar.close)
-        if not self.bar.disable:
+        if on_terminal():
             self._open.enter_context(logging_redirect_tqdm())
         if self.panels and self.done == 0:
             self._draw()

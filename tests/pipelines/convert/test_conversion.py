@@ -172,7 +172,7 @@ def test_the_bar_adds_up_what_workers_write_and_clears_up(tmp_path, monkeypatch)
     shown = []
 
     class Bar:
-        def __init__(self, **options):
+        def __init__(self, _iterable, **options):
             self.n, self.total = 0, options["total"]
 
         def update(self, count):
