@@ -26,6 +26,7 @@ from pipelines.command.build_options import BuildOptions, parse_build_options
 from pipelines.command.devices import resolve_device
 from pipelines.command.hmr_skel import guarded
 from pipelines.command.log import set_up_logging
+from pipelines.command.quiet_worker import is_chatter
 from pipelines.command.runner import Runner, WorkerLost
 from pipelines.convert.dry_run import forecast, print_forecast
 from pipelines.convert.job import Job, Provenance, job_of
@@ -56,8 +57,8 @@ from pipelines.write.run_record import check_writable, save_options, write_run
 from pipelines.write.runner_log import runner_log
 from schemas import InputError
 
-# Importing Beam warns that Google's clients are not installed; nobody here needs them.
-logging.getLogger().addFilter(lambda record: not str(record.msg).startswith("apitools not found"))
+set_up_logging(0)  # before Beam's import sets it up its own way, and says what nobody needs
+logging.getLogger().addFilter(lambda record: not is_chatter(record))
 import apache_beam as beam  # noqa: E402
 from apache_beam.transforms.window import GlobalWindows  # noqa: E402
 

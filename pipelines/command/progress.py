@@ -67,8 +67,8 @@ class _LogLines:
     encoding = "utf-8"
 
     def write(self, text: str) -> None:
-        if text.strip():
-            log.info("%s", text.strip())
+        if words := text.split():
+            log.info("%s", " ".join(words))
 
     def flush(self) -> None:
         pass

@@ -7,6 +7,8 @@ of 128 elements that a reshuffle leaves as they are.
 from __future__ import annotations
 
 import copy
+import logging
+import os
 from collections.abc import Iterable
 from concurrent.futures import CancelledError
 from typing import Any
@@ -49,6 +51,8 @@ class DaskRunner(dask_runner.DaskRunner):
         if not cut.npartitions and not cut.partition_size:
             cut.npartitions = self.elements
         transform_evaluator.apply_dofn_to_bundle = bundle
+        logging.getLogger("distributed").setLevel(logging.WARNING)
+        os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "warning")  # for workers that are started here
         dask.config.set({"distributed.worker.daemon": False})  # workers started here may start processes, as GPUs need
         result = super().run_pipeline(pipeline, options)
         return _Result(result.client, result.futures)

@@ -28,6 +28,8 @@ from apache_beam.runners.portability.fn_api_runner.worker_handlers import (
 from apache_beam.utils.thread_pool_executor import shared_unbounded_instance
 from google.protobuf import json_format, text_format
 
+from pipelines.command import quiet_worker
+
 WORKER_EXITED = "Worker subprocess exited with return code"
 """Beam's words for it."""
 
@@ -73,7 +75,8 @@ class WatchedWorkerHandler(GrpcWorkerHandler):
 
     def __init__(self, command_line: bytes, state: Any, provision_info: Any, grpc_server: Any) -> None:
         super().__init__(state, provision_info, grpc_server)
-        self._command = shlex.split(command_line.decode())
+        quiet = {quiet_worker.BEAMS: quiet_worker.__name__}
+        self._command = [quiet.get(word, word) for word in shlex.split(command_line.decode())]
         self._crew = _crews.setdefault(grpc_server, _Crew())
         self._ending = threading.Event()
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import time
+from pathlib import Path
 
 from pipelines.write.progress import print_summary
-from pipelines.write.run_record import write_run
+from pipelines.write.run_record import run_facts, write_run
+
+README = Path(__file__).parents[3] / "pipelines" / "README.md"
 
 
 def test_the_record_of_a_run_tells_busy_shares(tmp_path, capsys):
@@ -33,3 +37,13 @@ def test_the_record_of_a_run_tells_busy_shares(tmp_path, capsys):
     assert (kept["devices"], kept["busy_share"]) == ({}, None)
     print_summary(tmp_path, "out", 10.0)
     assert "of the time" not in capsys.readouterr().out
+
+
+def test_the_readme_tells_each_field(tmp_path):
+    of_the_job = {"device", "workers", "processes", "threads", "runner", "plan_s"}  # convert/job.py, build_hmr_skel.py
+    document = write_run(tmp_path, run_facts(), [])
+    chapter = README.read_text().partition("`run.json` tells what this run took")[2].partition("\n### ")[0]
+    told = [
+        name for row in chapter.splitlines() for name in re.findall(r"`(\w+)`", row.split("|")[1] if "|" in row else "")
+    ]
+    assert sorted(told) == sorted(document.keys() | of_the_job)
