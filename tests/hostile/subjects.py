@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import pickle
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +26,7 @@ import yaml
 from fitting.body.files import read_model_file, smpl_arrays
 from pipelines.command.build_options import BuildOptions
 from pipelines.command.options import parse_options
+from pipelines.draw.sheet import body_of
 from pipelines.files.films import FilmError, FilmWriter, film_facts, film_frames
 from pipelines.files.jpeg import ImageError, decode_image, read_encoded, reduction
 from pipelines.files.npz import npz_members
@@ -34,9 +36,11 @@ from pipelines.files.predictions import FILE_NAME, prediction_schema, read_predi
 from pipelines.files.shards import find_shards
 from pipelines.files.torch_files import load_tensors, read_torch_file
 from pipelines.hand_on.label_files import export_rows, rows_by_label_file
+from pipelines.look.account import account_of
 from pipelines.look.summary import summarise
 from pipelines.look.verification import verify
 from pipelines.look.viewer.sources import fit_clip
+from pipelines.plan.plan_file import PlannedShard
 from pipelines.plan.planning import find_label_files, plan_shards
 from pipelines.read.images import ImageRef, open_images, read_image
 from pipelines.read.labels import open_labels
@@ -95,6 +99,7 @@ def subjects(folder: Path) -> list[Subject]:
         *_models(folder),
         *_texts(),
         *_predicted(folder),
+        _plan(folder),
     ]
 
 
@@ -336,6 +341,37 @@ def _exported(folder: Path) -> Taken:
     return found
 
 
+def _accounted(folder: Path) -> Taken:
+    """As `hmr-skel inspect --verify --against LABELS`."""
+    (folder / "labels").mkdir(exist_ok=True)
+    labels = folder / "labels" / "aic-release.npz"
+    if not labels.exists():
+        np.savez(labels, pose_cam=np.zeros((4, 72)), shape=np.zeros((4, 10)))
+    account_of(find_shards([folder]), [str(labels)])
+    return {}
+
+
+def _drawn(folder: Path) -> Taken:
+    """As everything that draws finds its body."""
+    return {"vertices": body_of(find_shards([folder]), None).num_vertices}
+
+
+def _planned_shard(folder: Path) -> Taken:
+    path = folder / "plan"
+    try:
+        planned = PlannedShard(name="000000", rows=4, hash="", plan=str(path), offset=0, size=path.stat().st_size)
+        return {"spec": planned.spec().to_json()}
+    except OSError as error:  # as when the plan is gone
+        raise InputError(str(error), file=path) from error
+
+
+def _plan(folder: Path) -> Subject:
+    np.savez(folder / "aic.npz", **label_arrays())
+    [spec] = plan_shards(find_label_files([str(folder / "aic.npz")], with_images=False), None, 8)
+    files = {"plan": zlib.compress(spec.to_json().encode())}
+    return Subject("plan", "worker", files, "plan", _planned_shard, checked=True, share=1)
+
+
 def _kept(folder: Path) -> Taken:
     """As a rerun of the job looks at what is there."""
     kept = finished_shard(folder, SimpleNamespace(name="000000", hash="0" * 64))
@@ -365,6 +401,8 @@ def _shards(folder: Path) -> list[Subject]:
     files = {str(path.relative_to(here)): path.read_bytes() for path in here.rglob("*") if path.is_file()}
     found = []
     ways = (
+        ("account", _accounted, 2),
+        ("draw", _drawn, 1),
         ("trainer", _trained, 3),
         ("verify", _verified, 2),
         ("inspect", _inspected, 2),
@@ -381,7 +419,9 @@ def _shards(folder: Path) -> list[Subject]:
         for name, read, share in ways:
             held = {"shard .parquet": ("trainer", "verify", "export", "rerun"), "shard .tar": ("verify", "rerun")}
             checked = name in held.get(kind, ()) or (kind, name) == ("shard .json", "rerun")
-            if kind in ("dataset.json", "rejects.parquet") and name not in ("verify", "inspect"):
+            of_data_set = {"dataset.json": ("verify", "inspect", "account", "draw")}
+            of_data_set["rejects.parquet"] = of_data_set["dataset.json"][:3]
+            if name not in of_data_set.get(kind, ("trainer", "verify", "inspect", "export", "rerun")):
                 continue
             if kind == "shard .tar" and name in ("inspect", "export"):
                 continue
