@@ -75,6 +75,8 @@ def npz_members(path: str) -> dict[str, Member]:
             for info in archive.infolist():
                 if info.filename.endswith(".npy"):
                     member = _member(path, file, archive, info)
+                    if member.name in members:
+                        raise InputError("two members of this name", file=path, field=member.name)
                     members[member.name] = member
                 else:  # a damaged name: an array must not vanish from the archive's directory unnoticed
                     archive.open(info).close()

@@ -115,7 +115,9 @@ def open_meshes(path: str | PathLike[str]) -> MeshFile:
         vertices = _read_ply(path)
         return MeshFile(path, 1, len(vertices), None, vertices)
     arrays = npz_members(path)
-    member = next(arrays[name] for name in SPELLINGS_OF_VERTICES if name in arrays)
+    member = next((arrays[name] for name in SPELLINGS_OF_VERTICES if name in arrays), None)
+    if member is None:
+        raise InputError("no meshes", file=path, field="vertices", expected=_EXPECTED)
     if len(member.shape) not in (2, 3) or member.shape[-1] != 3 or member.dtype.kind not in "fiu":
         problem = f"an array of shape {member.shape} and type {member.dtype}"
         raise InputError(problem, file=path, field=member.name, expected=_EXPECTED)

@@ -24,6 +24,7 @@ import torch
 import yaml
 
 from fitting.body.files import read_model_file, smpl_arrays
+from fitting.body.limits import read_limits
 from pipelines.command.build_options import BuildOptions
 from pipelines.command.options import parse_options
 from pipelines.draw.sheet import body_of
@@ -36,6 +37,7 @@ from pipelines.files.predictions import FILE_NAME, prediction_schema, read_predi
 from pipelines.files.shards import find_shards
 from pipelines.files.torch_files import load_tensors, read_torch_file
 from pipelines.hand_on.label_files import export_rows, rows_by_label_file
+from pipelines.hand_on.meshes import open_meshes
 from pipelines.look.account import account_of
 from pipelines.look.summary import summarise
 from pipelines.look.verification import verify
@@ -100,6 +102,7 @@ def subjects(folder: Path) -> list[Subject]:
         *_texts(),
         *_predicted(folder),
         _plan(folder),
+        *_geometry(folder),
     ]
 
 
@@ -509,6 +512,33 @@ def _model_npz(folder: Path) -> Taken:
 
 def _some_arrays(folder: Path) -> Taken:
     return {key: digest(value) for key, value in read_model_file(folder / "few.pkl").items()}
+
+
+def _meshes(name: str) -> Callable[[Path], Taken]:
+    def read(folder: Path) -> Taken:
+        meshes = open_meshes(folder / name)
+        return {"vertices": digest(meshes.read(0, meshes.rows))}
+
+    return read
+
+
+def _limits(folder: Path) -> Taken:
+    return {"limits": digest(read_limits(folder / "limits.csv"))}
+
+
+def _geometry(folder: Path) -> list[Subject]:
+    """Meshes, and a table of joint limits."""
+    import trimesh
+
+    mesh = trimesh.creation.icosphere(1)
+    found = []
+    for name, encoding in (("binary.ply", "binary"), ("ascii.ply", "ascii")):
+        files = {name: trimesh.exchange.ply.export_ply(mesh, encoding=encoding)}
+        found.append(Subject("meshes", name, files, name, _meshes(name)))
+    arrays = archive(np.savez, {"vertices": np.random.default_rng(0).random((3, 20, 3))})
+    found.append(Subject("meshes", "npz", {"a.npz": arrays}, "a.npz", _meshes("a.npz"), structured=edited_zip))
+    table = b"coordinate,low,high\nknee_angle_r,-5,120\nlumbar_bending,,20\n"
+    return [*found, Subject("limits .csv", "fit", {"limits.csv": table}, "limits.csv", _limits, share=2)]
 
 
 def _models(folder: Path) -> list[Subject]:

@@ -522,3 +522,29 @@ def test_shards_that_unpack_without_end(tmp_path):
     with Memory() as memory:
         assert list(tar_samples(tmp_path / "sparse.tar")) == []
     assert memory.mb < 8
+
+
+def renamed(data, old, new):
+    """A name changed in the archive's directory, as damage would; the member itself keeps its own."""
+    at = data.rindex(old)
+    return data[:at] + new + data[at + len(old) :]
+
+
+@pytest.mark.parametrize("data", [STORED, PACKED], ids=["stored", "compressed"])
+def test_an_array_does_not_vanish_from_an_archive(folder, data):
+    """Without `trans_cam` people would stand elsewhere, without `gender` they would be others."""
+    path = folder / "vanished.npz"
+    for changed in (
+        renamed(data, b"trans_cam.npy", b"trans_cam.npx"),
+        renamed(data, b"trans_cam.npy", b"trans_cab.npy"),
+        renamed(data, b"shape.npy", b"scale.npy"),
+    ):
+        path.write_bytes(changed)
+        with pytest.raises(InputError, match=r"vanished\.npz"):
+            open_labels(path)
+    path.write_bytes(data)
+    assert "trans_cam" in open_labels(path).fields
+    with pytest.warns(UserWarning, match="Duplicate"), zipfile.ZipFile(path, "a") as packed:
+        packed.writestr("shape.npy", npy((6, 10), "<f8", bytes(480)))
+    with pytest.raises(InputError, match="'shape': two members of this name"):
+        open_labels(path)
