@@ -40,7 +40,7 @@ def check_columns(
 def check_schema(found: pa.Schema, expected: pa.Schema, file: str | PathLike[str]) -> None:
     """A stored table's schema against the one this version writes; float widths may differ."""
     facts = found.metadata or {}
-    name, version = facts.get(b"record", b"?").decode(), facts.get(b"version", b"?").decode()
+    name, version = (facts.get(key, b"?").decode("utf-8", "replace") for key in (b"record", b"version"))
     if name != record_name(expected):
         raise InputError(f"holds records of kind {name!r}", file=file, expected=repr(record_name(expected)))
     if version.split(".")[0] != record_version(expected).split(".")[0]:
@@ -51,6 +51,10 @@ def check_schema(found: pa.Schema, expected: pa.Schema, file: str | PathLike[str
                 continue
             raise InputError("the column is missing", file=file, field=field.name, expected=describe(field))
         stored = found.field(field.name)
+        for fact in (b"shape", b"form"):
+            if (stored.metadata or {}).get(fact) != field.metadata[fact]:
+                problem = f"the column's metadata lack its {fact.decode()}, or say another"
+                raise InputError(problem, file=file, field=field.name, expected=describe(field))
         same_kind = field_dtype(stored).kind == field_dtype(field).kind
         if not same_kind or pa.types.is_fixed_size_list(stored.type) != pa.types.is_fixed_size_list(field.type):
             raise InputError(f"column of type {stored.type}", file=file, field=field.name, expected=describe(field))

@@ -33,6 +33,8 @@ from pipelines.plan.person_numbers import person_numbers
 from pipelines.read.images import ImageRef, open_images, read_image
 from pipelines.read.labels import MOST_ROWS, open_labels
 from schemas import InputError
+from train.data.config import DataConfig
+from train.data.loader import PeopleStream
 
 EXAMPLES = settings(max_examples=200, deadline=2000, suppress_health_check=list(HealthCheck))
 """A single example that takes more than two seconds fails: that is a hang."""
@@ -548,3 +550,19 @@ def test_an_array_does_not_vanish_from_an_archive(folder, data):
         packed.writestr("shape.npy", npy((6, 10), "<f8", bytes(480)))
     with pytest.raises(InputError, match="'shape': two members of this name"):
         open_labels(path)
+
+
+@pytest.mark.parametrize("facts", [None, {}, {b"shape": b"[]"}, {b"shape": b"[2, 23]", b"form": b"npz"}], ids=str)
+def test_columns_whose_metadata_say_something_else(tmp_path, facts, capsys):
+    """Two times 23 angles are no pose."""
+    shards = written_shards.write_dataset(tmp_path / "shards", (3,))
+    path = shards / "000000.parquet"
+    table = pq.read_table(path)
+    place = table.schema.get_field_index("poses")
+    pq.write_table(table.cast(table.schema.set(place, table.schema.field(place).with_metadata(facts))), path)
+    (shards / "000000.json").unlink()
+    assert inspect([str(shards), "--verify"]) == 1
+    assert "its shape" in " ".join(capsys.readouterr().out.split()) or facts == {b"shape": b"[]"}
+    people = DataConfig(shards=[str(path)])
+    with pytest.raises(InputError, match=r"field 'poses': the column's metadata lack its shape"):
+        PeopleStream(people, 3)
