@@ -116,7 +116,16 @@ class _Unpickler(pickle._Unpickler):
             check_key(element)
         super().load_frozenset()
 
+    def load_bytearray8(self) -> None:
+        """Python's own fills as much memory as the length claims before it reads."""
+        length = int.from_bytes(self.read(8), "little")
+        data = self.read(length)
+        if len(data) != length:
+            raise pickle.UnpicklingError(f"{length} bytes are promised, {len(data)} are there")
+        self.append(bytearray(data))
+
     for _opcode, _step in (
+        (pickle.BYTEARRAY8, load_bytearray8),
         (pickle.SETITEM, load_setitem),
         (pickle.SETITEMS, load_setitems),
         (pickle.DICT, load_dict),

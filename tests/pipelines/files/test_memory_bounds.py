@@ -186,3 +186,16 @@ def test_bodies_that_a_pickle_names_again_and_again(tmp_path):
     assert taken.bytes < MOST
     (tmp_path / "few.pkl").write_bytes(pickle.dumps({"0": {"smpl": [body] * 200}}))
     assert label_file_of(tmp_path / "few.pkl").is_file()
+
+
+@pytest.mark.parametrize("kind", [b"\x96", b"\x8e", b"\x8d"], ids=["bytearray", "bytes", "text"])
+@pytest.mark.parametrize("length", [900 << 20, 1 << 62])
+def test_lengths_that_a_pickle_claims(tmp_path, kind, length):
+    path = tmp_path / "claims.pkl"
+    for frame in (b"", b"\x95" + struct.pack("<Q", 1 << 40)):
+        path.write_bytes(b"\x80\x05" + frame + kind + struct.pack("<Q", length) + b"few.")
+        with Taken() as taken, pytest.raises(InputError, match="truncated or damaged"):
+            read_model_file(path)
+        assert taken.bytes < MOST
+    path.write_bytes(pickle.dumps({"a": bytearray(b"few"), "b": b"few" * 100, "c": "few" * 100}, 5))
+    assert read_model_file(path)["a"] == b"few"
