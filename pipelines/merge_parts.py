@@ -55,7 +55,7 @@ class MergeOptions:
 
 
 @dataclass(frozen=True)
-class Part:
+class DatasetPart:
     """A folder with a dataset.json, and the statistics of its shards."""
 
     folder: Path | UrlPath
@@ -68,10 +68,10 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Source:
+class ShardSource:
     """Where a shard of the data set comes from."""
 
-    part: Part
+    part: DatasetPart
     name: str
 
     @property
@@ -103,7 +103,7 @@ def main(argv: list[str], prog: str = "hmr-skel merge") -> int:
     return 0
 
 
-def read_part(folder: Path | UrlPath) -> Part:
+def read_part(folder: Path | UrlPath) -> DatasetPart:
     """A finished part, its files held to their checksums. Raises InputError for one that is not finished or damaged."""
     if not (folder / DATASET_FILE).is_file():
         raise InputError(f"no {DATASET_FILE} is here", file=folder, expected="a part whose run has ended")
@@ -118,7 +118,9 @@ def read_part(folder: Path | UrlPath) -> Part:
     if not usable:
         raise InputError("not a manifest of this program's version", file=folder / DATASET_FILE)
     with ThreadPoolExecutor(min(8, cores())) as pool:
-        return Part(folder, manifest, dict(zip(names, pool.map(lambda name: _whole(folder, name), names), strict=True)))
+        return DatasetPart(
+            folder, manifest, dict(zip(names, pool.map(lambda name: _whole(folder, name), names), strict=True))
+        )
 
 
 def _whole(folder: Path | UrlPath, name: str) -> dict[str, Any]:
@@ -138,7 +140,7 @@ def _whole(folder: Path | UrlPath, name: str) -> dict[str, Any]:
     return stats
 
 
-def check_alike(parts: Sequence[Part]) -> None:
+def check_alike(parts: Sequence[DatasetPart]) -> None:
     """Raise InputError for parts that were not made with the same settings, or are not of one plan."""
     first = parts[0]
     for other in parts[1:]:
@@ -154,7 +156,7 @@ def check_alike(parts: Sequence[Part]) -> None:
             raise InputError(problem, file=other.folder, expected=expected)
 
 
-def _differences(first: Part, other: Part) -> Iterable[str]:
+def _differences(first: DatasetPart, other: DatasetPart) -> Iterable[str]:
     """In words, what of two parts differs."""
     told = False
     skipped = HARMLESS | {*_WHERE} | (set() if first.range else {"subset", "rows", "every", "samples_per_shard"})
@@ -172,12 +174,12 @@ def _differences(first: Part, other: Part) -> Iterable[str]:
         yield "images, joint limits or this program's version differ"
 
 
-def sources_of(parts: Sequence[Part]) -> dict[str, Source]:
+def sources_of(parts: Sequence[DatasetPart]) -> dict[str, ShardSource]:
     """Name of each shard of the data set -> where it is. Raises InputError for rows that are there twice or missing."""
-    found: dict[str, Source] = {}
+    found: dict[str, ShardSource] = {}
     if parts[0].range is None:
-        shards = [Source(part, name) for part in parts for name in part.statistics]
-        owner: dict[str, Part] = {}
+        shards = [ShardSource(part, name) for part in parts for name in part.statistics]
+        owner: dict[str, DatasetPart] = {}
         for source in shards:
             for label_file, _ in label_rows([source.statistics]):
                 if owner.setdefault(label_file, source.part) is not source.part:
@@ -190,7 +192,7 @@ def sources_of(parts: Sequence[Part]) -> dict[str, Source]:
             if name in found:
                 where = f"{found[name].part.folder} and {part.folder}"
                 raise InputError(f"shard {name} is in {where}", expected="each shard in one part")
-            found[name] = Source(part, name)
+            found[name] = ShardSource(part, name)
     count = parts[0].range["shards"]
     missing = [number for number in range(count) if f"{number:06d}" not in found]
     if missing:
@@ -206,7 +208,7 @@ def _first_row(statistics: Mapping[str, Any]) -> tuple[str, int]:
 
 
 def merge_shards(
-    parts: Sequence[Part], sources: Mapping[str, Source], directory: Path | UrlPath, overwrite: bool
+    parts: Sequence[DatasetPart], sources: Mapping[str, ShardSource], directory: Path | UrlPath, overwrite: bool
 ) -> None:
     """Bring the shards into the folder, and write what a run writes when its shards are there."""
     facts = run_facts(merged=[str(part.folder) for part in parts])
@@ -247,7 +249,7 @@ def merge_shards(
     )
 
 
-def _options(parts: Sequence[Part]) -> dict[str, Any]:
+def _options(parts: Sequence[DatasetPart]) -> dict[str, Any]:
     """The options of a run that would have made all of it."""
     ordered = sorted(parts, key=lambda part: (part.range or {}).get("first", 0))
     found = dict(ordered[0].manifest["options"])
@@ -264,7 +266,7 @@ def _together(values: Iterable[str | None]) -> str:
     return ",".join(sorted({word for value in values if value for word in value.split(",")}))
 
 
-def _bring(source: Source, directory: Path | UrlPath, name: str) -> None:
+def _bring(source: ShardSource, directory: Path | UrlPath, name: str) -> None:
     """Link or copy a shard's files, the tar last; one that is there already stays."""
     stats = sealed_statistics(directory, name)
     for ending in ("parquet", "json", "tar"):

@@ -37,14 +37,6 @@ SAID_TWICE = {
     "skel_arrays": "the embedded body has the functions of the files",
     "keypoint_arrays": "the embedded body has the functions of the files",
     "place": "points of the fit, and where a file is",
-    "Camera": "of train/predict too",
-    "Part": "of train/predict too",
-    "Source": "of train/predict too",
-    "View": "of train/predict too",
-    "print_summary": "of train/predict too",
-    "reprojection_error": "of train/predict too",
-    "verdicts": "of train/predict too",
-    "People": "of the trainer, and found in a picture",
 }
 """Public names that two modules may have."""
 

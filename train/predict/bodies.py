@@ -15,9 +15,9 @@ from fitting.fit.verdict import IMPLAUSIBLE_BETAS
 from pipelines.files.body_models import BodyModels
 from schemas import Columns
 from train.evaluate.networks import Network
-from train.predict.detect.people import People
+from train.predict.detect.people import DetectedPeople
 from train.predict.network import Crops, cut_crops, estimate
-from train.predict.seen import View
+from train.predict.seen import SeenPicture
 
 Parameters = dict[str, np.ndarray]
 """poses (B, 46), betas (B, 10), trans (B, 3), and, of fits, converged (B,). Rows that hold NaN are of nobody."""
@@ -30,7 +30,7 @@ _AT_REACH = KeypointFitOptions().betas_reach - 1e-3
 class Estimator(Protocol):
     """Gives people bodies: `add` those of each view, then `finish`."""
 
-    def add(self, view: View, people: People) -> None: ...
+    def add(self, view: SeenPicture, people: DetectedPeople) -> None: ...
 
     def finish(self) -> Parameters:
         """Of all people since the last time, in their order."""
@@ -44,7 +44,7 @@ class KeypointEstimator:
     body: KeypointBody
     _seen: list[tuple[np.ndarray, float, np.ndarray]] = field(default_factory=list)
 
-    def add(self, view: View, people: People) -> None:
+    def add(self, view: SeenPicture, people: DetectedPeople) -> None:
         self._seen += [(points, view.focal, view.principal) for points in people.keypoints]
 
     def finish(self) -> Parameters:
@@ -64,7 +64,7 @@ class NetworkEstimator:
     _waiting: list[Crops] = field(default_factory=list)
     _done: list[Parameters] = field(default_factory=list)
 
-    def add(self, view: View, people: People) -> None:
+    def add(self, view: SeenPicture, people: DetectedPeople) -> None:
         for first in range(0, len(people), self.batch):  # a crowd's crops never lie in memory together
             boxes = people.boxes[first : first + self.batch]
             self._waiting.append(cut_crops(view.pixels, boxes, view.focal, self.margin, self.network.patches))
@@ -119,17 +119,17 @@ def described(body: KeypointBody, found: Columns) -> Columns:
     skel = body.skel
     joints = skel.pose(skel.rest_frames(skel.rest_joints(betas)), poses).joints + trans[:, None]
     points = (body.keypoints(poses, betas) + trans[:, None]).cpu().numpy()
-    error = reprojection_error(points, found)
+    error = keypoint_error(points, found)
     return {
         "angles": np.degrees(found["poses"].astype(np.float64)).astype(np.float32),
         "joints": joints.cpu().numpy(),
         "keypoints_3d": points,
         "reprojection_error_px": np.ma.masked_invalid(error),
-        "verdict": verdicts(found["poses"], found["betas"], found["method"] == "fit_keypoints"),
+        "verdict": predicted_verdicts(found["poses"], found["betas"], found["method"] == "fit_keypoints"),
     }
 
 
-def reprojection_error(points: np.ndarray, found: Columns) -> np.ndarray:
+def keypoint_error(points: np.ndarray, found: Columns) -> np.ndarray:
     """(B,) px: mean distance of keypoints (B, 44, 3) from the detected ones, weighed by confidence; NaN without."""
     depth = np.maximum(points[..., 2:], 1e-3)
     pixels = points[..., :2] / depth * found["focal"][:, None, None] + found["principal"][:, None]
@@ -140,7 +140,7 @@ def reprojection_error(points: np.ndarray, found: Columns) -> np.ndarray:
         return ((apart * weight).sum(1) / weight.sum(1)).astype(np.float32)
 
 
-def verdicts(poses: np.ndarray, betas: np.ndarray, bounded: np.ndarray) -> np.ndarray:
+def predicted_verdicts(poses: np.ndarray, betas: np.ndarray, bounded: np.ndarray) -> np.ndarray:
     """(B,) words of `schemas.VERDICTS`; betas of people who are `bounded` end where the fit holds them."""
     low, high = HUMAN_LIMITS[3:].T
     pressed = ((poses[:, 3:] < low + _ON_A_LIMIT) | (poses[:, 3:] > high - _ON_A_LIMIT)).any(1)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pipelines.files.body_models import BodyModels
-    from train.predict.inputs import Source
+    from train.predict.inputs import InputFile
     from train.predict.parts import Parts
     from train.predict.stream import Stream, Unit
 
@@ -99,7 +99,7 @@ def main(argv: list[str] | None = None, prog: str = "hmr-skel predict") -> int:
     from pipelines.files.lock import output_lock
     from pipelines.files.storage import output_problems
     from train.predict.inputs import find_sources
-    from train.predict.summary import print_summary
+    from train.predict.summary import print_predictions
 
     sources = find_sources(options.inputs, options.output)
     if options.boxes is not None and (film := next((s for s in sources if s.is_film), None)):
@@ -108,13 +108,13 @@ def main(argv: list[str] | None = None, prog: str = "hmr-skel predict") -> int:
         options.output.mkdir(parents=True, exist_ok=True)
         with output_lock(options.output):
             rate, made = _run(options, sources)
-    people = print_summary(options.output, made, *rate)
+    people = print_predictions(options.output, made, *rate)
     if not people:
         sys.stdout.write("nobody was found\n")
     return 0 if people else 1
 
 
-def _run(options: PredictOptions, sources: Sequence[Source]) -> tuple[tuple[int, float], dict[str, int]]:
+def _run(options: PredictOptions, sources: Sequence[InputFile]) -> tuple[tuple[int, float], dict[str, int]]:
     """Pictures looked at by this call and their seconds; how many files of each kind there are beside predictions."""
     import torch
 
@@ -135,7 +135,7 @@ def _run(options: PredictOptions, sources: Sequence[Source]) -> tuple[tuple[int,
     return rate, _hand_over(options, sources, models)
 
 
-def _predict(options: PredictOptions, sources: Sequence[Source], models: BodyModels) -> tuple[int, float]:
+def _predict(options: PredictOptions, sources: Sequence[InputFile], models: BodyModels) -> tuple[int, float]:
     """Everything up to predictions.parquet; how many pictures were looked at, in how many seconds."""
 
     from train.predict.merge import merge
@@ -159,7 +159,7 @@ def _stream(options: PredictOptions, models: BodyModels) -> Stream:
     from train.evaluate.networks import open_network
     from train.predict.bodies import KeypointEstimator, NetworkEstimator, keypoint_body
     from train.predict.seen import Finder
-    from train.predict.stream import Camera, Stream
+    from train.predict.stream import FocalLengths, Stream
 
     constants = {
         "track": None,
@@ -179,7 +179,7 @@ def _stream(options: PredictOptions, models: BodyModels) -> Stream:
         estimator, focal_network = KeypointEstimator(body), _focal_network(options, models)
     needs_keypoints = not options.checkpoint or options.smooth
     finder = Finder.of(options.detector, options.boxes, options.least_score, needs_keypoints, str(models.device))
-    return Stream(finder, estimator, body, Camera(options.focal, focal_network), constants, options.every)
+    return Stream(finder, estimator, body, FocalLengths(options.focal, focal_network), constants, options.every)
 
 
 def _focal_network(options: PredictOptions, models: BodyModels):
@@ -201,7 +201,7 @@ def _done(units: Sequence[Unit], parts: Parts) -> int:
     return count
 
 
-def _hand_over(options: PredictOptions, sources: Sequence[Source], models: BodyModels) -> dict[str, int]:
+def _hand_over(options: PredictOptions, sources: Sequence[InputFile], models: BodyModels) -> dict[str, int]:
     """What was asked for beside the predictions; how many files of each kind."""
 
     from train.predict.hand_over import PeopleInOrder, write_exports, write_meshes, write_opensim

@@ -22,7 +22,7 @@ from pipelines.hand_on.predicted_motions import double_skel, write_person
 from schemas import Columns, table_to_columns
 from train.network.camera import Framing, translation_to_cam
 from train.predict.detect.people import squares
-from train.predict.inputs import Source
+from train.predict.inputs import InputFile
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class PeopleInOrder:
     """The people of pictures and frames that are asked for in the order of the sources."""
 
     output: Path
-    sources: Sequence[Source]
+    sources: Sequence[InputFile]
     _head: tuple[tuple[int, int], Columns] | None = None
     _rest: Iterator[tuple[tuple[int, int], Columns]] = field(init=False)
     _places: dict[str, int] = field(init=False)
@@ -70,7 +70,7 @@ class PeopleInOrder:
 
 
 def write_meshes(
-    output: Path, sources: Sequence[Source], skel: SKEL, ending: str, progress: Callable[[int], object]
+    output: Path, sources: Sequence[InputFile], skel: SKEL, ending: str, progress: Callable[[int], object]
 ) -> int:
     """Write OUTPUT/meshes: a file per picture, of films one per frame in a folder; how many pictures have one.
 
@@ -89,7 +89,7 @@ def write_meshes(
 
 
 def write_opensim(
-    output: Path, sources: Sequence[Source], skel: SKEL, every: int, progress: Callable[[int], object]
+    output: Path, sources: Sequence[InputFile], skel: SKEL, every: int, progress: Callable[[int], object]
 ) -> int:
     """Write OUTPUT/opensim: a model, motion, markers and angles of each person of a picture and each track of a film.
 
@@ -118,7 +118,7 @@ def write_opensim(
     return count
 
 
-def write_exports(output: Path, sources: Sequence[Source], margin: float, progress: Callable[[int], object]) -> int:
+def write_exports(output: Path, sources: Sequence[InputFile], margin: float, progress: Callable[[int], object]) -> int:
     """Write OUTPUT/export: an .npz per picture or film; how many. Raises OSError if one cannot be written.
 
     poses (B, 46), betas (B, 10), trans (B, 3), joints (B, 24, 3), cam (B, 3), box_center (B, 2), box_size (B,), focal;

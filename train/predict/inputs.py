@@ -20,7 +20,7 @@ _CHECKPOINT_ENDINGS = (".pt", ".pth", ".ckpt", ".safetensors")
 
 
 @dataclass(frozen=True)
-class Source:
+class InputFile:
     """A photograph or a film."""
 
     path: Path
@@ -38,7 +38,7 @@ class Source:
         return self.path.suffix.lower() in FILM_ENDINGS
 
 
-def find_sources(inputs: Sequence[str], output: Path) -> list[Source]:
+def find_sources(inputs: Sequence[str], output: Path) -> list[InputFile]:
     """Photographs and films of files, folders (with all below them) and globs, each once, in the order of the names.
 
     Overlays in the output folder are left out. Raises InputError for names that lead to nothing, and for checkpoints.
@@ -57,7 +57,7 @@ def find_sources(inputs: Sequence[str], output: Path) -> list[Source]:
                 number += 1
                 stem = f"{below.with_suffix('').as_posix()}-{number}"
             stems.add(stem.lower())
-            sources.append(Source(path, stem))
+            sources.append(InputFile(path, stem))
     if not sources:
         raise InputError("nothing to look at but overlays", field="IN", expected="photographs or films")
     return sources

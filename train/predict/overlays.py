@@ -16,7 +16,7 @@ from pipelines.files.jpeg import ImageError, encode_jpeg, read_encoded
 from pipelines.files.pictures import read_picture
 from pipelines.files.storage import published
 from schemas import Columns
-from train.predict.inputs import OVERLAYS, Source
+from train.predict.inputs import OVERLAYS, InputFile
 
 LONGEST_SIDE = 1600
 """px; larger pictures are drawn on smaller copies."""
@@ -67,7 +67,12 @@ def _shown_box(points: np.ndarray, camera: np.ndarray, width: int, height: int) 
 
 
 def write_overlays(
-    output: Path, sources: Sequence[Source], people: People, skel: SKEL, every: int, progress: Callable[[int], object]
+    output: Path,
+    sources: Sequence[InputFile],
+    people: People,
+    skel: SKEL,
+    every: int,
+    progress: Callable[[int], object],
 ) -> int:
     """Write OUTPUT/overlays: a .jpg per picture that shows people, an .mp4 per film; how many there are.
 
@@ -86,7 +91,7 @@ def write_overlays(
     return count
 
 
-def _picture(path: Path, source: Source, people: People, skel: SKEL) -> bool:
+def _picture(path: Path, source: InputFile, people: People, skel: SKEL) -> bool:
     found = people(source.name, None)
     if found is None:
         return False
@@ -101,7 +106,7 @@ def _picture(path: Path, source: Source, people: People, skel: SKEL) -> bool:
     return True
 
 
-def _film(path: Path, source: Source, people: People, skel: SKEL, every: int) -> bool:
+def _film(path: Path, source: InputFile, people: People, skel: SKEL, every: int) -> bool:
     try:
         rate = film_facts(source.path).rate / every
     except FilmError:
@@ -118,7 +123,7 @@ def _film(path: Path, source: Source, people: People, skel: SKEL, every: int) ->
     return True
 
 
-def _drawn_frames(source: Source, people: People, skel: SKEL, every: int) -> Iterator[np.ndarray]:
+def _drawn_frames(source: InputFile, people: People, skel: SKEL, every: int) -> Iterator[np.ndarray]:
     """Frames up to where the film is damaged, with and without people."""
     nobody: Columns = {name: np.zeros((0, 3), np.float32) for name in ("poses", "betas", "trans")}
     try:

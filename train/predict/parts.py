@@ -20,7 +20,7 @@ from pipelines.files.predictions import FILE_NAME, prediction_schema
 from pipelines.files.shards import read_document
 from pipelines.files.storage import published, remove_folder
 from schemas import Columns, InputError, columns_to_table, record_version
-from train.predict.inputs import Source
+from train.predict.inputs import InputFile
 
 RUN_FILE = "run.json"
 _FOLDER = ".parts"
@@ -46,7 +46,7 @@ class PartFacts:
 
 
 @dataclass(frozen=True)
-class Part:
+class PredictionPart:
     """People, a row of `schemas.PREDICTION` each, and facts."""
 
     table: pa.Table
@@ -73,11 +73,11 @@ class Parts:
         with published(path) as hidden:
             pq.write_table(columns_to_table(schema, columns), hidden)
 
-    def read(self, path: Path, names: Sequence[str] | None = None) -> Part:
+    def read(self, path: Path, names: Sequence[str] | None = None) -> PredictionPart:
         """Raises InputError for a part that is damaged."""
         with parquet_problems(path), pq.ParquetFile(path, pre_buffer=False) as stored:
             table = stored.read(columns=names and list(names), use_threads=False)
-            return Part(table, _facts(stored.schema_arrow))
+            return PredictionPart(table, _facts(stored.schema_arrow))
 
     def facts(self, path: Path) -> PartFacts:
         with parquet_problems(path):
@@ -101,7 +101,7 @@ def _facts(schema: pa.Schema) -> PartFacts:
 
 
 def begin_run(
-    output: Path, sources: Sequence[Source], options: dict[str, Any], files: Sequence[Path], overwrite: bool
+    output: Path, sources: Sequence[InputFile], options: dict[str, Any], files: Sequence[Path], overwrite: bool
 ) -> bool:
     """Make the folder ready, or find what an earlier run left in it; whether that run was finished.
 

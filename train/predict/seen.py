@@ -11,11 +11,11 @@ from schemas import InputError
 from train.predict.detect.boxes_file import BoxesFile, read_boxes
 from train.predict.detect.choice import detector
 from train.predict.detect.movenet_detector import MoveNetDetector
-from train.predict.detect.people import COCO_KEYPOINTS, Detector, People
+from train.predict.detect.people import COCO_KEYPOINTS, DetectedPeople, Detector
 
 
 @dataclass(frozen=True)
-class View:
+class SeenPicture:
     """A picture, or a frame of a film."""
 
     source: str
@@ -55,7 +55,7 @@ class Finder:
             return cls(None, read_boxes(boxes), with_keypoints)
         return cls(detector(name, least_score=least_score, device=device), None, with_keypoints)
 
-    def __call__(self, view: View) -> People:
+    def __call__(self, view: SeenPicture) -> DetectedPeople:
         """The people, best first, all with keypoints (n, 17, 3), of confidence 0 where nobody looked for them."""
         if self.boxes is not None:
             people = self.boxes.of(view.source)
@@ -68,10 +68,10 @@ class Finder:
             return people
         if self.keypoint_detector is not None and len(people):
             return self.keypoint_detector.keypoints_in(view.pixels, people)
-        return People(people.boxes, people.scores, np.zeros((len(people), COCO_KEYPOINTS, 3)))
+        return DetectedPeople(people.boxes, people.scores, np.zeros((len(people), COCO_KEYPOINTS, 3)))
 
 
-def _check_inside(boxes: np.ndarray, view: View) -> None:
+def _check_inside(boxes: np.ndarray, view: SeenPicture) -> None:
     outside = ((boxes[:, :2] >= view.size) | (boxes[:, 2:] <= 0)).any(1)
     if outside.any():
         shown = boxes[outside][0].tolist()

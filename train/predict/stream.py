@@ -15,11 +15,11 @@ from pipelines.files.jpeg import ImageError, read_encoded
 from pipelines.files.pictures import read_picture
 from schemas import PREDICTION, Columns, field_dtype, field_shape
 from train.predict.bodies import Estimator, described
-from train.predict.detect.people import People
-from train.predict.inputs import Source
+from train.predict.detect.people import DetectedPeople
+from train.predict.inputs import InputFile
 from train.predict.network import estimated_focal
 from train.predict.parts import PartFacts, Parts
-from train.predict.seen import Finder, View
+from train.predict.seen import Finder, SeenPicture
 
 PICTURES_PER_PART = 64
 FRAMES_PER_PART = 128
@@ -30,14 +30,14 @@ class Unit:
     """Some pictures, or one film."""
 
     number: int
-    sources: Sequence[Source]
+    sources: Sequence[InputFile]
 
     @property
-    def film(self) -> Source | None:
+    def film(self) -> InputFile | None:
         return self.sources[0] if self.sources[0].is_film else None
 
 
-def units_of(sources: Sequence[Source]) -> list[Unit]:
+def units_of(sources: Sequence[InputFile]) -> list[Unit]:
     """The sources in their order, neighbouring pictures together."""
     found: list[Unit] = []
     for is_film, group in groupby(sources, lambda source: source.is_film):
@@ -48,7 +48,7 @@ def units_of(sources: Sequence[Source]) -> list[Unit]:
 
 
 @dataclass(frozen=True)
-class Camera:
+class FocalLengths:
     """Where focal lengths come from: the first that there is of these."""
 
     option: float = 0.0
@@ -73,7 +73,7 @@ class Stream:
     finder: Finder
     estimator: Estimator
     body: KeypointBody
-    camera: Camera
+    camera: FocalLengths
     constants: dict[str, object]
     """fields of `schemas.PREDICTION` that are the same for everybody"""
     every: int = 1
@@ -118,7 +118,7 @@ class Stream:
         first = next(frames, None)
         if first is not None:
             frames, focal = chain([first], frames), focal or self.camera.focal(first.pixels, None)
-        views = (View(unit.film.name, f.pixels, f.orientation, *focal, f.number, f.time_s) for f in frames)
+        views = (SeenPicture(unit.film.name, f.pixels, f.orientation, *focal, f.number, f.time_s) for f in frames)
         while True:
             columns, facts = self._looked_at(islice(views, FRAMES_PER_PART), progress)
             last = facts.pictures < FRAMES_PER_PART
@@ -129,7 +129,7 @@ class Stream:
             number += 1
 
     def _looked_at(
-        self, views: Iterable[View], progress: Callable[[int], object], skipped: Sequence[dict] = ()
+        self, views: Iterable[SeenPicture], progress: Callable[[int], object], skipped: Sequence[dict] = ()
     ) -> tuple[Columns, PartFacts]:
         """Columns of the people of some views."""
         facts, found, told = PartFacts(), [], 0
@@ -151,7 +151,7 @@ class Stream:
         columns["person"] = _numbered(columns)
         return columns | described(self.body, columns), facts
 
-    def _detected(self, view: View, people: People) -> Columns:
+    def _detected(self, view: SeenPicture, people: DetectedPeople) -> Columns:
         keypoints = people.keypoints.copy()
         keypoints[..., 2] = keypoints[..., 2].clip(0, 1)
         keypoints[~np.isfinite(keypoints).all(2)] = 0
@@ -171,7 +171,7 @@ class Stream:
         return columns | {name: values.astype(np.float32) for name, values in found.items()}
 
 
-def count_pictures(sources: Sequence[Source], every: int) -> int | None:
+def count_pictures(sources: Sequence[InputFile], every: int) -> int | None:
     """Pictures and frames in all, as containers tell; None if one does not."""
     total = 0
     for source in sources:
@@ -187,7 +187,7 @@ def count_pictures(sources: Sequence[Source], every: int) -> int | None:
     return total
 
 
-def _pictures(sources: Sequence[Source], camera: Camera, skipped: list[dict]) -> Iterator[View]:
+def _pictures(sources: Sequence[InputFile], camera: FocalLengths, skipped: list[dict]) -> Iterator[SeenPicture]:
     for source in sources:
         try:
             picture = read_picture(read_encoded(source.path))
@@ -195,10 +195,12 @@ def _pictures(sources: Sequence[Source], camera: Camera, skipped: list[dict]) ->
             problem = error.strerror or str(error) if isinstance(error, OSError) else str(error)
             skipped.append({"source": source.name, "frame": None, "problem": problem})
             continue
-        yield View(source.name, picture.pixels, picture.orientation, *camera.focal(picture.pixels, picture.focal))
+        yield SeenPicture(
+            source.name, picture.pixels, picture.orientation, *camera.focal(picture.pixels, picture.focal)
+        )
 
 
-def _frames(film: Source, start: int, every: int, skipped: list[dict]) -> Iterator[Frame]:
+def _frames(film: InputFile, start: int, every: int, skipped: list[dict]) -> Iterator[Frame]:
     """Frames of a film up to where it is damaged."""
     try:
         yield from film_frames(film.path, start, every)

@@ -23,7 +23,7 @@ _SHOWN = 5
 _COLUMNS = ("method", "smoothed", "focal_source", "reprojection_error_px", "verdict")
 
 
-def print_summary(output: Path, made: dict[str, int], looked_at: int, seconds: float) -> int:
+def print_predictions(output: Path, made: dict[str, int], looked_at: int, seconds: float) -> int:
     """Print the table of a finished run; how many people there are.
 
     `made` are the files of each kind beside it, `looked_at` pictures and frames of this call, which took `seconds`.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from train.predict.detect.people import People, agreement, intersection_over_union
+from train.predict.detect.people import DetectedPeople, agreement, intersection_over_union
 
 _LEAST_ALIKE = 0.2
 """Of somebody who walks past a camera, frames a thirtieth of a second apart have 0.8 and more."""
@@ -22,11 +22,11 @@ class Tracker:
     """Numbers of the people of one film; call it with those of each frame, in order."""
 
     def __init__(self) -> None:
-        self._last: list[tuple[int, float, People]] = []
+        self._last: list[tuple[int, float, DetectedPeople]] = []
         """number, time (s) and last detection of the tracks that can go on"""
         self._count = 0
 
-    def __call__(self, time_s: float, people: People) -> np.ndarray:
+    def __call__(self, time_s: float, people: DetectedPeople) -> np.ndarray:
         """(n,) numbers, from 0 in the order in which people appear."""
         self._last = [track for track in self._last if time_s - track[1] <= _LONGEST_GAP]
         numbers = np.full(len(people), -1, np.int32)
@@ -53,10 +53,12 @@ def track_numbers(tracker: Tracker, columns: dict[str, np.ndarray]) -> np.ndarra
     for rows in np.split(np.arange(len(frames)), np.flatnonzero(np.diff(frames)) + 1):
         if len(rows):
             boxes, keypoints = (columns[name][rows].astype(np.float64) for name in ("box", "detected_keypoints"))
-            people = People(boxes, columns["score"][rows].astype(np.float64), keypoints)
+            people = DetectedPeople(boxes, columns["score"][rows].astype(np.float64), keypoints)
             numbers[rows] = tracker(float(columns["time_s"][rows[0]]), people)
     return numbers
 
 
-def _joined(parts: list[People]) -> People:
-    return People(*(np.concatenate([getattr(p, name) for p in parts]) for name in ("boxes", "scores", "keypoints")))
+def _joined(parts: list[DetectedPeople]) -> DetectedPeople:
+    return DetectedPeople(
+        *(np.concatenate([getattr(p, name) for p in parts]) for name in ("boxes", "scores", "keypoints"))
+    )

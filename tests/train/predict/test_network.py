@@ -13,9 +13,9 @@ from train.config import NetworkConfig
 from train.evaluate.networks import Network
 from train.predict import bodies, network
 from train.predict.bodies import NetworkEstimator
-from train.predict.detect.people import People
+from train.predict.detect.people import DetectedPeople
 from train.predict.network import predict
-from train.predict.seen import View
+from train.predict.seen import SeenPicture
 
 
 def test_people_stand_where_their_boxes_are(model, photograph):
@@ -43,7 +43,7 @@ def test_batches_go_across_pictures_and_crowds_are_never_cut_at_once(model, phot
     for count in (1, 2, 0, 11, 1):
         low = rng.uniform(0, 80, (count, 2))
         boxes = np.concatenate([low, low + rng.uniform(10, 40, (count, 2))], 1)
-        estimator.add(View("", photograph, 1, 250.0, "option"), People(boxes, np.ones(count)))
+        estimator.add(SeenPicture("", photograph, 1, 250.0, "option"), DetectedPeople(boxes, np.ones(count)))
         if count:
             expected.append(predict(model, photograph, boxes, 250.0)["poses"])
     found = estimator.finish()

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import numpy as np
 
-from train.predict.detect.people import People
+from train.predict.detect.people import DetectedPeople
 from train.predict.tracks import Tracker, track_numbers
 
 
-def person(x: float, side: float = 100.0, seed: int = 0) -> People:
+def person(x: float, side: float = 100.0, seed: int = 0) -> DetectedPeople:
     """Somebody whose keypoints lie somewhere in a box that begins at x."""
     rng = np.random.default_rng(seed)
     points = np.ones((17, 3))
     points[:, :2] = rng.uniform((x, 0), (x + side, side), (17, 2))
-    return People(np.array([[x, 0, x + side, side]]), np.ones(1), points[None])
+    return DetectedPeople(np.array([[x, 0, x + side, side]]), np.ones(1), points[None])
 
 
-def together(*people: People) -> People:
-    return People(*(np.concatenate([getattr(p, name) for p in people]) for name in ("boxes", "scores", "keypoints")))
+def together(*people: DetectedPeople) -> DetectedPeople:
+    return DetectedPeople(
+        *(np.concatenate([getattr(p, name) for p in people]) for name in ("boxes", "scores", "keypoints"))
+    )
 
 
 def test_people_keep_their_numbers_in_whatever_order_they_are_found():
@@ -41,9 +43,9 @@ def test_gaps_of_less_than_a_second_are_bridged_and_newcomers_get_new_numbers():
 
 
 def test_boxes_alone_will_do():
-    def box(x: float) -> People:
+    def box(x: float) -> DetectedPeople:
         found = person(x)
-        return People(found.boxes, found.scores, found.keypoints * [1, 1, 0])
+        return DetectedPeople(found.boxes, found.scores, found.keypoints * [1, 1, 0])
 
     tracker = Tracker()
     for frame in range(5):

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from schemas import InputError
-from train.predict.detect.people import COCO_KEYPOINTS, People, nobody
+from train.predict.detect.people import COCO_KEYPOINTS, DetectedPeople, nobody
 
 _PERSON = 1
 _LARGEST_FILE = 1 << 28
@@ -34,10 +34,10 @@ _COLUMNS = ("image", *_CORNERS)
 class BoxesFile:
     """The people of each picture that a file names."""
 
-    people: dict[str, People] = field(default_factory=dict)
+    people: dict[str, DetectedPeople] = field(default_factory=dict)
     """by the picture's name or number, as the file has it"""
 
-    def of(self, picture: str | Path) -> People:
+    def of(self, picture: str | Path) -> DetectedPeople:
         """The people of a picture; nobody where the file does not name it."""
         parts = Path(picture).as_posix().split("/")
         stem = Path(picture).stem
@@ -76,7 +76,7 @@ class _Row:
     keypoints: Any = None
 
 
-def _people(rows: list[_Row], path: Path) -> People:
+def _people(rows: list[_Row], path: Path) -> DetectedPeople:
     boxes, scores, keypoints = [], [], []
     for row in rows:
         box = _numbers(row.box, 4, "box", row, path)
@@ -91,7 +91,7 @@ def _people(rows: list[_Row], path: Path) -> People:
             keypoints.append(flat.reshape(COCO_KEYPOINTS, 3))
     order = np.argsort(-np.array(scores), kind="stable")
     points = np.array(keypoints)[order] if len(keypoints) == len(rows) else None
-    return People(np.array(boxes)[order], np.array(scores)[order], points)
+    return DetectedPeople(np.array(boxes)[order], np.array(scores)[order], points)
 
 
 def _numbers(values: Any, count: int, name: str, row: _Row, path: Path) -> np.ndarray:

@@ -12,7 +12,7 @@ import torch
 from train.network.movenet import MULTIPLE, PEOPLE, decode_people, movenet
 from train.predict.detect.people import (
     COCO_KEYPOINTS,
-    People,
+    DetectedPeople,
     agreement,
     intersection_over_union,
     nobody,
@@ -52,7 +52,7 @@ class MoveNetDetector:
     """Look at each person once more in a square of its own, for better keypoints."""
     device: str = "cpu"
 
-    def __call__(self, picture: np.ndarray) -> People:
+    def __call__(self, picture: np.ndarray) -> DetectedPeople:
         """The people of a picture (H, W, 3), uint8 RGB."""
         height, width = picture.shape[:2]
         if min(height, width) < 2:
@@ -76,7 +76,7 @@ class MoveNetDetector:
             found = without_doubles(self._close_up(picture, found))
         return found
 
-    def keypoints_in(self, picture: np.ndarray, people: People) -> People:
+    def keypoints_in(self, picture: np.ndarray, people: DetectedPeople) -> DetectedPeople:
         """Somebody else's people with 17 keypoints each, as squares about their boxes show them.
 
         Confidence is 0 where a square shows nobody whose box is like theirs.
@@ -86,15 +86,15 @@ class MoveNetDetector:
             overlap = intersection_over_union(people.boxes[n : n + 1], here.boxes)[0]
             if overlap.max(initial=0) >= _STILL_THE_SAME:
                 keypoints[n] = here.keypoints[overlap.argmax()]
-        return People(people.boxes, people.scores, keypoints)
+        return DetectedPeople(people.boxes, people.scores, keypoints)
 
-    def _look(self, picture: np.ndarray, regions: np.ndarray, least: float) -> list[People]:
+    def _look(self, picture: np.ndarray, regions: np.ndarray, least: float) -> list[DetectedPeople]:
         """The people in each of some regions (n, 4) of the picture, with scores from `least` on."""
         boxes, scores, keypoints = self._run(picture, regions)
-        everybody = [People(*found) for found in zip(boxes, scores, keypoints, strict=True)]
+        everybody = [DetectedPeople(*found) for found in zip(boxes, scores, keypoints, strict=True)]
         return [people.take(np.flatnonzero(people.scores >= least)) for people in everybody]
 
-    def _close_up(self, picture: np.ndarray, people: People) -> People:
+    def _close_up(self, picture: np.ndarray, people: DetectedPeople) -> DetectedPeople:
         """The same people, as squares about them show them; where a square does not, as they were."""
         seen = self._look(picture, _squares_about(people.boxes), self.least_score)
         result = []
@@ -103,7 +103,7 @@ class MoveNetDetector:
             alike = agreement(before, here)[0]
             best = np.flatnonzero(alike == alike.max(initial=_STILL_THE_SAME))[:1]
             now = here.take(best) if len(best) else before
-            result.append(People(now.boxes, np.maximum(now.scores, before.scores), now.keypoints))
+            result.append(DetectedPeople(now.boxes, np.maximum(now.scores, before.scores), now.keypoints))
         return _join(result)
 
     @torch.inference_mode()
@@ -147,7 +147,7 @@ def _cut(picture: np.ndarray, region: np.ndarray) -> tuple[np.ndarray, float]:
     return cv2.warpAffine(small, np.column_stack([matrix, shift]), (width, height), flags=cv2.INTER_LINEAR), zoom
 
 
-def _worth(people: People, region: np.ndarray, whole: np.ndarray) -> np.ndarray:
+def _worth(people: DetectedPeople, region: np.ndarray, whole: np.ndarray) -> np.ndarray:
     """(n,) what detections in a region are worth: their score, and less if a tile's edge cuts somebody off.
 
     The picture's own edge does not: there is no more of that person to be seen.
@@ -157,7 +157,7 @@ def _worth(people: People, region: np.ndarray, whole: np.ndarray) -> np.ndarray:
     return people.scores * np.where(touches.any(1), _CUT_OFF, 1.0)
 
 
-def _crowded(people: People, region: np.ndarray) -> bool:
+def _crowded(people: DetectedPeople, region: np.ndarray) -> bool:
     """Whether a closer look at parts of the region may show more people."""
     small = squares(people.boxes)[1] < _SMALL * (region[2:] - region[:2]).max()
     return len(people) >= PEOPLE - 1 or bool(small.any())
@@ -174,5 +174,7 @@ def _tiles(region: np.ndarray) -> np.ndarray:
     return np.stack([left, top, left + side, top + side], 1)
 
 
-def _join(parts: list[People]) -> People:
-    return People(*(np.concatenate([getattr(p, name) for p in parts]) for name in ("boxes", "scores", "keypoints")))
+def _join(parts: list[DetectedPeople]) -> DetectedPeople:
+    return DetectedPeople(
+        *(np.concatenate([getattr(p, name) for p in parts]) for name in ("boxes", "scores", "keypoints"))
+    )

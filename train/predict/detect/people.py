@@ -24,7 +24,7 @@ _FEWEST = 4
 
 
 @dataclass(frozen=True)
-class People:
+class DetectedPeople:
     """The n people of a picture, best first."""
 
     boxes: np.ndarray
@@ -37,18 +37,20 @@ class People:
     def __len__(self) -> int:
         return len(self.boxes)
 
-    def take(self, index: np.ndarray) -> People:
+    def take(self, index: np.ndarray) -> DetectedPeople:
         """Some of the people."""
-        return People(self.boxes[index], self.scores[index], None if self.keypoints is None else self.keypoints[index])
+        return DetectedPeople(
+            self.boxes[index], self.scores[index], None if self.keypoints is None else self.keypoints[index]
+        )
 
 
-Detector = Callable[[np.ndarray], People]
+Detector = Callable[[np.ndarray], DetectedPeople]
 """Anything that finds people in a picture (H, W, 3), uint8 RGB."""
 
 
-def nobody(keypoints: bool = False) -> People:
+def nobody(keypoints: bool = False) -> DetectedPeople:
     """The people of an empty picture."""
-    return People(np.zeros((0, 4)), np.zeros(0), np.zeros((0, COCO_KEYPOINTS, 3)) if keypoints else None)
+    return DetectedPeople(np.zeros((0, 4)), np.zeros(0), np.zeros((0, COCO_KEYPOINTS, 3)) if keypoints else None)
 
 
 def box_of_keypoints(keypoints: np.ndarray, margin: float = 1.2, seen: float = SEEN) -> np.ndarray:
@@ -79,7 +81,7 @@ def intersection_over_union(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     return shared / np.maximum(both, 1e-9)
 
 
-def agreement(one: People, other: People) -> np.ndarray:
+def agreement(one: DetectedPeople, other: DetectedPeople) -> np.ndarray:
     """(n, m) how well the keypoints agree that both of two people show, 0 to 1: COCO's similarity with one tolerance.
 
     Where they share too few, the overlap of their boxes.
@@ -96,7 +98,9 @@ def agreement(one: People, other: People) -> np.ndarray:
     return np.where(count >= _FEWEST, (near * both).sum(-1) / np.maximum(count, 1), overlap)
 
 
-def without_doubles(people: People, worth: np.ndarray | None = None, same: float = _SAME_PERSON) -> People:
+def without_doubles(
+    people: DetectedPeople, worth: np.ndarray | None = None, same: float = _SAME_PERSON
+) -> DetectedPeople:
     """Non-maximum suppression: of detections of one person, the best; best first.
 
     Better is who has the greater `worth` (n,), by default the score.

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from schemas import InputError
-from train.predict.detect.people import People
+from train.predict.detect.people import DetectedPeople
 
 _PERSON_NAMES = ("person", "Person", "people", "human")
 _SIDE = 640
@@ -52,7 +52,7 @@ class TransformersDetector:
         return cls(network.to(device).eval(), person, least_score)
 
     @torch.inference_mode()
-    def __call__(self, picture: np.ndarray) -> People:
+    def __call__(self, picture: np.ndarray) -> DetectedPeople:
         """The people of a picture (H, W, 3), uint8 RGB."""
         import cv2
 
@@ -68,4 +68,4 @@ class TransformersDetector:
         boxes = np.concatenate([middle - size / 2, middle + size / 2], 1).clip(0, np.tile([width, height], 2))
         kept = np.flatnonzero((scores >= self.least_score) & (boxes[:, :2] < boxes[:, 2:]).all(1))
         kept = kept[np.argsort(-scores[kept], kind="stable")]
-        return People(boxes[kept], scores[kept])
+        return DetectedPeople(boxes[kept], scores[kept])

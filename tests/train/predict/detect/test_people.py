@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from train.predict.detect.people import People, box_of_keypoints, intersection_over_union, squares, without_doubles
+from train.predict.detect.people import (
+    DetectedPeople,
+    box_of_keypoints,
+    intersection_over_union,
+    squares,
+    without_doubles,
+)
 
 STANDING = np.array(
     [
@@ -15,14 +21,16 @@ STANDING = np.array(
 )
 
 
-def _person(shift: float, scale: float = 1.0, score: float = 0.9) -> People:
+def _person(shift: float, scale: float = 1.0, score: float = 0.9) -> DetectedPeople:
     points = STANDING * scale + [shift, 0]
     keypoints = np.concatenate([points, np.full((17, 1), 0.9)], 1)[None]
-    return People(box_of_keypoints(keypoints, 1.0), np.array([score]), keypoints)
+    return DetectedPeople(box_of_keypoints(keypoints, 1.0), np.array([score]), keypoints)
 
 
-def _together(*people: People) -> People:
-    return People(*(np.concatenate([getattr(p, name) for p in people]) for name in ("boxes", "scores", "keypoints")))
+def _together(*people: DetectedPeople) -> DetectedPeople:
+    return DetectedPeople(
+        *(np.concatenate([getattr(p, name) for p in people]) for name in ("boxes", "scores", "keypoints"))
+    )
 
 
 def test_boxes_hold_the_seen_keypoints():
@@ -60,7 +68,7 @@ def test_half_a_person_is_a_double_of_the_whole():
     """A tile's edge cuts through the hips; its box overlaps that of the whole person by less than half."""
     half = _person(1, score=0.95)
     half.keypoints[0, 11:, 2] = 0.05
-    half = People(box_of_keypoints(half.keypoints, 1.0), half.scores, half.keypoints)
+    half = DetectedPeople(box_of_keypoints(half.keypoints, 1.0), half.scores, half.keypoints)
     found = without_doubles(_together(_person(0), half), worth=np.array([0.9, 0.5]))
     np.testing.assert_allclose(found.scores, [0.9])
     assert len(without_doubles(_together(_person(0), half).take(np.array([1])))) == 1
