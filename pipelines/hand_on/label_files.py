@@ -20,7 +20,7 @@ from pipelines.command.options import Positional, arg, parse_options
 from pipelines.command.progress import progress_bar
 from pipelines.files.npz import write_member
 from pipelines.files.outputs import check_output_folder
-from pipelines.files.shards import Shard, checked_labels, concatenated, find_shards, read_parts
+from pipelines.files.shards import Shard, body_models_of, checked_labels, concatenated, find_shards, read_parts
 from pipelines.files.storage import published
 from schemas import HMR_SKEL, InputError, field_dtype, field_shape
 
@@ -140,6 +140,8 @@ def export_rows(shards: Sequence[Shard], rows: ExportRows, path: Path) -> None:
             zipfile.ZipFile(hidden, "w", zipfile.ZIP_STORED) as archive,
             progress_bar(desc=path.name, unit="values", total=len(rows) * len(EXPORTED), unit_scale=True) as bar,
         ):
+            if models := "; ".join(dict.fromkeys(filter(None, (body_models_of(shard.folder) for shard in shards)))):
+                write_member(archive, "skel_body_models", np.array(models).dtype, (), [np.array(models)])
             for name, source in EXPORTED.items():
                 shape = (len(rows), *field_shape(HMR_SKEL.field(source)))
                 dtype = field_dtype(HMR_SKEL.field(source))

@@ -72,6 +72,13 @@ def test_label_files_come_back_in_their_order(tmp_path, capsys):
         assert found["imgname"].dtype.kind == "U"
 
 
+def test_body_models_are_told_where_the_manifest_tells_them(tmp_path):
+    written_shards.write_dataset(tmp_path / "shards", (3, 2))
+    assert export.main([str(tmp_path / "shards"), "-o", str(tmp_path / "out")]) == 0
+    with np.load(tmp_path / "out" / "aic-release.npz", allow_pickle=False) as found:
+        assert "embedded demo body" in str(found["skel_body_models"])
+
+
 def test_the_pipeline_reads_what_was_exported(tmp_path):
     """A reader by row range, which finds stored members in the file's bytes."""
     aic = mixed_shards(tmp_path / "shards")
@@ -207,4 +214,4 @@ def test_no_people_and_no_folder(tmp_path, capsys):
     (tmp_path / "file").touch()
     written_shards.write_shard(tmp_path / "shards", "000000", written_shards.label_columns(1))
     assert run(tmp_path / "shards", "-o", tmp_path / "file" / "out") == 2
-    assert f"{tmp_path}/file/out, field '--output': cannot be made" in capsys.readouterr().err
+    assert f"{tmp_path}/file/out, field '--output': cannot be written" in capsys.readouterr().err
