@@ -277,9 +277,9 @@ def _check_manifest(folder: Path | UrlPath, shards: Sequence[Shard]) -> Iterator
         differing = [key for key in entry if not _same(entry[key], stats.get(name, entry).get(key))]
         if differing:
             yield f"states other {', '.join(differing)} for shard {name} than {name}.json"
-    for total in ("rows", "samples", "converged"):
-        found = sum(entry[total] for entry in stats.values())
-        if manifest[total] != found:
+    for total in ("rows", "samples", "converged", "turned_images"):
+        found = sum(entry.get(total, 0) for entry in stats.values())
+        if manifest.get(total, found) != found:
             yield f"states {manifest[total]} {total}, its shards have {found}"
     rejects: dict[str, int] = {}
     for entry in stats.values():

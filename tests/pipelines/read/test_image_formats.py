@@ -68,4 +68,9 @@ def test_formats_and_orientations(inputs, tmp_path, images, caplog, capsys):
     assert json.loads((tmp_path / "dataset.json").read_text())["turned_images"] == 1
     assert "1 people are in images with an EXIF orientation, which is not applied" in caplog.text
     assert "EXIF orientation ignored" in capsys.readouterr().out
-    assert hmr_skel(["inspect", str(tmp_path), "--verify", "--against", str(inputs / "x.npz")]) == 0
+    verify = ["inspect", str(tmp_path), "--verify", "--against", str(inputs / "x.npz")]
+    assert hmr_skel(verify) == 0
+    told = json.loads((tmp_path / "dataset.json").read_text()) | {"turned_images": 2}
+    (tmp_path / "dataset.json").write_text(json.dumps(told))
+    assert hmr_skel(verify) == 1
+    assert "states 2 turned_images, its shards have 1" in " ".join(capsys.readouterr().out.split())
