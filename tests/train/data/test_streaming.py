@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import written_shards
-from written_shards import label_columns, write_shard
+from written_shards import label_columns, write_manifest, write_shard
 
 from schemas import HMR_SKEL, InputError
 from train.data.augmentation_config import AugmentationConfig
@@ -34,14 +34,15 @@ from train.data.shards import LABELS, SOURCE, OpenShard, training_shards
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     """Four shards with 7, 5, 6 and 4 people of two data sets; three people did not converge."""
-    folder, first = tmp_path_factory.mktemp("shards"), 0
+    folder, first, stats = tmp_path_factory.mktemp("shards"), 0, []
     for number, (count, dataset) in enumerate([(7, "aic"), (5, "aic"), (6, "coco"), (4, "coco")]):
         columns = label_columns(count, seed=number, dataset=dataset, first_row=first)
         columns["converged"][:] = True
         columns["converged"][:1] = number == 0
         columns["vertex_error_mm"][:] = 5
-        write_shard(folder, f"{number:06d}", columns)
+        stats.append(write_shard(folder, f"{number:06d}", columns))
         first += 10
+    write_manifest(folder, stats)
     return folder
 
 
