@@ -168,7 +168,7 @@ def test_without_coarse_heads_the_refinement_starts_from_the_mean():
 
 
 def test_unknown_settings_are_named():
-    with pytest.raises(InputError, match=r"backbone.*'x'.*tiny or s or b"):
+    with pytest.raises(InputError, match=r"backbone.*'x'.*tiny or movenet or s or b"):
         NetworkConfig(backbone="x")
     with pytest.raises(InputError, match="no-camera"):
         variant("nothing")
