@@ -34,6 +34,8 @@ _MAX_DEFLATE_RATIO = 1040
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _ZIP64_FROM = 1 << 31
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
+_END, _MANY = struct.Struct("<10xH10x"), 0xFFFF
+"""End of an archive's directory: how many entries it has; of very many another record tells."""
 ZIP_DAMAGE = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, ValueError, OverflowError, EOFError)
 ZIP_DAMAGE += (KeyError, IndexError, struct.error)
 """What zipfile says of archives that nobody wrote whole (UnicodeDecodeError is a ValueError)."""
@@ -80,6 +82,7 @@ def npz_members(path: str) -> dict[str, Member]:
                     members[member.name] = member
                 else:  # a damaged name: an array must not vanish from the archive's directory unnoticed
                     archive.open(info).close()
+            _check_count(file, archive)
             return members
     except InputError:
         raise
@@ -113,6 +116,15 @@ def read_all(path: str, member: Member) -> np.ndarray:
     if not member.shape:
         return read_member_rows(path, member.as_one_row(), 0, 1)[0]
     return read_member_rows(path, member, 0, member.shape[0])
+
+
+def _check_count(file: BinaryIO, archive: zipfile.ZipFile) -> None:
+    """Raises BadZipFile if the directory has another number of entries than its end says: a damaged length makes one
+    entry swallow those behind it, which zipfile does not mind."""
+    file.seek(-_END.size - len(archive.comment), os.SEEK_END)
+    count = _END.unpack(file.read(_END.size))[0]
+    if count not in (len(archive.infolist()), _MANY):
+        raise zipfile.BadZipFile(f"{count} members are promised, {len(archive.infolist())} are there")
 
 
 def texts(values: np.ndarray) -> np.ndarray:

@@ -62,10 +62,10 @@ def read_table(
         with pq.ParquetFile(source, pre_buffer=False, memory_map=local, read_dictionary=list(dictionaries)) as stored:
             long_texts = _check_size(stored, columns, dictionaries, file, size)
             if not long_texts:
-                return stored.read(columns=columns and list(columns), use_threads=False)
+                return _sound(stored.read(columns=columns and list(columns), use_threads=False))
         source = readable(file) if content is None else io.BytesIO(content)
         with pq.ParquetFile(source, pre_buffer=False, read_dictionary=[*dictionaries, *long_texts]) as stored:
-            table = stored.read(columns=columns and list(columns), use_threads=False)
+            table = _sound(stored.read(columns=columns and list(columns), use_threads=False))
         return _spelled_out(table, long_texts, file, size)
 
 
@@ -121,6 +121,12 @@ def _width(kind: pa.DataType) -> int:
         return kind.bit_width // 8
     except ValueError:
         return _POINTER
+
+
+def _sound(table: pa.Table) -> pa.Table:
+    """The table, if its texts are UTF-8 and its indices lead to something: Arrow looks at neither when it reads."""
+    table.validate(full=True)
+    return table
 
 
 def _spelled_out(table: pa.Table, names: Sequence[str], file: Path | UrlPath, size: int) -> pa.Table:

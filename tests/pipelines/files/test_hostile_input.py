@@ -532,6 +532,14 @@ def renamed(data, old, new):
     return data[:at] + new + data[at + len(old) :]
 
 
+def swallowed(data, name):
+    """The length of an entry's comment in the directory damaged, so that it takes what follows for its own."""
+    changed, at = bytearray(data), data.rindex(name) - 46
+    assert changed[at : at + 4] == b"PK\x01\x02"
+    changed[at + 32 : at + 34] = struct.pack("<H", data.rindex(b"PK\x05\x06") - at - 46 - len(name))
+    return bytes(changed)
+
+
 @pytest.mark.parametrize("data", [STORED, PACKED], ids=["stored", "compressed"])
 def test_an_array_does_not_vanish_from_an_archive(folder, data):
     """Without `trans_cam` people would stand elsewhere, without `gender` they would be others."""
@@ -540,6 +548,7 @@ def test_an_array_does_not_vanish_from_an_archive(folder, data):
         renamed(data, b"trans_cam.npy", b"trans_cam.npx"),
         renamed(data, b"trans_cam.npy", b"trans_cab.npy"),
         renamed(data, b"shape.npy", b"scale.npy"),
+        swallowed(data, b"shape.npy"),
     ):
         path.write_bytes(changed)
         with pytest.raises(InputError, match=r"vanished\.npz"):

@@ -141,6 +141,15 @@ def test_texts_that_are_only_repeated_are_read(tmp_path, monkeypatch):
     assert table["a"].to_pylist() == names and read_table(tmp_path / "a.parquet").equals(table)
 
 
+def test_texts_that_are_none(tmp_path):
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"a": ["a/0.jpg", "a/1.jpg"]}), path, compression="none", use_dictionary=False)
+    assert read_table(path)["a"].to_pylist() == ["a/0.jpg", "a/1.jpg"]
+    path.write_bytes(path.read_bytes().replace(b"a/1.jpg", b"a/\xff.jpg"))
+    with pytest.raises(InputError, match=r"(?i)utf-?8"):
+        read_table(path)
+
+
 def png_of(width, height, data, claimed=None):
     def chunk(kind, body, length=None):
         size = struct.pack(">I", len(body) if length is None else length)
