@@ -213,7 +213,7 @@ def test_limits_are_kept_unless_they_do_not_count(tmp_path):
             ["-o", "{tmp}/out.npz", "--frame-rate", "0"],
             "field '--frame-rate': 0.0 given; expected a positive number",
         ),
-        ({}, ["-o", "{tmp}/in.npz/out.npz"], "in.npz/out.npz: cannot be written"),
+        ({}, ["-o", "{tmp}/in.npz/out.npz"], "in.npz/out.npz, field '--output': cannot be written"),
         ({}, ["-o", "{tmp}/out.npz", "--body-models", "{tmp}/none"], "{tmp}/none"),
         ({}, ["-o", "{tmp}/out.npz", "--device", "tpu9"], "field '--device'"),
         ({"poses": None}, ["-o", "{tmp}/out.npz"], "in.npz, field 'pose_cam': the field is missing; expected an array"),
