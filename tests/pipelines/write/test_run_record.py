@@ -41,9 +41,10 @@ def test_the_record_of_a_run_tells_busy_shares(tmp_path, capsys):
 
 def test_the_readme_tells_each_field(tmp_path):
     of_the_job = {"device", "workers", "processes", "threads", "runner", "plan_s"}  # convert/job.py, build_hmr_skel.py
+    of_merging = {"merged"}  # merge_parts.py
     document = write_run(tmp_path, run_facts(), [])
     chapter = README.read_text().partition("`run.json` tells what this run took")[2].partition("\n### ")[0]
     told = [
         name for row in chapter.splitlines() for name in re.findall(r"`(\w+)`", row.split("|")[1] if "|" in row else "")
     ]
-    assert sorted(told) == sorted(document.keys() | of_the_job)
+    assert sorted(told) == sorted(document.keys() | of_the_job | of_merging)
