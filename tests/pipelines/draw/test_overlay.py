@@ -225,8 +225,8 @@ def test_other_body_models_than_the_shards_are_a_warning(folder, tmp_path, caplo
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--contact-sheet", "{tmp}/sheet.xyz"], "cannot be written; expected a .png or .jpg file"),
-        (["--contact-sheet", "{tmp}/no/such/sheet.png"], "cannot be written; expected a .png or .jpg file"),
+        (["--contact-sheet", "{tmp}/sheet.xyz"], "cannot be written; expected a name that ends in .png or .jpg"),
+        (["--contact-sheet", "/proc/none/sheet.png"], "/proc/none/sheet.png: cannot be written"),
         (["--contact-sheet", "{tmp}/sheet.png", "--people", "0"], "field '--people': not a positive number"),
         (["--contact-sheet", "{tmp}/sheet.png", "--body-models", "{tmp}/none"], "{tmp}/none"),
     ],

@@ -293,7 +293,7 @@ def test_several_shapes_have_one_model_and_it_is_said(double_skel, tmp_path, cap
         (["--trc", "m.mot"], "m.mot, field '--trc': cannot be written; expected a name that ends in .trc"),
         (["--osim", "m.xml"], "m.xml, field '--osim': cannot be written; expected a name that ends in .osim"),
         (["--plot", "m.gif"], "field '--plot': cannot be written; expected a name that ends in .png or .svg or .pdf"),
-        (["--up", "y", "--mot", "{tmp}/in.npz/a.mot"], "in.npz/a.mot: cannot be written"),
+        (["--up", "y", "--mot", "{tmp}/in.npz/a.mot"], "in.npz/a.mot, field '--mot': cannot be written"),
         (["--mot", "{tmp}/lying.mot"], "in.npz, field '--up': which axis is up cannot be told"),
     ],
 )
