@@ -90,8 +90,6 @@ def show_kills(campaigns: dict[str, Campaign]) -> int:
             f"{name}: {counts['killed']:,} kills at {len(campaign.moments)} points; {counts['finished']:,} outputs, "
             f"{counts['other']} other, {counts['left']} left files,\n  {counts['failed']} runs failed"
         )
-        for fault in campaign.faults[:20]:
-            print(fault)
     return sum(len(campaign.faults) for campaign in campaigns.values())
 
 

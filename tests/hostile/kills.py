@@ -40,6 +40,7 @@ class Campaign:
     def fault(self, kind: str, text: str) -> None:
         self.counts[kind] += 1
         self.faults.append(f"{kind}: {text}")
+        print(self.faults[-1], flush=True)  # a campaign may be ended before it is through
 
 
 def kill_job(kills: int, seed: int, folder: Path) -> Campaign:
