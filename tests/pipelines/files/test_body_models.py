@@ -59,7 +59,9 @@ def test_a_url_of_body_models_can_be_drawn_and_fitted(model_directory, remote, t
         options = ["--body-models", where, "--mot", str(tmp_path / f"{name}.mot"), "--device", "cpu"]
         assert fit.main([str(tmp_path / "in.npz"), "-o", str(tmp_path / f"{name}.npz"), *options]) == 0
         with np.load(tmp_path / f"{name}.npz") as found:
-            made.append((found["poses"], (tmp_path / f"{name}.mot").read_bytes()))
+            header, motion = (tmp_path / f"{name}.mot").read_text().split("endheader")
+            made.append((found["poses"], motion))
+            assert where in header
     assert np.array_equal(made[0][0], made[1][0]) and made[0][1] == made[1][1]
 
 
