@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 import torch
 
+from pipelines.draw.warp import warp
 from train.network.movenet import MULTIPLE, PEOPLE, decode_people, movenet
 from train.predict.detect.people import (
     COCO_KEYPOINTS,
@@ -131,20 +132,10 @@ def _squares_about(boxes: np.ndarray) -> np.ndarray:
 
 def _cut(picture: np.ndarray, region: np.ndarray) -> tuple[np.ndarray, float]:
     """A region of the picture, its longer side at the network's size, black where the picture ends; and its zoom."""
-    import cv2
-
     size = region[2:] - region[:2]
     zoom = _SIDE / size.max()
     width, height = (math.ceil(round(side * zoom) / MULTIPLE) * MULTIPLE for side in size)
-    shrink = max(1, math.floor(0.5 / zoom))
-    small, scale = picture, np.ones(2)
-    if shrink > 1:  # bilinear sampling alone would skip pixels
-        sides = [max(1, round(n / shrink)) for n in picture.shape[1::-1]]
-        small = cv2.resize(picture, sides, interpolation=cv2.INTER_AREA)
-        scale = np.array(sides) / picture.shape[1::-1]
-    matrix = np.diag(zoom / scale)
-    shift = -zoom * region[:2] + 0.5 * matrix.sum(1) - 0.5
-    return cv2.warpAffine(small, np.column_stack([matrix, shift]), (width, height), flags=cv2.INTER_LINEAR), zoom
+    return warp(picture, zoom * np.column_stack([np.eye(2), -region[:2]]), (width, height)), zoom
 
 
 def _worth(people: DetectedPeople, region: np.ndarray, whole: np.ndarray) -> np.ndarray:
