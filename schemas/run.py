@@ -44,6 +44,23 @@ REJECT_REASONS = (
 )
 """Why a label row can be left out of the shards."""
 
+_PEOPLE_FIELDS = [
+    Field("samples", "int64", "people written"),
+    Field("converged", "int64", "people whose fit converged"),
+    Field("verdicts", "str", "JSON object: verdict -> people", optional=True),
+    Field("label_checks", "str", "JSON object: label check -> people", optional=True),
+    Field("smpl_genders", "str", "JSON object: gender of the SMPL source -> people", optional=True),
+    Field("keypoints_3d_sources", "str", "JSON object: where 3D keypoints come from -> people", optional=True),
+    Field("turned_images", "int64", "people whose image has an EXIF orientation, which is not applied", optional=True),
+    Field(
+        "body_models",
+        "str",
+        "JSON object: models (demo or files), skel_gender, sha256 of all, keypoint_regressors: name -> sha256",
+        optional=True,
+    ),
+]
+"""What a shard and a data set tell alike of the people written."""
+
 SHARD_STATS_FIELDS = [
     Field("shard", "str", "name of the shard without ending"),
     Field("spec_hash", "str", "sha256 of rows, inputs and options that determine the shard's bytes"),
@@ -60,19 +77,7 @@ SHARD_STATS_FIELDS = [
     Field("parquet_sha256", "str", "sha256 of the Parquet file"),
     Field("tar_bytes", "int64", "size of the tar", (), "bytes"),
     Field("rows", "int64", "label rows that were planned for the shard"),
-    Field("samples", "int64", "people written"),
-    Field("converged", "int64", "people whose fit converged"),
-    Field("verdicts", "str", "JSON object: verdict -> people", optional=True),
-    Field("label_checks", "str", "JSON object: label check -> people", optional=True),
-    Field("smpl_genders", "str", "JSON object: gender of the SMPL source -> people", optional=True),
-    Field("keypoints_3d_sources", "str", "JSON object: where 3D keypoints come from -> people", optional=True),
-    Field("turned_images", "int64", "people whose image has an EXIF orientation, which is not applied", optional=True),
-    Field(
-        "body_models",
-        "str",
-        "JSON object: models (demo or files), skel_gender, sha256 of all, keypoint_regressors: name -> sha256",
-        optional=True,
-    ),
+    *_PEOPLE_FIELDS,
     Field("rejects", "str", "JSON object: reason -> rows"),
     Field("errors", "str", "JSON object: distance -> mean and quantiles (p50, ..., max) over people, mm"),
     Field("stage_errors", "str", "JSON object: stage of the fit -> mean vertex distance over people, mm"),
@@ -85,19 +90,7 @@ DATASET_FIELDS = [
     Field("name", "str", "hmr-skel"),
     Field("shards", "str", "JSON list of the shards' statistics, without versions and rejected rows"),
     Field("rows", "int64", "label rows read"),
-    Field("samples", "int64", "people written"),
-    Field("converged", "int64", "people whose fit converged"),
-    Field("verdicts", "str", "JSON object: verdict -> people", optional=True),
-    Field("label_checks", "str", "JSON object: label check -> people", optional=True),
-    Field("smpl_genders", "str", "JSON object: gender of the SMPL source -> people", optional=True),
-    Field("keypoints_3d_sources", "str", "JSON object: where 3D keypoints come from -> people", optional=True),
-    Field("turned_images", "int64", "people whose image has an EXIF orientation, which is not applied", optional=True),
-    Field(
-        "body_models",
-        "str",
-        "JSON object: models (demo or files), skel_gender, sha256 of all, keypoint_regressors: name -> sha256",
-        optional=True,
-    ),
+    *_PEOPLE_FIELDS,
     Field("rejects", "str", "JSON object: reason -> rows"),
     Field("errors", "str", "JSON object: distance -> mean and quantiles (p50, ..., max) over people, mm"),
     Field("stage_errors", "str", "JSON object: stage of the fit -> mean vertex distance over people, mm"),

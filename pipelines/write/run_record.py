@@ -29,7 +29,7 @@ def check_writable(directory: Path | UrlPath) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         probe = directory / f".probe.tmp-{os.getpid()}"
         try:
-            probe.write_text("can this be written?")  # Beam fails to write an empty file to S3
+            probe.write_text("can this be written?")  # some file systems write no empty file
         finally:
             probe.unlink(missing_ok=True)
     except OSError as error:
