@@ -39,10 +39,10 @@ from pipelines.files.storage import output_problems, place
 from pipelines.files.temporary import run_temporaries
 from pipelines.files.urls import UrlPath, is_url
 from pipelines.look.report import REPORT_FILE, write_report
-from pipelines.plan.parts import part_folder, part_of, planned_rows
+from pipelines.plan.parts import part_folder, planned_rows
 from pipelines.plan.plan_file import PlannedShard, plan_file
 from pipelines.write.dataset import remove_leftovers, remove_stale_shards, withdraw_dataset, write_dataset
-from pipelines.write.earlier import earlier_shards, refuse_loss, rename_shards, tell_of_loss, update_of
+from pipelines.write.earlier import rename_shards, tell_of_loss
 from pipelines.write.progress import (
     ProgressBar,
     failed_run,
@@ -194,7 +194,11 @@ def run(argv: list[str], prog: str) -> int:
     if runner.workers_are_here:  # others see for themselves what devices they have
         options.device = resolve_device(options.device)
     if options.dry_run:
-        print_forecast(forecast(job_of(options, runner, directory, ""), runner, options.shard_range))
+        job = job_of(options, runner, directory, "")
+        found = forecast(job, runner, directory, options.shard_range)
+        print_forecast(found)
+        if not options.overwrite:
+            job.refuse_loss(found.decision, directory)
         return 0
     check_writable(directory)
     with run_temporaries(), output_lock(directory) as token:
@@ -215,23 +219,21 @@ def run(argv: list[str], prog: str) -> int:
 
 def convert(job: Job, runner: Runner, directory: Path | UrlPath, options: BuildOptions) -> float:
     """Plan and run, in a folder that is ours; gives the seconds that the run took."""
-    made_of, token, part = job.provenance, job.settings.run, None
+    token = job.settings.run
     with output_problems(directory):
         remove_leftovers(directory)
     with plan_file(directory, token, job.specs) as planned:
-        if not planned:
-            raise InputError("no rows are selected", field="--rows", expected="at least one label row")
-        if options.shard_range:
-            planned, part = part_of(planned, options.shard_range)
         with output_problems(directory):
-            update = update_of(earlier_shards(directory), planned)
+            decision = job.decision(planned, directory, options.shard_range)
+            planned, update = decision.planned, decision.update
             if not options.overwrite:
-                refuse_loss(directory, update, made_of.options, job.settings.sha256(), made_of.planned)
-            tell_of_loss(directory, update, len(planned))
+                job.refuse_loss(decision, directory)
+            tell_of_loss(directory, update)
             started = time.time()
-            made_of = job.with_checksums(plan_s=round(started - made_of.facts["started"], 3), **update.counts())
-            if part:
-                made_of = replace(made_of, part=part, planned=planned_rows(planned))
+            planning = round(started - job.provenance.facts["started"], 3)
+            made_of = job.with_checksums(plan_s=planning, **update.counts())
+            if decision.part:
+                made_of = replace(made_of, part=decision.part, planned=planned_rows(planned))
             withdraw_dataset(directory)
             save_options(directory, made_of.options)
             rename_shards(directory, update.moved)

@@ -1,27 +1,28 @@
 """`--dry-run`: plan as the job does, convert a few people in a temporary folder, and tell what the job would make.
 
 Size and pace are measured, not tabled: both depend on the pictures, the options and the machine. The output folder is
-not touched.
+looked at as the job does, and not touched.
 """
 
 from __future__ import annotations
 
-import itertools
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipelines.command.devices import devices_of
 from pipelines.command.hmr_skel import console
-from pipelines.command.options import parse_row_range
 from pipelines.command.runner import Runner
 from pipelines.convert.conversion import convert_shard
-from pipelines.convert.job import Job
+from pipelines.convert.job import Decision, Job
 from pipelines.convert.settings import ConversionSettings
 from pipelines.convert.sharing import bodies_of_process
+from pipelines.files.urls import UrlPath
+from pipelines.plan.plan_file import PlannedShard, plan_file
 from pipelines.plan.planning import RowRange, ShardSpec
+from pipelines.write.earlier import counts_in_words
 from schemas import InputError
 
 SAMPLE_ON_CPU = 64
@@ -30,74 +31,103 @@ SAMPLE_ON_CPU = 64
 _WARM_UP = 8
 """Rows that are converted before, and not counted: the first fit makes constants and finds its memory."""
 
+_NAMED = 5
+"""Shards whose loss is told by name."""
+
 
 @dataclass(frozen=True)
-class Forecast:
-    """What a job would make."""
+class Sample:
+    """Rows that were converted to tell the rest."""
 
     rows: int
-    """Label rows that are selected."""
-    without_image: int
-    """Of these, rows whose image is not there, as planning finds."""
-    shards: int
-    sample: int
-    """Rows that were converted to tell the rest..."""
-    sample_written: int
-    """...and how many of them became samples."""
-    sample_bytes: int
-    """Their tar and Parquet file."""
-    sample_seconds: float
+    written: int
+    """How many of them became samples..."""
+    bytes: int
+    """...and their tar and Parquet file."""
+    seconds: float
     workers: int
     """Worker processes that share the work at that pace."""
     device: str
 
     @property
-    def gigabytes(self) -> float:
-        return 1e-9 * self.sample_bytes / self.sample * (self.rows - self.without_image)
+    def rows_per_s(self) -> float:
+        return self.workers * self.rows / self.seconds
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a job would make."""
+
+    decision: Decision
+    without_image: Mapping[str, int]
+    """Shard -> its rows whose image is not there, as planning finds."""
+    sample: Sample | None
+    """None if there is nothing to be made."""
 
     @property
-    def rows_per_s(self) -> float:
-        return self.workers * self.sample / self.sample_seconds
+    def rows(self) -> int:
+        """Label rows that are selected."""
+        return sum(shard.rows for shard in self.decision.planned)
+
+    @property
+    def rows_to_make(self) -> int:
+        """Of these, rows with their image that no finished shard has."""
+        made = set(self.decision.update.made)
+        return sum(s.rows - self.without_image[s.name] for s in self.decision.planned if s.name in made)
+
+    @property
+    def gigabytes(self) -> float:
+        """Of the shards to be made."""
+        return 1e-9 * self.sample.bytes / self.sample.rows * self.rows_to_make if self.sample else 0.0
 
     @property
     def hours(self) -> float:
-        return (self.rows - self.without_image) / self.rows_per_s / 3600
+        return self.rows_to_make / self.sample.rows_per_s / 3600 if self.sample else 0.0
 
 
-def forecast(job: Job, runner: Runner, shard_range: str = "") -> Forecast:
-    """Plans the job, or the shards of a range of it, and converts a sample. Raises InputError as the job does."""
-    wanted = parse_row_range(shard_range, option="--shard-range")
-    rows = shards = without_image = 0
-    sample: ShardSpec | None = None
-    for spec in itertools.islice(job.specs, wanted.start, wanted.stop):
-        rows, shards = rows + len(spec), shards + 1
-        absent = spec.file.count(-1) if spec.image_root is not None else 0
-        without_image += absent
-        if sample is None and absent < len(spec):
-            sample = spec
-    if not rows:
-        field = "--shard-range" if shard_range else "--rows"
-        raise InputError("no rows are selected", field=field, expected="at least one label row")
-    if sample is None:
+def forecast(job: Job, runner: Runner, directory: Path | UrlPath, shard_range: str = "") -> Forecast:
+    """Plans the job, or the shards of a range of it, and converts a sample of what is to be made in the folder.
+
+    Raises InputError as the job does, but for shards that would be lost: `Job.refuse_loss`.
+    """
+    without_image: dict[str, int] = {}
+
+    def counted(specs: Iterable[ShardSpec]) -> Iterator[ShardSpec]:
+        for spec in specs:
+            without_image[spec.name] = spec.file.count(-1) if spec.image_root is not None else 0
+            yield spec
+
+    with tempfile.TemporaryDirectory(prefix="hmr-skel-") as aside:
+        with plan_file(Path(aside), "dry-run", counted(job.specs)) as planned:
+            decision = job.decision(planned, directory, shard_range)
+            spec = _to_convert(decision, without_image)
+        sample = _sample(spec, job.settings, runner) if spec else None
+    return Forecast(decision, without_image, sample)
+
+
+def _to_convert(decision: Decision, without_image: Mapping[str, int]) -> ShardSpec | None:
+    """The first shard with images of those to be made, or if they have none, of all; None if none is to be made."""
+
+    def first(shards: Iterable[PlannedShard]) -> PlannedShard | None:
+        return next((shard for shard in shards if without_image[shard.name] < shard.rows), None)
+
+    made = set(decision.update.made)
+    shard = first(shard for shard in decision.planned if shard.name in made) or first(decision.planned)
+    if shard is None:
+        rows, spec = sum(shard.rows for shard in decision.planned), decision.planned[0].spec()
         problem = f"not one of {rows:,} rows has its image: {spec.image(0)}"
         raise InputError(problem, field="--images", expected="the images that the labels name")
-    devices = devices_of(job.settings.fit.device)
+    return shard.spec() if made else None
+
+
+def _sample(spec: ShardSpec, settings: ConversionSettings, runner: Runner) -> Sample:
+    devices = devices_of(settings.fit.device)
     if devices == ["cpu"]:
-        sample = first_rows(sample, SAMPLE_ON_CPU)
-    stats, seconds = _converted(sample, job.settings)
+        spec = first_rows(spec, SAMPLE_ON_CPU)
+    stats, seconds = _converted(spec, settings)
     # Processes on a GPU machine take turns at its devices.
     workers = (runner.processes if devices == ["cpu"] else len(devices)) if runner.workers_are_here else 1
-    return Forecast(
-        rows=rows,
-        without_image=without_image,
-        shards=shards,
-        sample=len(sample),
-        sample_written=stats["samples"],
-        sample_bytes=stats["bytes"],
-        sample_seconds=seconds,
-        workers=workers,
-        device=",".join(devices),
-    )
+    return Sample(len(spec), stats["samples"], stats["bytes"], seconds, workers, ",".join(devices))
 
 
 def _converted(spec: ShardSpec, settings: ConversionSettings) -> tuple[dict[str, int], float]:
@@ -136,14 +166,26 @@ def print_forecast(found: Forecast) -> None:
     table = Table(title="HMR-SKEL, dry run: nothing is written", show_header=False, title_justify="left")
     table.add_column(justify="left")
     table.add_column(justify="right")
+    update, absent = found.decision.update, sum(found.without_image[shard.name] for shard in found.decision.planned)
     table.add_row("label rows", f"{found.rows:,}")
-    table.add_row("rejected: without an image", f"{found.without_image:,}")
-    table.add_row("shards", f"{found.shards:,}")
+    table.add_row("rejected: without an image", f"{absent:,}")
+    table.add_row("shards", f"{len(found.decision.planned):,}")
+    if update.kept or update.moved or update.lost:
+        table.add_row("of these and of earlier ones", counts_in_words(update.forecast()))
+        table.add_row("rows to be made", f"{found.rows_to_make:,}")
+    if update.lost:
+        table.add_row("shards that go", _few([shard.name for shard in update.lost]))
     table.add_row("expected size", f"{found.gigabytes:,.3g} GB")
     table.add_row("expected time", f"{found.hours:,.2g} hours")
-    who = f"{found.workers} workers" if found.workers > 1 else "one worker"
-    table.add_row("at the rate of", f"{found.rows_per_s:,.1f} people/s by {who} like this one on {found.device}")
-    written = f"{found.sample:,} rows, {found.sample_written:,} written in {found.sample_seconds:.1f} s"
-    size = f"{1e-3 * found.sample_bytes / max(found.sample_written, 1):,.1f} kB a person"
-    table.add_row("measured on", f"{written}, {size}")
+    if sample := found.sample:
+        who = f"{sample.workers} workers" if sample.workers > 1 else "one worker"
+        table.add_row("at the rate of", f"{sample.rows_per_s:,.1f} people/s by {who} like this one on {sample.device}")
+        written = f"{sample.rows:,} rows, {sample.written:,} written in {sample.seconds:.1f} s"
+        size = f"{1e-3 * sample.bytes / max(sample.written, 1):,.1f} kB a person"
+        table.add_row("measured on", f"{written}, {size}")
     console().print(table)
+
+
+def _few(names: list[str]) -> str:
+    more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more

@@ -21,9 +21,12 @@ from pipelines.convert.settings import (
 )
 from pipelines.convert.sharing import body_models_facts
 from pipelines.files.urls import UrlPath
+from pipelines.plan.parts import part_of
+from pipelines.plan.plan_file import PlannedShard
 from pipelines.plan.planning import RowSelection, ShardSpec, find_label_files, plan_shards
 from pipelines.read.images import open_images
 from pipelines.read.labels import LabelFile
+from pipelines.write.earlier import Update, earlier_shards, refuse_loss, update_of
 from pipelines.write.run_record import run_facts
 from schemas import InputError
 
@@ -60,6 +63,16 @@ class Provenance:
 
 
 @dataclass(frozen=True)
+class Decision:
+    """Which shards a run is to have at its end, and what becomes of those that lie in its output folder."""
+
+    planned: list[PlannedShard]
+    part: dict[str, Any] | None
+    """As `Provenance.part`."""
+    update: Update
+
+
+@dataclass(frozen=True)
 class Job:
     """What is run."""
 
@@ -73,6 +86,20 @@ class Job:
         """The provenance when all is planned, which is when label files have been read, and more facts of the run."""
         inputs = {file.name: file.sha256 for file in self.labels} | self.provenance.inputs
         return replace(self.provenance, inputs=inputs, facts=self.provenance.facts | facts)
+
+    def decision(self, planned: list[PlannedShard], directory: Path | UrlPath, shard_range: str) -> Decision:
+        """What is to be made of a plan's shards in this folder. Raises InputError if it is none of them."""
+        part = None
+        if not planned:
+            raise InputError("no rows are selected", field="--rows", expected="at least one label row")
+        if shard_range:
+            planned, part = part_of(planned, shard_range)
+        return Decision(planned, part, update_of(earlier_shards(directory), planned))
+
+    def refuse_loss(self, decision: Decision, directory: Path | UrlPath) -> None:
+        """Raises InputError if finished shards would go that nobody asked to lose."""
+        made_of = self.provenance
+        refuse_loss(directory, decision.update, made_of.options, self.settings.sha256(), made_of.planned)
 
 
 def job_of(options: BuildOptions, runner: Runner, directory: Path | UrlPath, run: str) -> Job:

@@ -50,15 +50,21 @@ class Update:
     moved: Mapping[str, str]
     """Number that a shard will have -> the one it has."""
     lost: tuple[Earlier, ...]
+    made: tuple[str, ...]
+    """Numbers of the shards that the plan has and the folder has not."""
 
     def counts(self) -> dict[str, int]:
         """For run.json."""
         return {"shards_renamed": len(self.moved), "shards_removed": len(self.lost)}
 
+    def forecast(self) -> dict[str, int]:
+        """What run.json will say, if what is kept is undamaged and was made of the images that are there now."""
+        return {"shards_kept": len(self.kept) + len(self.moved), "shards_made": len(self.made)} | self.counts()
+
 
 def earlier_shards(directory: Path | UrlPath) -> list[Earlier]:
     """The shards of a folder whose three files are there. Whether they are undamaged, who keeps them sees."""
-    names = {path.name for path in directory.iterdir()}
+    names = {path.name for path in directory.iterdir()} if directory.is_dir() else set()
     stems = sorted(match.group(1) for match in map(SHARD_FILE.fullmatch, names) if match and match.group(2) == "json")
     whole = [stem for stem in stems if all(stem + ending in names for ending in SHARD_ENDINGS)]
     with ThreadPoolExecutor(_READERS) as pool:
@@ -85,7 +91,7 @@ def update_of(earlier: Iterable[Earlier], planned: Iterable[PlannedShard]) -> Up
     """Which shards of earlier runs the plan has under which number, and which it has not."""
     found = {shard.spec_hash: shard for shard in earlier if shard.spec_hash}
     by_name = {shard.name: shard for shard in earlier}
-    kept, moved, used = [], {}, set()
+    kept, moved, made, used = [], {}, [], set()
     for shard in planned:
         if shard.name in by_name and by_name[shard.name].spec_hash == shard.hash:
             kept.append(shard.name)
@@ -93,7 +99,10 @@ def update_of(earlier: Iterable[Earlier], planned: Iterable[PlannedShard]) -> Up
         elif shard.hash in found:
             moved[shard.name] = found[shard.hash].name
             used.add(found[shard.hash].name)
-    return Update(tuple(kept), moved, tuple(shard for shard in earlier if shard.name not in used))
+        else:
+            made.append(shard.name)
+    lost = tuple(shard for shard in earlier if shard.name not in used)
+    return Update(tuple(kept), moved, lost, tuple(made))
 
 
 def refuse_loss(
@@ -138,12 +147,17 @@ def _shortened(value: Any) -> str:
     return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}..."
 
 
-def tell_of_loss(directory: Path | UrlPath, update: Update, planned: int) -> None:
+def tell_of_loss(directory: Path | UrlPath, update: Update) -> None:
     """That finished shards go is said in any case, also where no closing table is."""
     if update.lost:
         kept = len(update.kept) + len(update.moved)
         words = "%s: %d finished shards are replaced or go, %d are kept, %d are made"
-        log.warning(words, directory, len(update.lost), kept, planned - kept)
+        log.warning(words, directory, len(update.lost), kept, len(update.made))
+
+
+def counts_in_words(run: Mapping[str, Any]) -> str:
+    """What run.json, or a forecast of it, tells of the shards of a run and of earlier ones."""
+    return ", ".join(f"{run[f'shards_{word}']:,} {word}" for word in ("kept", "made", "renamed", "removed"))
 
 
 def rename_shards(directory: Path | UrlPath, moved: Mapping[str, str]) -> None:

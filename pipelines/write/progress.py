@@ -20,6 +20,7 @@ from pipelines.files.body_models import body_models_in_words
 from pipelines.files.shards import DATASET_FILE
 from pipelines.files.storage import remove_folder
 from pipelines.files.urls import UrlPath
+from pipelines.write.earlier import counts_in_words
 from pipelines.write.run_record import RUN_FILE
 
 log = logging.getLogger(__name__)
@@ -192,8 +193,7 @@ def print_summary(directory: Path | UrlPath, name: str, seconds: float) -> None:
             table.add_row(f"3D keypoints: {word}", f"{count:,}")
     table.add_row("shards", f"{len(manifest['shards']):,}")
     if run["shards_kept"] or run["shards_removed"]:
-        words = ("kept", "made", "renamed", "removed")
-        table.add_row("of these and of earlier ones", ", ".join(f"{run[f'shards_{w}']:,} {w}" for w in words))
+        table.add_row("of these and of earlier ones", counts_in_words(run))
     table.add_row("rate", f"{run['rows_made'] / max(seconds, 1e-9):,.1f} people/s over {seconds:,.1f} s")
     if run["devices"]:
         fitting = "fitting" if len(run["devices"]) == 1 else f"fitting, mean of {len(run['devices'])} devices"

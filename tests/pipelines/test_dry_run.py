@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,25 +43,92 @@ def test_it_tells_what_the_job_then_makes(labels, tmp_path, capsys):
     before = sorted(tmp_path.rglob("*"))
     assert main([*line, "--samples-per-shard", "5", "--dry-run"]) == 0
     assert sorted(tmp_path.rglob("*")) == before
-    told = dict(row.strip("│ ").split("│") for row in capsys.readouterr().out.splitlines() if row.startswith("│"))
-    told = {name.strip(): value.split()[0] for name, value in told.items()}
+    found = {name: value.split()[0] for name, value in told(capsys).items()}
     assert main([*line, "--samples-per-shard", "5", "--quiet"]) == 0
     manifest = json.loads((output / "dataset.json").read_text())
-    assert (told["label rows"], told["shards"]) == (str(manifest["rows"]), str(len(manifest["shards"]))) == ("20", "4")
+    there = (str(manifest["rows"]), str(len(manifest["shards"])))
+    assert (found["label rows"], found["shards"]) == there == ("20", "4")
     size = sum(path.stat().st_size for ending in ("tar", "parquet") for path in output.glob(f"0*.{ending}"))
-    assert float(told["expected size"]) == pytest.approx(1e-9 * size, rel=0.05)
-    assert float(told["expected time"]) > 0
+    assert float(found["expected size"]) == pytest.approx(1e-9 * size, rel=0.05)
+    assert float(found["expected time"]) > 0
+
+
+def told(capsys) -> dict[str, str]:
+    rows = (row.strip("│ ").split("│") for row in capsys.readouterr().out.splitlines() if row.startswith("│"))
+    return {name.strip(): value.strip() for name, value in rows}
+
+
+def files_of(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def fate(output: Path) -> str:
+    """What the run says that it did, in the forecast's words."""
+    run = json.loads((output / "run.json").read_text())
+    return ", ".join(f"{run[f'shards_{what}']} {what}" for what in ("kept", "made", "renamed", "removed"))
+
+
+def test_over_a_finished_data_set_it_tells_what_becomes_of_it(labels, tmp_path, capsys):
+    """Nothing new, then a label file before the others, then an edited row: each time what the run then does."""
+    shutil.copytree(labels, tmp_path / "labels")
+    line = ["--annotations", str(tmp_path / "labels" / "*.npz"), "--images", "none", "--device", "cpu"]
+    line += ["--samples-per-shard", "5", "--output", str(tmp_path / "out")]
+    assert main([*line, "--quiet"]) == 0
+
+    def forecast_and_run(expected: str, rows: int) -> dict[str, str]:
+        before = files_of(tmp_path)
+        capsys.readouterr()
+        assert main([*line, "--dry-run"]) == 0
+        found = told(capsys)
+        assert files_of(tmp_path) == before
+        assert (found["of these and of earlier ones"], found["rows to be made"]) == (expected, str(rows))
+        assert main([*line, "--quiet"]) == 0
+        assert fate(tmp_path / "out") == expected
+        return found
+
+    found = forecast_and_run("4 kept, 0 made, 0 renamed, 0 removed", 0)
+    assert found["expected time"] == "0 hours" and "measured on" not in found
+    with np.load(labels / "a.npz") as rows:
+        np.savez(tmp_path / "labels" / "_.npz", **{name: rows[name][:3] for name in rows})
+        edited = {name: rows[name].copy() for name in rows}
+    found = forecast_and_run("4 kept, 1 made, 4 renamed, 0 removed", 3)
+    assert found["label rows"] == "23" and float(found["expected time"].split()[0]) > 0
+    edited["pose_cam"][7, 10] += 0.3
+    np.savez(tmp_path / "labels" / "a.npz", **edited)
+    assert forecast_and_run("4 kept, 1 made, 0 renamed, 1 removed", 5)["shards that go"] == "000002"
+
+
+def test_what_the_run_would_refuse_is_told_and_refused(labels, tmp_path, capsys):
+    line = ["--annotations", str(labels / "*.npz"), "--images", "none", "--device", "cpu"]
+    line += ["--output", str(tmp_path / "out")]
+    assert main([*line, "--samples-per-shard", "5", "--quiet"]) == 0
+    before = files_of(tmp_path)
+    other = [*line, "--samples-per-shard", "10"]
+    lines = []
+    for more in (["--dry-run"], []):
+        capsys.readouterr()
+        assert main([*other, *more]) == 2
+        captured = capsys.readouterr()
+        lines.append(captured.err.splitlines()[-1])
+        assert ("0 kept, 2 made, 0 renamed, 4 removed" in captured.out) is bool(more)
+    assert lines[0] == lines[1] and "4 of 4 finished shards would go: --samples-per-shard is 10, was 5" in lines[0]
+    assert main([*other, "--dry-run", "--overwrite"]) == 0
+    assert told(capsys)["shards that go"] == "000000, 000001, 000002, 000003"
+    assert files_of(tmp_path) == before
+    assert main([*other, "--overwrite", "--quiet"]) == 0
+    assert fate(tmp_path / "out") == "0 kept, 2 made, 0 renamed, 4 removed"
 
 
 def test_the_pace_is_that_of_all_workers(labels, tmp_path):
     options = BuildOptions(annotations=[str(labels / "a.npz")], images="none", device="cpu")
     two = Runner.of(["--direct_running_mode=multi_processing", "--direct_num_workers=2"])
-    found = forecast(job_of(options, two, tmp_path, ""), two)
-    assert (found.workers, found.sample, found.sample_written, found.without_image) == (2, ROWS, ROWS, 0)
-    assert found.rows_per_s == pytest.approx(2 * ROWS / found.sample_seconds)
-    part = forecast(job_of(replace(options, samples_per_shard=4), two, tmp_path, ""), two, "1:")
-    assert (part.shards, part.rows) == (2, 6)
-    assert found.hours == pytest.approx(ROWS / found.rows_per_s / 3600)
+    found = forecast(job_of(options, two, tmp_path, ""), two, tmp_path)
+    sample = found.sample
+    assert (sample.workers, sample.rows, sample.written, found.without_image) == (2, ROWS, ROWS, {"000000": 0})
+    assert sample.rows_per_s == pytest.approx(2 * ROWS / sample.seconds)
+    part = forecast(job_of(replace(options, samples_per_shard=4), two, tmp_path, ""), two, tmp_path, "1:")
+    assert (len(part.decision.planned), part.rows, part.rows_to_make) == (2, 6, 6)
+    assert found.hours == pytest.approx(ROWS / sample.rows_per_s / 3600)
 
 
 def test_what_is_wrong_with_the_input_is_told_as_by_the_job(labels, tmp_path, capsys):
