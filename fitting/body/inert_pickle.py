@@ -187,6 +187,9 @@ def _dense(name: str, state: dict) -> np.ndarray:
         row, column = state["coords"] if "coords" in state else (state["row"], state["col"])
     else:
         pointers = np.asarray(state["indptr"], dtype=np.int64)
+        # Before anything is made of them: a wrong pointer of four bytes stands for two billion entries.
+        if (np.diff(pointers, prepend=0) < 0).any() or pointers[-1] != len(data):
+            raise ValueError("a sparse matrix whose pointers are not those of its entries")
         major = np.repeat(np.arange(len(pointers) - 1), np.diff(pointers))
         row, column = (state["indices"], major) if name.startswith("csc") else (major, state["indices"])
     return scatter(data, row, column, rows, columns)
@@ -197,6 +200,8 @@ def scatter(data: np.ndarray, row: np.ndarray, column: np.ndarray, rows: int, co
     if not 0 <= rows * columns <= _LARGEST_DENSE:
         raise ValueError(f"a sparse matrix of shape ({rows}, {columns})")
     row, column = np.asarray(row, dtype=np.int64), np.asarray(column, dtype=np.int64)
+    if data.ndim != 1 or not row.shape == column.shape == data.shape:
+        raise ValueError("a sparse matrix with other places than entries")
     if row.size and (min(row.min(), column.min()) < 0 or row.max() >= rows or column.max() >= columns):
         raise ValueError("a sparse matrix with entries outside its shape")
     matrix = np.zeros((rows, columns), dtype=data.dtype)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import pickletools
+import tracemalloc
 
 import numpy as np
 import official_files
@@ -152,6 +153,25 @@ def test_hostile_array_states_are_errors(tmp_path):
         path.write_bytes(pickle.dumps({"m": value}))
         with pytest.raises(InputError, match="truncated or damaged"):
             read_model_file(path)
+
+
+@pytest.mark.parametrize("kind", [sparse.csc_matrix, sparse.csr_matrix])
+def test_pointers_of_a_sparse_matrix_that_claim_more_entries_than_there_are_take_no_memory(tmp_path, kind):
+    for pointers in ([0, 1, 2, 1 << 24], [0, 1 << 24, 1 << 24, 3], [1 << 24, 1, 2, 3], [0, 1, 2, 2]):
+        matrix = kind(np.eye(3))
+        matrix.indptr = np.array(pointers, np.int32)
+        path = tmp_path / "m.pkl"
+        path.write_bytes(pickle.dumps({"m": matrix}))
+        tracemalloc.start()
+        with pytest.raises(InputError, match="pointers are not those of its entries"):
+            read_model_file(path)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+        tracemalloc.stop()
+    matrix = kind(np.eye(3))
+    matrix.indices = matrix.indices[:1]  # which numpy would repeat
+    path.write_bytes(pickle.dumps({"m": matrix}))
+    with pytest.raises(InputError, match="other places than entries"):
+        read_model_file(path)
 
 
 @pytest.mark.parametrize("ending", [".pkl", ".npz"])
