@@ -578,8 +578,11 @@ def _resumed(folder: Path) -> Taken:
 
 def _boxes(name: str) -> Callable[[Path], Taken]:
     def read(folder: Path) -> Taken:
-        people = read_boxes(folder / name).people
-        return {picture: digest(found.boxes) for picture, found in people.items()}
+        boxes = read_boxes(folder / name)
+        taken = {picture: digest(given.people.boxes) for picture, given in boxes.pictures.items()}
+        for film, frames in boxes.films.items():
+            taken |= {f"{film}, {n}": digest(given.people.boxes) for n, given in frames.items()}
+        return taken
 
     return read
 
@@ -591,8 +594,9 @@ def _texts() -> list[Subject]:
     job = yaml.safe_dump(
         {"images": "none", "rows": "0:5", "samples_per_shard": 8, "crop_size": 64, "device": "cpu"}
     ).encode()
-    csv = b"image,left,top,right,bottom,score\na.jpg,1,2,30,40,0.5\nb.jpg,1,2,30,40,1\n"
-    plain = json.dumps({"a.jpg": [[1, 2, 30, 40], [1, 2, 3, 4, 0.5]], "b.jpg": []}).encode()
+    csv = b"image,left,top,right,bottom,score,frame\na.jpg,1,2,30,40,0.5,\nb.mp4,1,2,30,40,1,7\n"
+    plain = {"a.jpg": [[1, 2, 30, 40], [1, 2, 3, 4, 0.5]], "b.jpg": [], "c.mp4": {"3": [[1, 2, 30, 40, 1, 2]]}}
+    plain = json.dumps(plain).encode()
     annotation = {"image_id": 1, "bbox": [1, 2, 30, 40], "category_id": 1, "keypoints": [1.0] * 51}
     coco = json.dumps({"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [annotation] * 2}).encode()
     common = {"kind": "options .yaml", "file": "options.yaml", "structured": edited_yaml}

@@ -40,7 +40,9 @@ class PredictOptions:
     detector: Annotated[str, arg(metavar="NAME")] = "movenet"
     """who finds people: movenet, or transformers:ID, a detector of that library (pip install hmr-skel[detect])"""
     boxes: Path | None = None
-    """boxes of the people instead: CSV (image,left,top,right,bottom), JSON or COCO results; px of turned pictures"""
+    """boxes of the people instead, px of turned pictures: CSV (image,left,top,right,bottom, of films also frame), JSON
+    ({"a.jpg": [[...]], "a.mp4": {FRAME: [[...]]}}) or COCO results (of films with frame_id). Frames count from 0; if
+    boxes have a track, it is kept (CSV: track, JSON: sixth number, COCO: track_id)"""
     least_score: float | None = None
     """leave out people whom the detector is less sure of, 0 to 1; without it, the detector's own bound"""
     focal: float = 0.0
@@ -102,8 +104,6 @@ def main(argv: list[str] | None = None, prog: str = "hmr-skel predict") -> int:
     from train.predict.summary import print_predictions
 
     sources = find_sources(options.inputs, options.output)
-    if options.boxes is not None and (film := next((s for s in sources if s.is_film), None)):
-        raise InputError("boxes of films are not read", file=film.name, field="--boxes", expected="pictures")
     with output_problems(options.output):
         options.output.mkdir(parents=True, exist_ok=True)
         with output_lock(options.output):
@@ -143,7 +143,7 @@ def _predict(options: PredictOptions, sources: Sequence[InputFile], models: Body
     from train.predict.smooth import Smoother
     from train.predict.stream import count_pictures, units_of
 
-    stream, units, parts = _stream(options, models), units_of(sources), Parts(options.output)
+    stream, units, parts = _stream(options, sources, models), units_of(sources), Parts(options.output)
     before, begun = _done(units, parts), time.monotonic()
     total = count_pictures(sources, options.every)
     with progress_bar(desc="predict", unit="pictures", total=total, initial=before) as bar:
@@ -155,12 +155,16 @@ def _predict(options: PredictOptions, sources: Sequence[InputFile], models: Body
     return looked_at, seconds
 
 
-def _stream(options: PredictOptions, models: BodyModels) -> Stream:
+def _stream(options: PredictOptions, sources: Sequence[InputFile], models: BodyModels) -> Stream:
     from train.evaluate.networks import open_network
     from train.predict.bodies import KeypointEstimator, NetworkEstimator, keypoint_body
+    from train.predict.detect.boxes_file import read_boxes
     from train.predict.seen import Finder
     from train.predict.stream import FocalLengths, Stream
 
+    boxes = read_boxes(options.boxes) if options.boxes else None
+    if boxes is not None:
+        boxes.check(sources, options.every)
     constants = {
         "track": None,
         "detector": "boxes" if options.boxes else options.detector,
@@ -178,7 +182,7 @@ def _stream(options: PredictOptions, models: BodyModels) -> Stream:
     else:
         estimator, focal_network = KeypointEstimator(body), _focal_network(options, models)
     needs_keypoints = not options.checkpoint or options.smooth
-    finder = Finder.of(options.detector, options.boxes, options.least_score, needs_keypoints, str(models.device))
+    finder = Finder.of(options.detector, boxes, options.least_score, needs_keypoints, str(models.device))
     return Stream(finder, estimator, body, FocalLengths(options.focal, focal_network), constants, options.every)
 
 

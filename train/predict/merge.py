@@ -22,7 +22,7 @@ from train.predict.tracks import Tracker, track_numbers
 SKIPPED_FILE = "skipped.json"
 COUNTS = b"counts"
 """Metadata of predictions.parquet: a JSON object of what was looked at (`merge`)."""
-_OF_TRACKS = ("frame", "time_s", "score", "box", "detected_keypoints")
+_OF_TRACKS = ("frame", "time_s", "track", "score", "box", "detected_keypoints")
 
 
 def merge(
@@ -40,8 +40,8 @@ def merge(
         facts += own
         if unit.film:
             tracks[unit.number] = _tracks(unit, parts)
-            people = max((int(n.max(initial=-1)) for n in tracks[unit.number]), default=-1) + 1
-            films.append({"source": unit.film.name, "frames": sum(f.pictures for f in own), "tracks": people})
+            people = set().union(*(numbers.tolist() for numbers in tracks[unit.number]))
+            films.append({"source": unit.film.name, "frames": sum(f.pictures for f in own), "tracks": len(people)})
             if smoother is not None:
                 smoother.run(unit.number, tracks[unit.number], progress)
     skipped = [entry for part in facts for entry in part.skipped]
@@ -66,11 +66,15 @@ def merge(
 
 
 def _tracks(unit: Unit, parts: Parts) -> list[np.ndarray]:
-    """Numbers of the people of each part of a film."""
+    """Numbers of the people of each part of a film: those that came with their boxes, or else by who is like whom."""
     tracker, found = Tracker(), []
     for _, path in parts.of_unit(unit.number):
         table = parts.read(path, _OF_TRACKS).table
-        found.append(track_numbers(tracker, table_to_columns(table)) if len(table) else np.zeros(0, np.int32))
+        columns = table_to_columns(table)
+        if "track" in columns:
+            found.append(np.ma.getdata(columns["track"]))
+        else:
+            found.append(track_numbers(tracker, columns) if len(table) else np.zeros(0, np.int32))
     return found
 
 

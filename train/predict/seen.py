@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from schemas import InputError
-from train.predict.detect.boxes_file import BoxesFile, read_boxes
+from train.predict.detect.boxes_file import BoxesFile
 from train.predict.detect.choice import detector
 from train.predict.detect.movenet_detector import MoveNetDetector
 from train.predict.detect.people import COCO_KEYPOINTS, DetectedPeople, Detector
@@ -46,20 +44,25 @@ class Finder:
     detector: Detector | None
     boxes: BoxesFile | None
     keypoint_detector: MoveNetDetector | None
+    least_score: float = 0.0
+    """of boxes from a file"""
 
     @classmethod
-    def of(cls, name: str, boxes: Path | None, least_score: float | None, keypoints: bool, device: str) -> Finder:
+    def of(cls, name: str, boxes: BoxesFile | None, least_score: float | None, keypoints: bool, device: str) -> Finder:
         """By the options --detector and --boxes. Raises InputError for what cannot be."""
         with_keypoints = MoveNetDetector(device=device) if keypoints else None
         if boxes is not None:
-            return cls(None, read_boxes(boxes), with_keypoints)
+            return cls(None, boxes, with_keypoints, least_score or 0.0)
         return cls(detector(name, least_score=least_score, device=device), None, with_keypoints)
 
     def __call__(self, view: SeenPicture) -> DetectedPeople:
-        """The people, best first, all with keypoints (n, 17, 3), of confidence 0 where nobody looked for them."""
+        """The people, best first, all with keypoints (n, 17, 3), of confidence 0 where nobody looked for them.
+
+        Raises InputError for a box that shows nothing of its picture.
+        """
         if self.boxes is not None:
-            people = self.boxes.of(view.source)
-            _check_inside(people.boxes, view)
+            people = self.boxes.of(view.source, view.frame, view.size)
+            people = people.take(np.flatnonzero(people.scores >= self.least_score))
         else:
             people = self.detector(view.pixels)
         low, high = people.boxes[:, :2], people.boxes[:, 2:]
@@ -68,12 +71,4 @@ class Finder:
             return people
         if self.keypoint_detector is not None and len(people):
             return self.keypoint_detector.keypoints_in(view.pixels, people)
-        return DetectedPeople(people.boxes, people.scores, np.zeros((len(people), COCO_KEYPOINTS, 3)))
-
-
-def _check_inside(boxes: np.ndarray, view: SeenPicture) -> None:
-    outside = ((boxes[:, :2] >= view.size) | (boxes[:, 2:] <= 0)).any(1)
-    if outside.any():
-        shown = boxes[outside][0].tolist()
-        expected = f"boxes in {view.size[0]} x {view.size[1]} px"
-        raise InputError(f"{shown} shows nothing of the picture", file=view.source, field="--boxes", expected=expected)
+        return replace(people, keypoints=np.zeros((len(people), COCO_KEYPOINTS, 3)))

@@ -122,11 +122,24 @@ class Stream:
         while True:
             columns, facts = self._looked_at(islice(views, FRAMES_PER_PART), progress)
             last = facts.pictures < FRAMES_PER_PART
+            if last and not skipped:
+                end = (number * FRAMES_PER_PART + facts.pictures) * self.every
+                skipped += self._boxes_beyond(unit.film.name, end)
             facts = replace(facts, skipped=skipped, last=last, focal=focal)
             parts.write(parts.path(unit.number, number), columns, facts)
             if last:
                 return
             number += 1
+
+    def _boxes_beyond(self, film: str, end: int) -> list[dict]:
+        """What is said of boxes for frames that a film does not have."""
+        boxes = self.finder.boxes
+        late = boxes and boxes.beyond(film, end, self.every)
+        if not late:
+            return []
+        frame, row, frames = late
+        problem = f"{boxes.path}, row {row}: no such frame; boxes are given for {frames:,} that the film does not have"
+        return [{"source": film, "frame": frame, "problem": problem}]
 
     def _looked_at(
         self, views: Iterable[SeenPicture], progress: Callable[[int], object], skipped: Sequence[dict] = ()
@@ -168,7 +181,10 @@ class Stream:
         }
         columns = {name: _repeated(name, value, len(people)) for name, value in known.items()}
         found = {"score": people.scores, "box": people.boxes, "detected_keypoints": keypoints}
-        return columns | {name: values.astype(np.float32) for name, values in found.items()}
+        columns |= {name: values.astype(np.float32) for name, values in found.items()}
+        if people.tracks is not None:
+            columns["track"] = np.ma.masked_array(people.tracks.astype(np.int32), np.zeros(len(people), bool))
+        return columns
 
 
 def count_pictures(sources: Sequence[InputFile], every: int) -> int | None:

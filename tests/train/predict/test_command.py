@@ -200,7 +200,8 @@ def test_boxes_that_show_nothing_are_told(checkpoint, photograph, tmp_path, box)
     (tmp_path / "boxes.json").write_text(json.dumps({"photo": [box]}))
     with pytest.raises(InputError, match="shows nothing of the picture") as caught:
         main([str(path), "--checkpoint", checkpoint, "--boxes", str(tmp_path / "boxes.json"), "-o", str(tmp_path)])
-    assert caught.value.file == str(path)
+    assert (caught.value.file, caught.value.row, caught.value.field) == (str(tmp_path / "boxes.json"), 1, "box")
+    assert str(path) in str(caught.value)
 
 
 def test_where_nothing_can_be_written_is_told(checkpoint, photograph, tmp_path):

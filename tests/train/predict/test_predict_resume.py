@@ -109,6 +109,32 @@ def test_films_go_on_after_a_kill_and_people_keep_their_tracks(walk, tmp_path):
         np.testing.assert_array_equal(exported["poses"], found["poses"])
 
 
+@pytest.mark.parametrize("tracks", [True, False])
+def test_boxes_of_films_are_taken_frame_by_frame(walk, checkpoint, tmp_path, tracks):
+    """Tracks that come with them stay, also over a kill; a frame that the film does not have is listed."""
+    rows = ["image,frame,left,top,right,bottom" + ",track" * tracks]
+    for n in (0, 1, 2, 3, 5, 6, 8, 9, 11, 12):
+        people = [(4 + 2 * n, 70 + 2 * n, 300), (80 + 2 * n, 118 + 2 * n, 5)]
+        people = people if n % 2 else people[::-1]  # in whatever order they stand
+        rows += [f"walk.mp4,{n},{left},0,{right},110" + f",{track}" * tracks for left, right, track in people]
+    (tmp_path / "boxes.csv").write_text("\n".join(rows))
+    given = [str(walk), "--checkpoint", checkpoint, "--boxes", str(tmp_path / "boxes.csv"), "-o"]
+    killed(2, *given, str(tmp_path / "killed"))
+    assert main([*given, str(tmp_path / "killed")]) == 0
+    assert main([*given, str(tmp_path / "whole")]) == 0
+    for name in ("predictions.parquet", "skipped.json"):
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    found = read_predictions(tmp_path / "whole").columns
+    assert found["frame"].tolist() == np.repeat([0, 1, 2, 3, 5, 6, 8, 9], 2).tolist()
+    for track, left in ((300, 4), (5, 80)) if tracks else ((1, 4), (0, 80)):
+        rows = np.asarray(found["track"] == track)
+        np.testing.assert_array_equal(found["box"][rows, 0], left + 2 * np.asarray(found["frame"])[rows])
+    [entry] = json.loads((tmp_path / "whole" / "skipped.json").read_text())["skipped"]
+    first = 1 + 2 * 8 + 1  # the header, two rows for each of eight frames, and the next
+    assert entry["frame"] == 11 and entry["source"] == str(walk)
+    assert f"boxes.csv, row {first}: no such frame" in entry["problem"] and "for 2 that" in entry["problem"]
+
+
 def test_smoothed_people_have_one_shape_and_move_steadily(walk, tmp_path, monkeypatch):
     given = [str(walk), "--every", "2", "-o"]
     assert main([*given, str(tmp_path / "alone")]) == 0

@@ -1,54 +1,147 @@
-"""Boxes that somebody else has found, from a file.
+"""Boxes that somebody else has found, from a file (`box_rows`).
 
-Three forms are read. Pictures are named as the file likes: by path, by base name, by stem, or by COCO's number.
-
-- CSV with the columns `image,left,top,right,bottom` and, if wanted, `score`, px
-- JSON object from picture to boxes: `{"a.jpg": [[left, top, right, bottom], ...]}`, each with a fifth number as score
-- COCO results, `[{"image_id": 139, "bbox": [left, top, width, height], "score": 0.9, "keypoints": [51 numbers]}, ...]`,
-  or a COCO data set, `{"images": [...], "annotations": [...]}`; other categories than 1, a person, are left out
+Pictures and films are named as the file likes: by path, by base name, by stem, or by COCO's number.
 """
 
 from __future__ import annotations
 
-import csv
-import json
+import logging
 import re
 from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from schemas import InputError
-from train.predict.detect.people import COCO_KEYPOINTS, DetectedPeople, nobody
+from train.predict.detect.box_rows import BoxRow, csv_rows, json_rows
+from train.predict.detect.people import DetectedPeople, nobody
+from train.predict.inputs import InputFile
 
-_PERSON = 1
+log = logging.getLogger(__name__)
+
 _LARGEST_FILE = 1 << 28
 """Bytes; COCO's largest list of results has 110 million."""
-_CORNERS = ("left", "top", "right", "bottom")
-_COLUMNS = ("image", *_CORNERS)
+
+
+@dataclass(frozen=True)
+class GivenPeople:
+    """The people of a picture or frame, best first, and the rows of the file where they stand."""
+
+    people: DetectedPeople
+    rows: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class BoxesFile:
-    """The people of each picture that a file names."""
+    """The people of each picture and of each frame of each film that a file names."""
 
-    people: dict[str, DetectedPeople] = field(default_factory=dict)
+    path: Path = Path()
+    pictures: dict[str, GivenPeople] = field(default_factory=dict)
     """by the picture's name or number, as the file has it"""
+    films: dict[str, dict[int, GivenPeople]] = field(default_factory=dict)
+    """by the film's name or number, and by frame"""
 
-    def of(self, picture: str | Path) -> DetectedPeople:
-        """The people of a picture; nobody where the file does not name it."""
-        parts = Path(picture).as_posix().split("/")
-        stem = Path(picture).stem
+    def of(self, source: str | Path, frame: int | None = None, size: tuple[int, int] | None = None) -> DetectedPeople:
+        """The people of a picture, or of a frame of a film; nobody where the file does not name it.
+
+        Raises InputError for a box outside of the picture's `size`, width and height in px.
+        """
+        name = self._name(source, frame is not None)
+        given = None
+        if name is not None:
+            given = self.pictures[name] if frame is None else self.films[name].get(frame)
+        if given is None:
+            return nobody()
+        boxes = given.people.boxes
+        outside = np.flatnonzero(((boxes[:, :2] >= size) | (boxes[:, 2:] <= 0)).any(1)) if size else ()
+        if len(outside):
+            raise InputError(
+                f"{boxes[outside[0]].tolist()} shows nothing of the picture {source}",
+                file=self.path,
+                row=given.rows[outside[0]],
+                field="box",
+                expected=f"boxes in {size[0]} x {size[1]} px",
+            )
+        return given.people
+
+    def beyond(self, film: str | Path, end: int, every: int = 1) -> tuple[int, int, int] | None:
+        """Of boxes in each so many-th frame of a film that are for frames from its `end` on: first frame and its row,
+        and how many frames; None without."""
+        name = self._name(film, True)
+        late = sorted(n for n in self.films.get(name, ()) if n >= end and n % every == 0)
+        return (late[0], self.films[name][late[0]].rows[0], len(late)) if late else None
+
+    def check(self, sources: Sequence[InputFile], every: int = 1) -> None:
+        """Hold the names of the file to the pictures and films that are looked at; what is not there is told.
+
+        Raises InputError where none is, where a name may mean two of them, and for frames of pictures and none of
+        films.
+        """
+        used: dict[tuple[bool, str], InputFile] = {}
+        for source in sources:
+            name = self._name(source.path, source.is_film)
+            if name is None:
+                continue
+            other = used.setdefault((source.is_film, name), source)
+            if other is not source:
+                raise InputError(
+                    f"{name} may be {other.name} or {source.name}",
+                    file=self.path,
+                    row=self._row(source.is_film, name),
+                    field="image",
+                    expected="a path that tells which",
+                )
+        for source in sources:
+            name = self._name(source.path, not source.is_film)
+            if name is None or (not source.is_film, name) in used or self._name(source.path, source.is_film):
+                continue
+            raise InputError(
+                f"no frame given of the film {source.name}"
+                if source.is_film
+                else f"a frame given of the picture {source.name}",
+                file=self.path,
+                row=self._row(not source.is_film, name),
+                field="frame",
+                expected="a number from 0" if source.is_film else "frames of films only",
+            )
+        self._tell_absent(used)
+        left_out = sum(n % every > 0 for is_film, name in used if is_film for n in self.films[name])
+        if left_out:
+            log.warning("%s: boxes of %d frames are not used, which --every %d leaves out", self.path, left_out, every)
+
+    def _tell_absent(self, used: Iterable[tuple[bool, str]]) -> None:
+        named = {(False, name) for name in self.pictures} | {(True, name) for name in self.films}
+        absent = sorted((self._row(*key), key[1]) for key in named - set(used))
+        if not absent:
+            return
+        row, name = absent[0]
+        if len(absent) == len(named):
+            problem = f"{name} is none of the pictures and films that are looked at, nor is any other of the file"
+            raise InputError(problem, file=self.path, row=row, field="image", expected="names of theirs")
+        log.warning(
+            "%s: %d of %d pictures and films of it are not looked at, the first %s (row %d)",
+            *(self.path, len(absent), len(named), name, row),
+        )
+
+    def _name(self, source: str | Path, is_film: bool) -> str | None:
+        """What the file calls a picture or a film."""
+        parts, stem = Path(source).as_posix().split("/"), Path(source).stem
         number = re.search(r"\d+$", stem)
         names = ["/".join(parts[n:]) for n in range(len(parts))] + [stem]
         names += [str(int(number[0]))] if number else []
-        return next((self.people[name] for name in names if name in self.people), nobody())
+        named = self.films if is_film else self.pictures
+        return next((name for name in names if name in named), None)
+
+    def _row(self, is_film: bool, name: str) -> int:
+        """The first row that names it."""
+        given = self.films[name].values() if is_film else [self.pictures[name]]
+        return min(min(people.rows) for people in given)
 
 
 def read_boxes(path: str | Path) -> BoxesFile:
-    """Boxes by picture, from a CSV or JSON file. Raises InputError, with the row, for anything else."""
+    """Boxes from a CSV or JSON file. Raises InputError, with row and field, for anything else."""
     path = Path(path)
     try:
         with open(path, "rb") as file:
@@ -59,126 +152,43 @@ def read_boxes(path: str | Path) -> BoxesFile:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not text"
         raise InputError(f"cannot be read: {reason}", file=path, expected="boxes as CSV or JSON") from error
-    rows = _csv_rows(text, path) if path.suffix.lower() == ".csv" else _json_rows(text, path)
-    found: dict[str, list[_Row]] = defaultdict(list)
-    for row in rows:
-        found[row.picture.replace("\\", "/").removeprefix("./")].append(row)
-    return BoxesFile({picture: _people(rows, path) for picture, rows in found.items()})
+    pictures: dict[str, list[BoxRow]] = defaultdict(list)
+    films: dict[str, dict[int, list[BoxRow]]] = defaultdict(lambda: defaultdict(list))
+    for row in csv_rows(text, path) if path.suffix.lower() == ".csv" else json_rows(text, path):
+        (pictures[row.picture] if row.frame is None else films[row.picture][row.frame]).append(row)
+    for frames in films.values():
+        _check_tracks(frames, path)
+    return BoxesFile(
+        path,
+        {name: _people(rows) for name, rows in pictures.items()},
+        {name: {n: _people(rows) for n, rows in frames.items()} for name, frames in films.items()},
+    )
 
 
-@dataclass(frozen=True)
-class _Row:
-    number: int
-    picture: str
-    box: Any
-    """left, top, right, bottom"""
-    score: Any = 1.0
-    keypoints: Any = None
+def _check_tracks(frames: dict[int, list[BoxRow]], path: Path) -> None:
+    """Raises InputError for a track that is in a frame twice, and where only some of a film's boxes have tracks."""
+    first = next(iter(frames.values()))[0]
+    for frame, rows in frames.items():
+        seen: set[int] = set()
+        for row in rows:
+            if (row.track is None) != (first.track is None):
+                problem = f"row {first.number} of the same film has {'no' if first.track is None else 'a'} track"
+                raise InputError(problem, file=path, row=row.number, field="track", expected="all of a film, or none")
+            if row.track in seen:
+                problem = f"{row.track} is in frame {frame} twice"
+                raise InputError(problem, file=path, row=row.number, field="track", expected="one box of each track")
+            if row.track is not None:
+                seen.add(row.track)
 
 
-def _people(rows: list[_Row], path: Path) -> DetectedPeople:
-    boxes, scores, keypoints = [], [], []
-    for row in rows:
-        box = _numbers(row.box, 4, "box", row, path)
-        if not (box[:2] < box[2:]).all():
-            raise InputError(
-                f"{box.tolist()}", file=path, row=row.number, field="box", expected="left < right, top < bottom"
-            )
-        boxes.append(box)
-        scores.append(_numbers([row.score], 1, "score", row, path)[0])
-        if row.keypoints is not None:
-            flat = _numbers(row.keypoints, 3 * COCO_KEYPOINTS, "keypoints", row, path)
-            keypoints.append(flat.reshape(COCO_KEYPOINTS, 3))
-    order = np.argsort(-np.array(scores), kind="stable")
-    points = np.array(keypoints)[order] if len(keypoints) == len(rows) else None
-    return DetectedPeople(np.array(boxes)[order], np.array(scores)[order], points)
-
-
-def _numbers(values: Any, count: int, name: str, row: _Row, path: Path) -> np.ndarray:
-    try:
-        array = np.array([float(value) for value in values])
-    except (TypeError, ValueError, OverflowError):
-        array = np.array([np.nan])
-    if array.shape != (count,) or not np.isfinite(array).all():
-        shown = str(values)[:60]
-        raise InputError(f"{shown} given", file=path, row=row.number, field=name, expected=f"{count} numbers")
-    return array
-
-
-def _csv_rows(text: str, path: Path) -> list[_Row]:
-    try:
-        rows = list(csv.reader(text.splitlines()))
-    except csv.Error as error:
-        raise InputError(f"not CSV: {error}", file=path, expected=",".join(_COLUMNS) + "[,score]") from error
-    header = [name.strip().lower() for name in rows[0]] if rows else []
-    if not set(_COLUMNS) <= set(header):
-        raise InputError("no such header", file=path, row=1, expected=",".join(_COLUMNS) + "[,score]")
-    found = []
-    for number, row in enumerate(rows[1:], 2):
-        if not row:
-            continue
-        if len(row) != len(header):
-            raise InputError(f"{len(row)} columns", file=path, row=number, expected=f"{len(header)} columns")
-        values = dict(zip(header, (text.strip() for text in row), strict=True))
-        score = values.get("score") or 1.0
-        found.append(_Row(number, values["image"], [values[name] for name in _CORNERS], score))
-    return found
-
-
-def _json_rows(text: str, path: Path) -> list[_Row]:
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"not JSON: {error}", file=path, expected="boxes as CSV or JSON") from error
-    if isinstance(document, dict) and "annotations" in document:
-        return _coco_rows(document["annotations"], _coco_names(document.get("images"), path), path)
-    if isinstance(document, list):
-        return _coco_rows(document, {}, path)
-    if isinstance(document, dict) and all(isinstance(boxes, list) for boxes in document.values()):
-        pairs = ((picture, box) for picture, boxes in document.items() for box in boxes)
-        return [_plain_row(number, picture, box, path) for number, (picture, box) in enumerate(pairs, 1)]
-    raise InputError("no boxes", file=path, expected="an object from picture to boxes, or COCO results")
-
-
-def _plain_row(number: int, picture: str, box: Any, path: Path) -> _Row:
-    if not isinstance(box, list) or len(box) not in (4, 5):
-        raise InputError(
-            f"{str(box)[:60]} for {picture}", file=path, row=number, field="box", expected="4 or 5 numbers"
-        )
-    return _Row(number, picture, box[:4], *box[4:])
-
-
-def _coco_names(images: Any, path: Path) -> dict[int | str, str]:
-    try:
-        return {_number_of(image["id"]): str(image["file_name"]) for image in images}
-    except (TypeError, KeyError, ValueError) as error:
-        raise InputError("not COCO's list", file=path, field="images", expected="id and file_name of each") from error
-
-
-def _number_of(image: Any) -> int | str:
-    """What names an image. Raises ValueError for what is neither number nor text."""
-    if not isinstance(image, (int, str)) or isinstance(image, bool):
-        raise ValueError(f"{str(image)[:60]} given")
-    return image
-
-
-def _coco_rows(entries: Any, names: dict[int | str, str], path: Path) -> list[_Row]:
-    if not isinstance(entries, list):
-        raise InputError("not a list", file=path, field="annotations", expected="COCO annotations")
-    found = []
-    for number, entry in enumerate(entries, 1):
-        if not isinstance(entry, dict) or "image_id" not in entry or "bbox" not in entry:
-            raise InputError("no COCO result", file=path, row=number, expected="image_id and bbox")
-        if entry.get("category_id", _PERSON) != _PERSON:
-            continue
-        box = _numbers(entry["bbox"], 4, "bbox", _Row(number, "", None), path)
-        try:
-            image = _number_of(entry["image_id"])
-        except ValueError as error:
-            raise InputError(
-                str(error), file=path, row=number, field="image_id", expected="a number or text"
-            ) from error
-        picture = str(names.get(image, image))
-        corners = [*box[:2], *(box[:2] + box[2:])]
-        found.append(_Row(number, picture, corners, entry.get("score", 1.0), entry.get("keypoints")))
-    return found
+def _people(rows: list[BoxRow]) -> GivenPeople:
+    order = np.argsort([-row.score for row in rows], kind="stable")
+    rows = [rows[n] for n in order]
+    has = lambda name: all(getattr(row, name) is not None for row in rows)  # noqa: E731
+    people = DetectedPeople(
+        np.array([row.box for row in rows]),
+        np.array([row.score for row in rows]),
+        np.array([row.keypoints for row in rows]) if has("keypoints") else None,
+        np.array([row.track for row in rows]) if has("track") else None,
+    )
+    return GivenPeople(people, tuple(row.number for row in rows))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -87,7 +87,7 @@ class MoveNetDetector:
             overlap = intersection_over_union(people.boxes[n : n + 1], here.boxes)[0]
             if overlap.max(initial=0) >= _STILL_THE_SAME:
                 keypoints[n] = here.keypoints[overlap.argmax()]
-        return DetectedPeople(people.boxes, people.scores, keypoints)
+        return replace(people, keypoints=keypoints)
 
     def _look(self, picture: np.ndarray, regions: np.ndarray, least: float) -> list[DetectedPeople]:
         """The people in each of some regions (n, 4) of the picture, with scores from `least` on."""

@@ -33,15 +33,16 @@ class DetectedPeople:
     """(n,) float64, 0 to 1"""
     keypoints: np.ndarray | None = None
     """(n, 17, 3) float64: the COCO keypoints x, y in px and a score, from detectors that find them"""
+    tracks: np.ndarray | None = None
+    """(n,) in a frame of a film, numbers of people, from those who know them"""
 
     def __len__(self) -> int:
         return len(self.boxes)
 
     def take(self, index: np.ndarray) -> DetectedPeople:
         """Some of the people."""
-        return DetectedPeople(
-            self.boxes[index], self.scores[index], None if self.keypoints is None else self.keypoints[index]
-        )
+        values = (self.boxes, self.scores, self.keypoints, self.tracks)
+        return DetectedPeople(*(None if value is None else value[index] for value in values))
 
 
 Detector = Callable[[np.ndarray], DetectedPeople]
