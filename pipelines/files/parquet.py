@@ -1,4 +1,4 @@
-"""Parquet files, read within bounds: what pages unpack to is reckoned from the file's metadata before they are read.
+"""Parquet files, read within bounds: what values take and pages unpack to is known before they are read.
 
 A column of one value repeated takes a few bytes, whatever its length. So columns may take 100 times the file's size, or
 64 MiB, and no more; text is read by dictionary where it might take more, and counted before it is spelled out.
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.files.npz_whole import WHOLE_BYTES, WHOLE_RATIO
+from pipelines.files.parquet_pages import unpacked_bytes
 from pipelines.files.storage import readable
 from pipelines.files.urls import UrlPath
 
@@ -61,6 +62,8 @@ def read_table(
         local = content is None and isinstance(file, Path)
         with pq.ParquetFile(source, pre_buffer=False, memory_map=local, read_dictionary=list(dictionaries)) as stored:
             long_texts = _check_size(stored, columns, dictionaries, file, size)
+            with file.open("rb") if content is None else io.BytesIO(content) as pages:
+                _check_most(unpacked_bytes(pages, columns), file, size)
             if not long_texts:
                 return _sound(stored.read(columns=columns and list(columns), use_threads=False))
         source = readable(file) if content is None else io.BytesIO(content)
@@ -95,12 +98,10 @@ def _check_size(
     """The texts that might take more than is allowed once they are spelled out. Raises InputError if numbers do."""
     import pyarrow.types as types
 
-    facts, schema, most = stored.metadata, stored.schema_arrow, max(WHOLE_BYTES, WHOLE_RATIO * size)
+    facts, schema = stored.metadata, stored.schema_arrow
     names = [name for name in schema.names if columns is None or name in columns]
     texts = {name for name in names if types.is_string(schema.field(name).type) or name in dictionaries}
-    whole = facts.num_rows * sum(_width(schema.field(name).type) for name in names)
-    if whole > most:
-        _refuse(whole, file)
+    most = _check_most(facts.num_rows * sum(_width(schema.field(name).type) for name in names), file, size)
     longest = 0
     for number in range(facts.num_row_groups):
         # Of a damaged file's single columns pyarrow throws what ends the interpreter, so the group must do.
@@ -134,22 +135,24 @@ def _spelled_out(table: pa.Table, names: Sequence[str], file: Path | UrlPath, si
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    most = max(WHOLE_BYTES, WHOLE_RATIO * size)
     for name in names:
         column = table[name]
         length = 0
         for chunk in column.chunks:
             lengths = pc.binary_length(chunk.dictionary)
             length += pc.sum(pc.cast(lengths.take(chunk.indices), pa.int64())).as_py() or 0
-        if length > most:
-            _refuse(length, file, name)
+        _check_most(length, file, size, name)
         position = table.schema.get_field_index(name)
         table = table.set_column(position, table.schema.field(name).with_type(pa.string()), column.cast(pa.string()))
     return table
 
 
-def _refuse(size: int, file: Path | UrlPath, name: str | None = None) -> None:
+def _check_most(unpacked: int, file: Path | UrlPath, size: int, name: str | None = None) -> int:
+    """The most bytes that may come of a file of this size. Raises InputError for more."""
     from schemas import InputError
 
-    problem = f"unpacks to {size} bytes"
-    raise InputError(problem, file=file, field=name, expected=f"at most {WHOLE_RATIO} times the file's size")
+    most = max(WHOLE_BYTES, WHOLE_RATIO * size)
+    if unpacked > most:
+        problem = f"unpacks to {unpacked} bytes"
+        raise InputError(problem, file=file, field=name, expected=f"at most {WHOLE_RATIO} times the file's size")
+    return most

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import io
 import pickle
+import re
 import struct
 import zipfile
 import zlib
@@ -23,6 +24,7 @@ from pipelines.files import npz_whole, parquet
 from pipelines.files.jpeg import ImageError, decode_image, opencv_image
 from pipelines.files.npz_whole import read_whole
 from pipelines.files.parquet import read_table
+from pipelines.files.parquet_pages import unpacked_bytes
 from pipelines.files.pictures import read_picture
 from pipelines.hand_on.fit import main as fit
 from pipelines.look.viewer.sources import fit_clip
@@ -131,6 +133,80 @@ def test_columns_of_one_value(tmp_path):
         assert len(read_table(wide, ["b"])) == 1_000_000
         assert read_table(text, ["a"], ["a"])["a"].chunk(0)[0].as_py() == "x" * 2000
     assert taken.bytes < MOST
+
+
+def said_otherwise(path, numbers):
+    """Changes numbers in a Parquet file's footer, in as many bytes as they took."""
+    data = path.read_bytes()
+    length = int.from_bytes(data[-8:-4], "little")
+    footer = data[-8 - length : -8]
+    for true, said in numbers.items():
+        there = zigzag(true)
+        assert there in footer
+        footer = footer.replace(there, zigzag(said, len(there)))
+    path.write_bytes(data[: -8 - length] + footer + data[-8:])
+
+
+def zigzag(number, width=1):
+    """As Thrift's compact protocol writes it, in at least so many bytes."""
+    number, digits = 2 * number, []
+    while number or len(digits) < width:
+        digits.append(number & 127)
+        number >>= 7
+    return bytes([digit | 128 for digit in digits[:-1]] + digits[-1:])
+
+
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+def test_a_page_that_unpacks_to_more_than_the_metadata_say(tmp_path, version):
+    """It does unpack to it; ten rows are what is told, and what pyarrow by itself gives."""
+    path, rows = tmp_path / "a.parquet", 1 << 26
+    as_one_page = {"row_group_size": rows, "max_rows_per_page": rows, "data_page_size": (1 << 31) - 1}
+    form = {"compression": "zstd", "use_dictionary": False, "data_page_version": version, "store_schema": False}
+    pq.write_table(pa.table({"a": np.zeros(rows, np.float32)}), path, write_statistics=False, **as_one_page, **form)
+    size = pq.read_metadata(path).row_group(0).total_byte_size
+    said_otherwise(path, {rows: 10, size: 90})
+    facts = pq.read_metadata(path)
+    assert (facts.num_rows, facts.row_group(0).total_byte_size) == (10, 90) and path.stat().st_size < 10_000
+    with Taken() as taken, pytest.raises(InputError, match=r"unpacks to 268\d{6} bytes"):
+        read_table(path)
+    assert taken.bytes < MOST
+    assert len(pq.read_table(path)) == 10
+
+
+def test_sizes_of_pages_are_those_that_the_metadata_tell(tmp_path):
+    """Which count the pages' headers as well."""
+    columns = {"text": [f"{n // 9}" * 9 for n in range(5_000)], "none": [None] * 5_000, "flag": [True] * 5_000}
+    columns |= {"list": [[0.5] * 9] * 5_000, "number": np.arange(5_000)}
+    table = pa.table(columns | {"record": [{"a": 1, "b": "x"}] * 5_000})
+    for more in ({"use_dictionary": False}, {"data_page_version": "2.0"}, {"write_page_index": True}, {}):
+        path = tmp_path / "a.parquet"
+        pq.write_table(table, path, row_group_size=2_000, max_rows_per_page=500, **more)
+        facts = pq.read_metadata(path)
+        for name in table.column_names:
+            told = pages = 0
+            for group in map(facts.row_group, range(3)):
+                for column in map(group.column, range(group.num_columns)):
+                    if column.path_in_schema.partition(".")[0] == name:
+                        told += column.total_uncompressed_size
+                        pages += -(-group.num_rows // 500) + column.has_dictionary_page
+            with path.open("rb") as file:
+                assert told - 100 * pages < unpacked_bytes(file, [name]) < told - 10 * pages
+        assert read_table(path).equals(table)
+    pq.write_table(table[:0], path)
+    assert len(read_table(path)) == 0
+
+
+def test_lists_in_a_footer_are_what_the_format_says(tmp_path):
+    """pyarrow does not look, so what it takes for the next field is another than what a reader that does takes."""
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"a": np.arange(9)}), path, use_dictionary=False)
+    data = path.read_bytes()
+    encodings = re.compile(rb"\x15\x04\x19([\x15\x25\x35])")  # of a column of int64
+    assert len(encodings.findall(data)) == 1
+    path.write_bytes(encodings.sub(lambda found: found[0][:-1] + bytes([found[1][0] & 0xF0 | 8]), data))
+    assert len(pq.read_table(path)) == 9
+    with pytest.raises(InputError, match="a list of another kind"):
+        read_table(path)
 
 
 def test_texts_that_are_only_repeated_are_read(tmp_path, monkeypatch):
