@@ -99,7 +99,8 @@ class BodyModels:
     def regressor(self, name: str) -> torch.Tensor:
         """The regressor of this name (KEYPOINT_ and EVALUATION_REGRESSORS of fitting.body.files), (points, V)."""
         if name not in self.regressors:
-            raise InputError("not among the body models, and is needed here", file=self.where, field=name)
+            problem, expected = "not among the body models, and is needed here", f"{name}.pkl, .npz or .npy, there"
+            raise InputError(problem, file=self.where, field=name, expected=expected)
         return self.regressors[name]
 
     @property

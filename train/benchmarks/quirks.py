@@ -6,14 +6,14 @@ this file.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 
 from schemas import InputError
 
 QUIRKS = {
     "neutral-is-female": "layout A: a literal gender `neutral` takes the female SMPL",
     "cue-before-aspect": "layout B: the network is told the label's box, not the larger square that it sees",
-    "whole-pixel-crop": "layout B: the square's corners are cut to whole pixels, and resized without antialiasing",
+    "whole-pixel-crop": "layout B, released patches: the square's corners are cut to whole pixels",
     "bgr-focal": "layouts B and C: the focal-length network is given blue for red",
     "one-regressor": "EMDB: the neutral body's joint regressor for meshes of every gender",
     "hip-and-knee-root": "SPEC-SYN: the root is the middle of a hip and the knee of the same leg",
@@ -25,6 +25,22 @@ QUIRKS = {
 
 PUBLISHED = frozenset(QUIRKS)
 """All: as the published figures were made."""
+
+INPUT_QUIRKS = {
+    "A": frozenset(),
+    "B": frozenset({"cue-before-aspect", "whole-pixel-crop", "bgr-focal"}),
+    "C": frozenset({"bgr-focal"}),
+}
+"""By layout, those that change what a network is given, and so its estimates; the others change what is compared."""
+
+
+def input_quirks(layout: str, quirks: Set[str], released: bool, camera: bool) -> frozenset[str]:
+    """Those of `quirks` that show in what networks are given of a file of this layout.
+
+    `released` patches are cut as the released code does; `camera` says whether a focal-length network looks on.
+    """
+    idle = frozenset({} if released else {"whole-pixel-crop"}) | frozenset({} if camera else {"bgr-focal"})
+    return (INPUT_QUIRKS[layout] & quirks) - idle
 
 
 def without(names: Iterable[str]) -> frozenset[str]:

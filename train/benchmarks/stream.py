@@ -87,11 +87,11 @@ class _Images(Dataset):
 
     def _crop(self, image: np.ndarray, row: int) -> np.ndarray:
         center, side = self.people.center[row], float(self.people.side[row])
+        if self.settings.patches == "ours":
+            return warp(image, square_affine(center, side, CROP), CROP)
         if self.people.layout == "B" and "whole-pixel-crop" in self.settings.quirks:
             return whole_pixel_crop(image, center, side)
-        if self.settings.patches == "released":
-            return released_crop(image, center, side)
-        return warp(image, square_affine(center, side, CROP), CROP)
+        return released_crop(image, center, side)
 
 
 def told_side(people: BenchmarkPeople, quirks: Set[str]) -> np.ndarray:

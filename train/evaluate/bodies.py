@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,6 +18,13 @@ if TYPE_CHECKING:
     from train.evaluate.protocols import Protocol
 
 BETAS = 10
+_REGRESSORS = {
+    "h36m": ("J_regressor_h36m",),
+    "kinematic": ("J_regressor_SMPL_MALE",),
+    "smpl-male": ("J_regressor_SMPL_MALE",),
+    "keypoints": ("J_regressor_SKEL_mix_MALE", "SMPL_to_J19"),
+}
+"""Files that protocols need for their points, beside the body models' own."""
 
 
 class EvaluationBodies:
@@ -41,15 +49,22 @@ class EvaluationBodies:
             vertices[rows], joints[rows] = out.vertices, out.joints[:, :24]
         return vertices, joints
 
+    def require(self, rules: Protocol, genders: Iterable[str] = ()) -> None:
+        """Loads what a protocol compares with, SMPL of these genders too. Raises InputError for what is not there."""
+        for name in _REGRESSORS.get(rules.points, ()):
+            self.models.regressor(name)
+        for gender in genders:
+            self.models.smpl(gender)
+
     @property
     def has_keypoints(self) -> bool:
         """Whether the regressors of the 44 keypoints are among the body models."""
-        return {"J_regressor_SKEL_mix_MALE", "SMPL_to_J19"} <= self.models.regressors.keys()
+        return set(_REGRESSORS["keypoints"]) <= self.models.regressors.keys()
 
     def keypoints(self, vertices: Tensor) -> Tensor:
         """The 44 (B, 44, 3) of a SKEL skin."""
         ids = self.models.smpl().vertex_joint_selector.extra_joints_idxs
-        mix, j19 = (self.models.regressor(name) for name in ("J_regressor_SKEL_mix_MALE", "SMPL_to_J19"))
+        mix, j19 = (self.models.regressor(name) for name in _REGRESSORS["keypoints"])
         return skel_keypoints(vertices, ids, mix, j19)[0]
 
     def points(self, vertices: Tensor, rules: Protocol) -> Tensor:
@@ -58,9 +73,7 @@ class EvaluationBodies:
             return self.keypoints(vertices)
         if rules.points in ("neutral", "own"):
             return regress(self.models.smpl().J_regressor, vertices)
-        return regress(
-            self.models.regressor("J_regressor_h36m" if rules.points == "h36m" else "J_regressor_SMPL_MALE"), vertices
-        )
+        return regress(self.models.regressor(*_REGRESSORS[rules.points]), vertices)
 
     def true_points(self, vertices: Tensor, joints: Tensor, genders: np.ndarray, rules: Protocol) -> Tensor:
         """The same of truth's mesh and kinematic joints, as `smpl` gives them."""

@@ -100,6 +100,12 @@ def _errors(
     return found
 
 
+def true_genders(stated: np.ndarray, rules: Protocol) -> np.ndarray:
+    """(N,) of which SMPL truth's meshes are, by what labels state (N,)."""
+    taken = {"unstated": UNSTATED, "neutral": rules.neutral}
+    return np.array([taken.get(g, g) for g in stated], object)
+
+
 def _truth(
     rules: Protocol, rows: np.ndarray, people: BenchmarkPeople, bodies: EvaluationBodies, device: torch.device
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
@@ -107,8 +113,7 @@ def _truth(
     if rules.points == "keypoints":
         known = _tensor(people.keypoints_3d[rows], device)
         return known[..., :3], None, known[..., 3]
-    stated = {"unstated": UNSTATED, "neutral": rules.neutral}
-    genders = np.array([stated.get(g, g) for g in people.gender[rows]], object)
+    genders = true_genders(people.gender[rows], rules)
     vertices, joints = bodies.smpl(_tensor(people.poses[rows], device), _tensor(people.betas[rows], device), genders)
     return bodies.true_points(vertices, joints, genders, rules), vertices, None
 

@@ -38,7 +38,7 @@ class EvaluateOptions:
     without: Annotated[Names, arg(metavar="QUIRK...")] = ()
     """leave these quirks of the released evaluation out of the published rows (all: leave none)"""
     clean: bool = True
-    """also measure each protocol without its quirks, from the same estimates"""
+    """also measure each protocol without its quirks: where they show in what networks see, these look twice"""
     two_stage: Annotated[Names, arg(metavar="[NAME=]FILE...")] = ()
     """SMPL estimates of a benchmark's people, row by row, to fit SKEL to: any layout that hmr-skel fit reads, or
     what CameraHMR's demo writes"""

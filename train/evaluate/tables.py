@@ -51,7 +51,7 @@ def _table(benchmarks: dict[str, Benchmark], results: Sequence[Result]) -> str:
     for method in dict.fromkeys(m for b in known for m in b.published):
         told = [[_number(v) for v in b.published.get(method, ())] for b in known]
         lines.append(_line(method, [v + [""] * (len(_columns(b)) - len(v)) for v, b in zip(told, known, strict=True)]))
-    for method, variant in dict.fromkeys((r.method, r.variant) for r in results):
+    for method, variant in _rows(results):
         cells = []
         for name, b in benchmarks.items():
             same = (r for r in results if (r.benchmark, r.method, r.variant) == (name, method, variant))
@@ -60,6 +60,14 @@ def _table(benchmarks: dict[str, Benchmark], results: Sequence[Result]) -> str:
         if any(cells):
             lines.append(_line(method if variant == "published" else f"  {variant}", cells))
     return "\n".join(lines)
+
+
+def _rows(results: Sequence[Result]) -> list[tuple[str, str]]:
+    """Each method with its variants, which benchmarks need not have in common."""
+    found: dict[str, dict[str, None]] = {}
+    for r in results:
+        found.setdefault(r.method, {})[r.variant] = None
+    return [(method, variant) for method, variants in found.items() for variant in sorted(variants, reverse=True)]
 
 
 def _line(name: str, blocks: Sequence[Sequence[str]]) -> str:

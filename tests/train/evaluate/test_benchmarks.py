@@ -16,9 +16,11 @@ from schemas import InputError
 from train.benchmarks.known import BENCHMARKS, open_benchmark
 from train.benchmarks.labels import read_benchmark
 from train.config import NetworkConfig
-from train.evaluate import networks
+from train.evaluate import benchmark_run, networks
 from train.evaluate.attention import attention_maps
 from train.evaluate.command import main
+from train.evaluate.tables import Result, main_tables
+from train.network.checkpoints import save_checkpoint
 from train.network.flnet import FieldOfView
 from train.network.model import SKELCF
 
@@ -160,6 +162,48 @@ def test_the_focal_length_is_the_camera_networks_and_never_the_labels(evaluated,
     assert seen != pytest.approx(kpl2("--focal", height), rel=1e-3)
 
 
+class Colours(torch.nn.Module):
+    """A focal-length network that goes by the picture's red."""
+
+    def forward(self, image):
+        return FieldOfView(1 + 0.3 * torch.tanh(image[:, :1].mean((2, 3))).expand(-1, 2), image.new_zeros(0))
+
+
+@pytest.mark.parametrize("crops", ["ours", "released"])
+def test_clean_rows_are_without_the_quirks_of_what_networks_see(evaluated, tmp_path, monkeypatch, crops):
+    model = SKELCF(NetworkConfig(backbone="tiny", refinement_layers=1))
+    model.crops = crops
+    save_checkpoint(tmp_path / "small.pt", model)
+    monkeypatch.setattr(networks, "_camera", lambda *_: Colours())
+    names, figures = ["demo-moyo", "demo-h36m", "demo-everyday"], ("variant", "trans", "mpjpe_mm", "pve_mm")
+    cheap = ["--limit", "2", "--worst", "0"]
+
+    def people(*more):
+        evaluated(tmp_path / "small.pt", "--which", "model", "--benchmark", *names, *cheap, *more)
+        rows = pq.read_table(tmp_path / "out/people.parquet").to_pylist()
+        return {name: [[r[f] for f in figures] for r in rows if r["benchmark"] == name] for name in names}
+
+    both, without = people(), people("--without", "all", "--no-clean")
+    for name in names:
+        published, clean = ([r[1:] for r in both[name] if r[0] == variant] for variant in ("published", "clean"))
+        np.testing.assert_array_equal(
+            np.concatenate([np.hstack(r) for r in clean]), np.concatenate([np.hstack(r[1:]) for r in without[name]])
+        )
+        same = [a[0] == b[0] for a, b in zip(published, clean, strict=True)]  # where they stand
+        assert all(same) if name == "demo-everyday" else not any(same)
+
+
+def test_what_is_missing_is_told_before_anything_is_measured(evaluated, data, tmp_path, monkeypatch):
+    files = dict(np.load(data / "demo_yoga_a.npz"))
+    files["imgname"][-1] = "yoga/absent.jpg"
+    np.savez(tmp_path / "labels.npz", **files)
+    monkeypatch.setattr(benchmark_run, "measure", lambda *_: pytest.fail("measured"))
+    with pytest.raises(
+        InputError, match=rf"labels.npz, row {len(files['imgname']) - 1}, field 'imgname': no image 'yoga"
+    ):
+        evaluated("mean", "--benchmark", "demo-everyday", f"demo-yoga={tmp_path / 'labels.npz'}")
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
@@ -176,6 +220,27 @@ def test_the_focal_length_is_the_camera_networks_and_never_the_labels(evaluated,
 def test_what_cannot_be_measured_is_told_at_once(evaluated, arguments, told):
     with pytest.raises(InputError, match=told):
         evaluated(*arguments)
+
+
+def test_a_variant_stands_below_its_method_although_not_every_benchmark_has_it():
+    def result(benchmark, method, variant, mm):
+        return Result(benchmark, method, variant, "final", {"mpjpe_mm": mm, "pa_mpjpe_mm": mm, "pve_mm": mm}, 0.0)
+
+    told = main_tables(
+        {name: BENCHMARKS[name] for name in ("demo-yoga", "demo-moyo")},
+        [
+            *(result("demo-yoga", method, "published", mm) for method, mm in (("one", 10.0), ("two", 20.0))),
+            *(result("demo-moyo", "one", variant, mm) for variant, mm in (("published", 11.0), ("clean", 12.0))),
+            *(result("demo-moyo", "two", variant, mm) for variant, mm in (("published", 21.0), ("clean", 22.0))),
+        ],
+    )
+    rows = [line.split() for line in told.splitlines()[2:]]
+    assert [(row[0], row[-1]) for row in rows] == [
+        ("one", "11.0"),
+        ("clean", "12.0"),
+        ("two", "21.0"),
+        ("clean", "22.0"),
+    ]
 
 
 def test_a_benchmark_by_file(data):

@@ -25,6 +25,7 @@ from train.evaluate.estimates import FINAL, Estimated, Method, known_method
 from train.evaluate.measure import measure
 from train.evaluate.metrics import accuracy, aligned, mean_distance_mm
 from train.evaluate.protocols import PROTOCOLS, protocol
+from train.evaluate.ready import check_ready
 from train.evaluate.reality import excess_deg, reality
 from train.evaluate.report import benchmark_summary
 from train.evaluate.statistics import by_group, mean_interval
@@ -308,6 +309,19 @@ def test_a_missing_regressor_is_named(tmp_path, random_models, estimates):
     folder = official_files.write_model_directory(tmp_path / "models", *random_models)
     with pytest.raises(InputError, match="J_regressor_h36m") as caught:
         measured(smpl_people(), known_method("m", *estimates, 0.0), _neutral_only(folder), "3dpw")
+    assert str(folder) in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", [*PROTOCOLS])
+def test_what_a_protocol_lacks_is_told_before_anything_is_measured(tmp_path, random_models, name):
+    import official_files
+
+    folder = official_files.write_model_directory(tmp_path / "models", *random_models)
+    people = smpl_people() if name in PROTOCOLS[:4] else keypoint_people()
+    file = {"3dpw": "J_regressor_h36m", "emdb": "SMPL_FEMALE", "moyo": "J_regressor_SMPL_MALE"}
+    file |= {"spec-syn": "J_regressor_h36m", "h36m": "J_regressor_SKEL_mix_MALE"}
+    with pytest.raises(InputError, match=file.get(name, "J_regressor_SKEL_mix_MALE")) as caught:
+        check_ready(opened(people), [protocol(name)], EvaluationBodies(BodyModels(str(folder))), images=False)
     assert str(folder) in str(caught.value) and "\n" not in str(caught.value)
 
 
