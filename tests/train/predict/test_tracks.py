@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
-from train.predict.detect.people import DetectedPeople
+from train.predict.detect.people import DetectedPeople, box_of_keypoints, intersection_over_union
 from train.predict.tracks import Tracker, track_numbers
 
 
@@ -31,6 +32,67 @@ def test_people_keep_their_numbers_in_whatever_order_they_are_found():
         seen.append(numbers[np.argsort(order)])
     # The first two come within 66 px of each other and part again.
     assert (np.array(seen) == seen[0]).all() and sorted(seen[0]) == [0, 1, 2]
+
+
+STANDING = np.array(
+    [
+        *((0, 0), (3, -3), (-3, -3), (6, 0), (-6, 0), (14, 20), (-14, 20), (18, 44), (-18, 44), (20, 66), (-20, 66)),
+        *((9, 70), (-9, 70), (9, 105), (-9, 105), (9, 140), (-9, 140)),
+    ]
+)
+"""COCO's keypoints of somebody who is 140 px high, about the nose."""
+
+
+def walking(x: float, seed: int, time_s: float, height: float = 140.0) -> DetectedPeople:
+    """Somebody whose arms and legs swing, found to a pixel or so."""
+    points = np.ones((1, 17, 3))
+    swing = (
+        14
+        * np.sin(2 * np.pi * (0.9 * time_s + 0.3 * seed))
+        * np.array([0] * 7 + [0.4, -0.4, 1, -1, 0, 0, -0.5, 0.5, -1, 1])
+    )
+    points[0, :, :2] = STANDING + np.stack([swing, np.zeros(17)], 1)
+    points[0, :, :2] *= height / 140
+    points[0, :, :2] += np.array([x, 50]) + np.random.default_rng([seed, round(1000 * time_s)]).normal(0, 1, (17, 2))
+    return DetectedPeople(box_of_keypoints(points), np.ones(1), points)
+
+
+def crossing(speeds: tuple[float, float], rate: float, meet: float = 1.5) -> list[tuple[float, int, int]]:
+    """(time, person, number) of detections of two who pass each other, the second behind the first.
+
+    Of whoever is more than half hidden there is none.
+    """
+    tracker, found = Tracker(), []
+    for time_s in np.arange(0, 3, 1 / rate):
+        near = walking(200 + speeds[0] * (time_s - meet), 1, time_s)
+        far = walking(200 + speeds[1] * (time_s - meet), 2, time_s, 115)
+        hidden = intersection_over_union(near.boxes, far.boxes)[0, 0] > 0.5
+        shown = [near] if hidden else [far, near] if round(time_s * rate) % 2 else [near, far]
+        who = [0] if hidden else [1, 0] if round(time_s * rate) % 2 else [0, 1]
+        numbers = tracker(time_s, together(*shown)).tolist()
+        found += [(time_s, person, number) for person, number in zip(who, numbers, strict=True)]
+    return found
+
+
+@pytest.mark.parametrize("rate", [30, 10, 6])
+@pytest.mark.parametrize("speeds", [(100, -90), (-90, 120), (140, 40), (-50, -150), (0, 110), (-120, 0)])
+def test_people_who_cross_keep_their_numbers(speeds, rate):
+    found = crossing(speeds, rate)
+    assert any(person == 1 for _, person, _ in found[-4:])  # whoever was hidden comes out again
+    numbers = {person: {n for _, p, n in found if p == person} for person in (0, 1)}
+    assert sorted(map(sorted, numbers.values())) == [[0], [1]]
+
+
+def test_somebody_comes_out_behind_what_hid_them():
+    """A walker is hidden for 0.8 s, and comes out near somebody who stood there the whole time."""
+    tracker, walker = Tracker(), []
+    for time_s in np.arange(0, 3, 1 / 30):
+        place = 50 + 110 * time_s
+        people = [walking(200, 3, time_s)] + [walking(place, 1, time_s)] * (not 120 < place < 208)
+        numbers = tracker(time_s, together(*people)).tolist()
+        assert numbers[0] == 0
+        walker += numbers[1:]
+    assert set(walker) == {1}
 
 
 def test_gaps_of_less_than_a_second_are_bridged_and_newcomers_get_new_numbers():
