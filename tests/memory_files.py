@@ -65,6 +65,9 @@ class MemoryFiles(AbstractFileSystem):
         requests[url] = requests.get(url, 0) + 1
         return data
 
+    def get_file(self, rpath, lpath, **rest):
+        Path(lpath).write_bytes(self.cat_file(rpath))
+
     def put_file(self, lpath, rpath, callback=None, mode="overwrite", **rest):
         target = self._new(rpath)
         if not os.path.getsize(lpath):

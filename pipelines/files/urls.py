@@ -46,6 +46,8 @@ _VERSIONS = (
     "mtime",
 )
 """What fsspec's file systems call that by which a content is told from another."""
+_SILENCE = 60.0
+"""Seconds after which a web server that sends nothing is given up."""
 _WITHOUT_WRITING = "files behind it cannot be written"
 
 
@@ -130,6 +132,11 @@ class UrlPath:
 
     def read_text(self, encoding: str = "utf-8") -> str:
         return self.read_bytes().decode(encoding)
+
+    def get(self, local: Path) -> None:
+        """Writes the content into a local file, as it comes, from first byte to last."""
+        with _problems(self) as system:
+            system.get_file(self.url, os.fspath(local))
 
     def write_text(self, text: str, encoding: str = "utf-8") -> None:
         """The file appears, or is replaced, as a whole."""
@@ -290,8 +297,14 @@ def _file_system(path: UrlPath) -> AbstractFileSystem:
     """Raises InputError for a scheme that is unknown, or whose package is not installed or not configured."""
     import fsspec
 
+    more = {}
+    if path.scheme in _PAGES and not fsspec.config.conf.get(path.scheme, {}).get("client_kwargs"):
+        from aiohttp import ClientTimeout
+
+        # aiohttp's own limit is five minutes for a whole file, however well it comes.
+        more["client_kwargs"] = {"timeout": ClientTimeout(total=None, sock_connect=_SILENCE, sock_read=_SILENCE)}
     try:
-        return fsspec.filesystem(path.scheme, use_listings_cache=False)
+        return fsspec.filesystem(path.scheme, use_listings_cache=False, **more)
     except ValueError as error:
         problem = f"no file system is known for {path.scheme}://"
         expected = "a path, or a URL of one of fsspec's file systems (s3://, gs://, https://, ...)"

@@ -101,13 +101,14 @@ def _watched(child: int, clock: mmap.mmap) -> bool:
         time.sleep(pause)
         pause = min(2 * pause, 0.2)
         _, processor, began = _CLOCK.unpack(clock[:])
-        if began and (_processor_of(child) - processor > HANG_SECONDS or time.monotonic() - began > BLOCKED_SECONDS):
+        if began and (processor_of(child) - processor > HANG_SECONDS or time.monotonic() - began > BLOCKED_SECONDS):
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
             return True
 
 
-def _processor_of(process: int) -> float:
+def processor_of(process: int) -> float:
+    """Seconds of the processor that a process has used; 0 if it is gone."""
     try:
         fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     except OSError:

@@ -1,7 +1,7 @@
 """Copies of files behind URLs, in a folder on local disk that all processes of a machine share.
 
-A file is fetched by webdataset's readers (http, s3, gs, ..., `pipe:`), by one process at a time, and has its name only
-when it is complete. Copies that were not used for longest make room for others.
+A file is fetched as the job reads URLs (`pipelines.files.urls`), or by a command (`pipe:`), by one process at a time,
+and has its name only when it is complete. Copies that were not used for longest make room for others.
 
 A copy is used only if it is what lies behind the URL now: each process reads it once and compares its checksum with
 that of the JSON file beside the original. Where there is none, the checksum is compared with that of the day it was
@@ -106,6 +106,8 @@ class Copies:
             self._told[beside(url, "json")] = told
             if told.document:
                 self._keep_document(url, told.document)
+            elif told.reached:  # one of before would be taken for what is there
+                self.path(beside(url, "json")).unlink(missing_ok=True)
 
     def fetch(self, url: str) -> Path:
         """The copy of a file, made if it is not there, or not what lies behind the URL.
@@ -212,15 +214,16 @@ class Copies:
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None, True
         now = origin.version_of(url) if told.reached else None
-        return made, None not in (now, version) and now != version
+        # Of a copy that was made beside a JSON file, which is gone, no version is known: it may be of another content.
+        return made, now is not None and now != version
 
     def _download(self, url: str, target: Path) -> None:
         """Fetches a file whole or not at all. Raises whatever the protocol's reader does, OSError for other bytes."""
         told = self._told[beside(url, "json")]
         version = None if told.sums else origin.version_of(url)
         with published(target) as hidden:
-            with os.fdopen(_open(hidden, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb") as file:
-                found = origin.copy(url, file)
+            os.close(_open(hidden, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+            found = origin.copy(url, hidden)
             if found != told.sums.get(target.suffix, found):
                 raise OSError("not the bytes that the JSON file beside it tells")
         _write(_record_of(target), json.dumps({"url": url, "sha256": found, "version": version}).encode())

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import re
-import shlex
+import shutil
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import BinaryIO
 
+from pipelines.files.storage import file_sha256
 from pipelines.files.urls import UrlPath
 from schemas import SHARD_STATS, InputError, document_problems
 
 ENDINGS = (".tar", ".parquet", ".json")
 PIPE = "pipe:"
 """Begins a shell command whose output is the file."""
-_BLOCK = 1 << 20
 LARGEST_DOCUMENT = 1 << 28
 
 
@@ -57,7 +57,7 @@ def ask(url: str) -> Told:
     where = beside(url, "json")
     try:
         if where.startswith(PIPE):
-            with contextlib.closing(opened(where)) as stream:
+            with contextlib.closing(_output(where)) as stream:
                 data = stream.read(LARGEST_DOCUMENT)
         else:
             data = UrlPath(where).read_bytes()
@@ -89,27 +89,28 @@ def version_of(url: str) -> str | None:
     return None
 
 
-def copy(url: str, file: BinaryIO) -> str:
-    """Writes the bytes of a URL into a file; gives their sha256. Raises whatever the protocol's reader does."""
-    digest, size = hashlib.sha256(), 0
-    with opened(url) as stream:
-        while block := stream.read(_BLOCK):
-            digest.update(block)
-            size += file.write(block)
-    if not size:
+def copy(url: str, target: Path) -> str:
+    """Writes the bytes of a URL into a local file; gives their sha256. Raises whatever its reader does."""
+    if url.startswith(PIPE):
+        with _output(url) as stream, target.open("wb") as file:
+            shutil.copyfileobj(stream, file)
+    else:
+        UrlPath(url).get(target)
+    if not target.stat().st_size:
         raise OSError("nothing came")
-    return digest.hexdigest()
+    return file_sha256(target)
 
 
 def problem(error: Exception) -> str:
-    """webdataset tells of a reader that failed by the arguments of its making."""
+    """In words. webdataset tells of a command that failed by the arguments of its making."""
     match = re.match(r"\(\(\[?'(.*?)'.*exit (\d+) \(read\)", str(error))
-    return f"{match[1].partition(' ')[0]} ended with exit status {match[2]}" if match else str(error)
+    if match:
+        return f"{match[1].partition(' ')[0]} ended with exit status {match[2]}"
+    return str(getattr(error, "strerror", None) or error)
 
 
-def opened(url: str) -> BinaryIO:
-    """The bytes of a URL, from first to last."""
+def _output(command: str) -> BinaryIO:
+    """What a command writes."""
     from webdataset.gopen import gopen
 
-    # webdataset reads s3 by such commands only.
-    return gopen(f"pipe:aws s3 cp {shlex.quote(url)} -" if url.startswith("s3://") else url)
+    return gopen(command)

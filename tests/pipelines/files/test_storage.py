@@ -16,6 +16,7 @@ import memory_files
 import numpy as np
 import official_files
 import pytest
+import s3_bucket
 from memory_files import file_of
 
 from pipelines.build_hmr_skel import main
@@ -137,6 +138,20 @@ def test_everything_behind_a_url(inputs, local, remote, capfd, tmp_path):
     file_of("memtest://out/set/000002.tar").write_bytes(b"damaged")
     assert hmr_skel(["inspect", "memtest://out/set", "--verify"]) == 1
     assert "memtest://out/set/000002" in capfd.readouterr().out
+
+
+def test_a_bucket_of_s3(inputs, local, capfd):
+    """The whole job there, and what is lost made again."""
+    with s3_bucket.s3_bucket() as bucket:
+        s3_bucket.upload(inputs, f"{bucket}/in")
+        for damage in (False, True):
+            if damage:
+                UrlPath(f"{bucket}/out/000001.parquet").write_text("damaged")
+            assert main(arguments_of(f"{bucket}/in", f"{bucket}/out")) == 0
+            assert repeatable(s3_bucket.content(f"{bucket}/out")) == repeatable(local)
+        assert hmr_skel(["inspect", f"{bucket}/out", "--verify", "--against", f"{bucket}/in/aic-release.npz"]) == 0
+        assert main(arguments_of(f"{bucket}/none", f"{bucket}/other")) == 2
+        assert f"{bucket}/none" in capfd.readouterr().err
 
 
 def test_parts_behind_urls_are_merged_and_numbers_change_there(inputs, remote, tmp_path):
@@ -279,6 +294,7 @@ def test_what_is_wrong_names_the_url(inputs, remote, tmp_path, capfd, monkeypatc
         assert code == 2 and where in line, line
     for scheme, module, package in (("s3", "s3fs", "s3fs"), ("gs", "gcsfs", "gcsfs"), ("abfs", "adlfs", "adlfs")):
         monkeypatch.setitem(sys.modules, module, None)  # as where it is not installed
+        monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, scheme, raising=False)
         code, line = complaint(capfd, *out, "--annotations", f"{scheme}://bucket/*.npz", "--images", "none")
         assert code == 2 and f"{scheme}://bucket" in line and package in line, line
 

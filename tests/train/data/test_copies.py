@@ -15,7 +15,9 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+import fsspec
 import pytest
+from s3_bucket import s3_bucket, upload
 from written_shards import label_columns, write_shard
 
 from schemas import InputError
@@ -187,7 +189,7 @@ def test_a_damaged_tar_without_checksum_is_not_kept(folder, tmp_path):
 
 def test_files_that_are_not_there_are_told_by_url(folder, tmp_path):
     with served(folder) as there:
-        with pytest.raises(InputError, match=r"000009\.parquet: cannot be fetched: curl .*exit status 22"):
+        with pytest.raises(InputError, match=r"000009\.parquet: cannot be fetched: no such file"):
             training_shards([there.address + "000009.tar"], Copies(tmp_path))
         with pytest.raises(InputError, match=r"--cache.*no folder for copies"):
             training_shards([there.address + "000000.tar"])
@@ -223,6 +225,35 @@ def test_a_copy_that_goes_while_it_is_looked_at_is_made_again(folder, tmp_path, 
         monkeypatch.setattr(copies.os, "utime", utime)
         assert Copies(tmp_path).fetch(there.address + "000000.tar").is_file()
         assert gone and there.tars() == {"000000.tar": 2}
+
+
+def test_shards_in_a_bucket(folder, tmp_path, caplog):
+    """Copied once, and again when others lie there; what is not there is told by URL."""
+    with s3_bucket() as bucket:
+        upload(folder, f"{bucket}/set")
+        local = keys(people_of(str(folder), tmp_path))
+        assert keys(people_of(f"{bucket}/set/{RANGE}", tmp_path)) == local
+        kept = {path: path.stat().st_ino for path in tmp_path.glob("*/*.tar")}
+        assert len(kept) == SHARDS
+        assert keys(people_of(f"{bucket}/set/{RANGE}", tmp_path)) == local
+        assert kept == {path: path.stat().st_ino for path in tmp_path.glob("*/*.tar")}
+        other = tmp_path / "other"
+        other.mkdir()
+        after = replace_data_set(other)
+        upload(other, f"{bucket}/set")
+        assert keys(people_of(f"{bucket}/set/{TWO}", tmp_path)) == after
+        for path in other.glob("*.json"):  # now by size and ETag
+            fsspec.filesystem("s3").rm_file(f"{bucket}/set/{path.name}")
+        caplog.clear()
+        assert keys(people_of(f"{bucket}/set/{TWO}", tmp_path)) == after
+        assert "no JSON file with checksums" in caplog.text
+        replace_data_set(other, seed=200)
+        upload(other, f"{bucket}/set")
+        for path in other.glob("*.json"):
+            fsspec.filesystem("s3").rm_file(f"{bucket}/set/{path.name}")
+        assert keys(people_of(f"{bucket}/set/{TWO}", tmp_path)) == keys(people_of(str(other), other)) != after
+        with pytest.raises(InputError, match=r"s3://.*/000009\.parquet: cannot be fetched: no such file"):
+            training_shards([f"{bucket}/set/000009.tar"], Copies(tmp_path))
 
 
 def test_commands_can_be_the_source(folder, tmp_path):
@@ -277,10 +308,10 @@ def data_set(folder, tmp_path) -> Path:
 TWO = "{000000..000001}.tar"
 
 
-def replace_data_set(here: Path) -> list[str]:
+def replace_data_set(here: Path, seed: int = 100) -> list[str]:
     """Other people in shards of the same names; their keys."""
     for number in range(2):
-        columns = label_columns(PEOPLE, seed=100 + number, first_row=1000 + 10 * number)
+        columns = label_columns(PEOPLE, seed=seed + number, first_row=10 * (seed + number))
         columns["converged"][:], columns["vertex_error_mm"][:] = True, 5
         write_shard(here, f"{number:06d}", columns)
     return keys(people_of(str(here), here))
