@@ -133,7 +133,7 @@ def texts(values: np.ndarray) -> np.ndarray:
     readable = np.ones(len(values), bool)
     if values.dtype.kind == "U" and values.dtype.itemsize:  # Python refuses the whole array for one code point
         native = np.ascontiguousarray(values.astype(values.dtype.newbyteorder("=")))
-        readable = (native.view(np.uint32).reshape(len(values), -1) <= sys.maxunicode).all(axis=1)
+        readable = (native.view(np.uint32).reshape(len(values), native.itemsize // 4) <= sys.maxunicode).all(axis=1)
     for i, value in zip(np.flatnonzero(readable).tolist(), values[readable].tolist(), strict=True):
         if isinstance(value, bytes):
             try:

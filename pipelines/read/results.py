@@ -7,8 +7,10 @@
 | 4DHumans, PHALP | frame -> smpl: list of global_orient (1, 3, 3), body_pose (23, 3, 3), betas (10,) |
 | TRAM (`.npy`) | pred_rotmat (N, 24, 3, 3), pred_shape (N, 10), pred_trans (N, 1, 3), as arrays or torch tensors |
 | CameraHMR's demo (`.npz`) | pred_smpl_parms: global_orient_axis_angle, body_pose_axis_angle, betas; no position |
+| HMR2.0 (`.npz`, `.pkl`, `.pt`) | pred_smpl_params: global_orient (N, 1, 3, 3), body_pose (N, 23, 3, 3), betas |
+| ROMP (`.npz`) | results: a dictionary with smpl_thetas (N, 72), smpl_betas (N, 10); no position |
 | GVHMR (`.pt`) | smpl_params_incam, smpl_params_global: SMPL-X's global_orient, body_pose (N, 63), betas, transl |
-| any | one dictionary of arrays with a label file's names (pipelines.read.labels) |
+| any | one dictionary of arrays with a label file's names (pipelines.read.labels), or ROMP's or CameraHMR's |
 
 All are read without running anything (fitting.body.inert_pickle, pipelines.files.torch_files), so only arrays, tensors
 and plain values are. Files of joblib are named, with the way to convert them.
@@ -48,20 +50,30 @@ _KINDS = {
 }
 _NAMES = {"pose": "poses", "smpl_pose": "poses", "smpl_betas": "betas", "smpl_trans": "trans"}
 _NAMES |= {"pred_rotmat": "poses", "pred_shape": "betas", "pred_trans": "trans"}
-_CAMERAHMR_DEMO = {"pred_smpl_parms", "verts", "pred_cam_t"}
-"""Keys of what CameraHMR's demo writes."""
+_NAMES |= {"pose_cam": "poses", "shape": "betas", "trans_cam": "trans", "smpl_thetas": "poses"}
+_NAMES |= {"global_orient_axis_angle": "global_orient", "body_pose_axis_angle": "body_pose"}
+_WRAPPED = {
+    "pred_smpl_parms": "what CameraHMR's demo writes",
+    "pred_smpl_params": "HMR2.0's output",
+    "results": "ROMP's output",
+}
+"""Member that holds the parameters -> whose file that is."""
+_BARE = {"smpl_thetas": "ROMP's parameters", "body_pose_axis_angle": "CameraHMR's parameters"}
+"""The same of files that hold the parameters themselves, under names of their own."""
+_LABEL_POSES = {"pose_cam", "poses", "pose", "global_orient", "root_orient"}
+"""Members by which an .npz is a label file, whatever else is in it."""
 _GVHMR = {"camera": "smpl_params_incam", "world": "smpl_params_global"}
 
 
 def is_result(path: str | PathLike[str]) -> bool:
-    """Whether the file's name is that of a result which is no .npz, or the file one that CameraHMR's demo wrote."""
-    return PurePath(path).suffix.lower() in _KINDS or _is_camerahmr_demo(path)
+    """Whether the file's name is that of a result which is no .npz, or its members are those of one."""
+    return PurePath(path).suffix.lower() in _KINDS or bool(_whose(path))
 
 
 def refuse_result(path: str | PathLike[str]) -> None:
     """Raises InputError that says what a file of this ending is and how to convert it; nothing for other endings."""
     if is_result(path):
-        kind = _KINDS.get(PurePath(path).suffix.lower(), "what CameraHMR's demo writes")
+        kind = _KINDS.get(PurePath(path).suffix.lower()) or _whose(path)
         raise InputError(f"this is {kind}, no label file", file=path, expected=_CONVERT)
 
 
@@ -104,7 +116,8 @@ def _content(path: Path) -> Any:
 
     ending = path.suffix.lower()
     if ending == ".npz":
-        return _camerahmr_demo(path)
+        found = read_arrays(str(path), {*_WRAPPED, *_BARE, *_NAMES, *_READ})
+        return _camerahmr_demo(path, found["pred_smpl_parms"]) if "pred_smpl_parms" in found else found
     if ending in (".pt", ".pth"):
         from pipelines.files.torch_files import read_torch_file
 
@@ -128,15 +141,18 @@ def _content(path: Path) -> Any:
         raise
 
 
-def _is_camerahmr_demo(path: str | PathLike[str]) -> bool:
+def _whose(path: str | PathLike[str]) -> str:
+    """Whose an .npz is by its members; empty if it is a label file or nobody's."""
     if PurePath(path).suffix.lower() != ".npz" or is_url(path) or not Path(path).is_file():
-        return False
-    return set(npz_members(fspath(path))) == _CAMERAHMR_DEMO
+        return ""
+    members = npz_members(fspath(path))
+    if _LABEL_POSES & set(members):
+        return ""
+    return next((whose for name, whose in (_WRAPPED | _BARE).items() if name in members), "")
 
 
-def _camerahmr_demo(path: Path) -> dict[str, np.ndarray]:
+def _camerahmr_demo(path: Path, parameters: Any) -> dict[str, np.ndarray]:
     """Parameters of its people. Raises InputError that names what is absent or of another shape."""
-    parameters = read_arrays(str(path), ["pred_smpl_parms"])["pred_smpl_parms"]
     if not isinstance(parameters, dict):
         problem = f"holds a {type(parameters).__name__}"
         raise InputError(problem, file=path, field="pred_smpl_parms", expected="a dictionary")
@@ -189,6 +205,9 @@ def _stacked(bodies: list[Mapping], name: str, path: str | PathLike[str]) -> np.
 def _people(value: Any, path: str | PathLike[str]) -> list[dict[str, np.ndarray]]:
     """Arrays of each person under label files' names. Raises InputError for a layout that is not known."""
     if isinstance(value, Mapping) and value:
+        for name in _WRAPPED:
+            if isinstance(value.get(name), Mapping):
+                return [_person({"imgname": value.get("imgname"), **value[name]}, path)]
         if isinstance(value.get("poses"), list) and isinstance(value.get("betas"), list):
             return [_of_3dpw(value, i, path) for i in range(len(value["poses"]))]
         inner = list(value.values())
@@ -207,7 +226,7 @@ def _people(value: Any, path: str | PathLike[str]) -> list[dict[str, np.ndarray]
 
 
 _READ = ("poses", "global_orient", "root_orient", "body_pose", "pose_body", "betas", "trans", "transl", "gender")
-_READ += (*(name for names in WORLD_SPELLINGS.values() for name in names), "jaw_pose", "expression")
+_READ += ("imgname", *(name for names in WORLD_SPELLINGS.values() for name in names), "jaw_pose", "expression")
 _PHALP = ("global_orient", "body_pose", "betas")
 _PHALP_NAMES = set(_PHALP)
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pipelines.files.npz import npz_members
 from schemas import InputError
 from train.benchmarks.images import ImageFolders
-from train.benchmarks.labels import layout_of, read_benchmark
+from train.benchmarks.labels import COMPARED_3D, layout_of, read_benchmark
 from train.benchmarks.people import BenchmarkPeople
 
 _LAYOUT_PROTOCOLS = {"A": "3dpw", "B": "moyo", "C": "h36m"}
@@ -81,7 +81,8 @@ class Opened:
 def open_benchmark(wanted: str, data: Path) -> Opened:
     """`NAME`, a known benchmark below the folder `data`, or `NAME=FILE`, a label file; NAME may then be any.
 
-    Label files lie in `data` or its folders labels/ and evaluation/. An unknown NAME gets the protocol of the file's
+    Label files lie in `data` or its folders labels/ and evaluation/; of several of a name the first of the benchmark's
+    layout is taken. An unknown NAME gets the protocol of the file's
     layout. Raises InputError if there is no such benchmark or file, or the file has another layout.
     """
     name, given, file = wanted.partition("=")
@@ -99,21 +100,25 @@ def open_benchmark(wanted: str, data: Path) -> Opened:
             f"its keys are those of layout {layout}", file=path, expected=f"layout {known.layout}, which {name} has"
         )
     people = read_benchmark(path)
-    if known.protocol == "h36m" and people.keypoints_3d is None:
-        known = Benchmark(known.title, known.files, layout, known.folders, "keypoints", known.published)
-    needs = "keypoints_2d" if known.protocol == "keypoints" else "keypoints_3d" if known.protocol == "h36m" else "poses"
-    if getattr(people, needs) is None:
-        raise InputError(f"has no {needs}, which the protocol {known.protocol} compares with", file=path)
+    if name not in BENCHMARKS and layout == "C" and people.keypoints_3d is None:
+        known = replace(known, protocol="keypoints")
+    needs = {"keypoints": ("keypoints_2d", "extra_keypoints_2d"), "h36m": ("keypoints_3d", COMPARED_3D)}
+    array, key = needs.get(known.protocol, ("poses", "pose_cam"))
+    if getattr(people, array) is None:
+        problem = f"the field is missing, and the protocol {known.protocol} compares with it"
+        raise InputError(problem, file=path, field=key)
     folders = (*(data / folder for folder in known.folders), data, path.parent)
     return Opened(name, known, people, ImageFolders(folders))
 
 
 def _label_file(benchmark: Benchmark, data: Path) -> Path:
     places = [data, data / "labels", data / "evaluation"]
-    for name in benchmark.files:
-        for place in places:
-            if (place / name).is_file():
-                return place / name
+    found = [place / name for name in benchmark.files for place in places if (place / name).is_file()]
+    for path in found:
+        if len(found) == 1 or layout_of(npz_members(str(path)), str(path)) == benchmark.layout:
+            return path
+    if found:
+        return found[0]
     raise InputError(
         f"no label file of {benchmark.title}",
         file=data,

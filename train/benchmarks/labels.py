@@ -15,8 +15,10 @@ import numpy as np
 
 from pipelines.files.npz import npz_members, texts
 from pipelines.files.npz_objects import read_arrays
+from pipelines.read.telltales import smpl_gender
 from schemas import KEYPOINTS, InputError
 from train.benchmarks.people import BenchmarkPeople, Layout
+from train.benchmarks.plausible import check_units
 
 PIXELS_PER_SCALE = 200.0
 """Px of layout A's unit of `scale`."""
@@ -30,20 +32,22 @@ _A = ("imgname", "center", "scale", "pose_cam", "smpl", "shape", "betas", "gende
 _B = ("names", "img_paths", "centers", "scales", "smpl")
 _C = ("imgname", "center", "scale")
 _C_KEYPOINTS = ("body_keypoints_2d", "extra_keypoints_2d", "body_keypoints_3d", "extra_keypoints_3d")
-_GENDERS = {"m": "male", "male": "male", "f": "female", "female": "female", "n": "neutral", "neutral": "neutral"}
+COMPARED_3D = "extra_keypoints_3d"
 
 
 def read_benchmark(path: str | PathLike[str]) -> BenchmarkPeople:
     """Everybody in a label file of layout A, B or C.
 
     Raises InputError that names file, row and field for files of another layout, for arrays of another shape or type,
-    and for numbers that are not finite.
+    for numbers that are not finite or of another unit, and for files of nobody.
     """
     path = fspath(path)
     keys = npz_members(path)
     layout = layout_of(keys, path)
     file = _File(path, read_arrays(path, {"A": _A, "B": _B, "C": _C + _C_KEYPOINTS}[layout]))
-    return {"A": _camerahmr, "B": _moyo, "C": _humans4d}[layout](file)
+    people = {"A": _camerahmr, "B": _moyo, "C": _humans4d}[layout](file)
+    check_units(people)
+    return people
 
 
 def layout_of(keys: Mapping[str, Any], path: str) -> Layout:
@@ -86,6 +90,8 @@ class _File:
             row = found.tolist().index(None)
             raise InputError("not readable text", file=self.path, row=row, field=name, expected="text")
         self._count(name, len(found))
+        if not len(found):
+            raise InputError("nobody is in it", file=self.path, field=name, expected="at least one row")
         return found
 
     def numbers(
@@ -99,8 +105,9 @@ class _File:
         """(N, ...) float64 whose rows have as many numbers as the first of `shapes`, in any of these shapes."""
         label = label or name
         expected = " or ".join(f"({', '.join(['N', *map(str, shape)])})" for shape in shapes)
+        raw = self.raw(name, source, label)
         try:
-            values = np.asarray(self.raw(name, source, label))
+            values = np.asarray(raw)
             if values.dtype.kind not in "fiub":
                 raise ValueError
         except ValueError as error:
@@ -122,14 +129,14 @@ class _File:
         longest = width[1] if len(width) > 1 and width[1] >= count else count
         return self.numbers(name, (longest, *tail), source=source, label=label, finite=finite)[:, :count]
 
-    def keypoints(self, name: str, count: int, width: int) -> np.ndarray:
-        """(N, count, width) of which the last column is confidence: 1 if absent, 0 where a keypoint is not finite."""
+    def keypoints(self, name: str, count: int, width: int, finite: bool = False) -> np.ndarray:
+        """(N, count, width) of which the last column is confidence: 1 if absent, 0 where a keypoint is not `finite`."""
         shape = np.shape(self.raw(name))
         if len(shape) == 3 and shape[2] == width - 1:
-            found = self.first(name, count, width - 1, finite=False)
+            found = self.first(name, count, width - 1, finite=finite)
             found = np.concatenate([found, np.ones_like(found[..., :1])], 2)
         else:
-            found = self.first(name, count, width, finite=False)
+            found = self.first(name, count, width, finite=finite)
         found[~np.isfinite(found).all(2)] = 0
         return found
 
@@ -167,7 +174,8 @@ def _camerahmr(file: _File) -> BenchmarkPeople:
     smpl = file.members("smpl") if "smpl" in file else {}
     poses = file.first("pose_cam", 72) if "pose_cam" in file else _split_pose(file, smpl)
     named = next((name for name in ("shape", "betas") if name in file), None)
-    betas = file.first(named, 10) if named else file.first("betas", 10, source=smpl, label="smpl.betas")
+    label = "smpl.betas" if "smpl" in file else "shape"
+    betas = file.first(named, 10) if named else file.first("betas", 10, source=smpl, label=label)
     keypoints = None
     if "gtkps" in file:
         keypoints = file.keypoints("gtkps", KEYPOINTS, 3)
@@ -206,9 +214,10 @@ def _humans4d(file: _File) -> BenchmarkPeople:
         (keypoints_3d, "extra_keypoints_3d", slice(OPENPOSE, KEYPOINTS), EXTRA),
     ):
         if name in file:
-            target[:, part] = file.keypoints(name, count, target.shape[2])
+            # 3D is compared whether it is confident or not, and all that is compared is among the last 19.
+            target[:, part] = file.keypoints(name, count, target.shape[2], finite=name == COMPARED_3D)
     keypoints_3d[:, UNTRUSTED_3D, 3] = 0
-    has_3d = any(name in file for name in _C_KEYPOINTS[2:])
+    has_3d = COMPARED_3D in file
     has_2d = any(name in file for name in _C_KEYPOINTS[:2])
     return BenchmarkPeople(
         *(file.path, "C", np.arange(file.rows), imgname, _folders(imgname), center, box, box.max(1)),
@@ -228,11 +237,11 @@ def _genders(file: _File) -> np.ndarray:
     if "gender" not in file:
         return np.full(file.rows, "unstated", object)
     stated = file.text("gender")
-    for row, word in enumerate(stated):
-        if word.strip().lower() not in _GENDERS:
-            expected = "male, female, neutral or their first letters"
-            raise InputError(f"{word!r}", file=file.path, row=row, field="gender", expected=expected)
-    return np.array([_GENDERS[word.strip().lower()] for word in stated], dtype=object)
+    found = [smpl_gender(word) for word in stated]
+    if None in found:
+        row, expected = found.index(None), "male, female, neutral or their first letters"
+        raise InputError(f"{stated[row]!r}", file=file.path, row=row, field="gender", expected=expected)
+    return np.array(found, dtype=object)
 
 
 def _folders(imgname: np.ndarray) -> np.ndarray:

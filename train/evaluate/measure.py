@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,8 @@ from train.evaluate.estimates import Estimated, Method
 from train.evaluate.metrics import correct_keypoints
 from train.evaluate.protocols import CONFIDENT, THRESHOLDS, Protocol
 from train.network.camera import project
+
+log = logging.getLogger(__name__)
 
 UNSTATED = "neutral"
 """SMPL of rows that say no gender."""
@@ -56,7 +59,7 @@ def measure(
     progress: bool = False,
 ) -> list[Measured]:
     """Every method and stage by every protocol, in this order."""
-    people, pieces = opened.people, {}
+    people, pieces, outside = opened.people, {}, []
     looked_at = any(method.images for method in methods)
     batches = crop_batches(people, opened.images, settings, batch, workers) if looked_at else _numbers(people, batch)
     with progress_bar(desc=opened.name, unit="people", total=len(people), quiet=not progress) as bar:
@@ -66,8 +69,21 @@ def measure(
                 for stage, estimated in method(crops).items():
                     for n, errors in enumerate(_errors(estimated, crops.people, people, bodies, protocols, device)):
                         pieces.setdefault((method.name, stage, n), []).append((crops.people, errors, estimated))
+            outside += _outside(crops)
             bar.update(len(crops.people))
+    if outside:
+        said = "%s: boxes of %d people lie outside their images, that of row %d the first: are these the images?"
+        log.warning(said, people.file, len(outside), people.rows[min(outside)])
     return [_joined(key, protocols[key[2]], parts) for key, parts in pieces.items()]
+
+
+def _outside(crops: CropBatch) -> list[int]:
+    """People whose boxes show nothing of their images."""
+    if not len(crops.image):
+        return []
+    half = crops.box[:, None] / 2
+    beside = (crops.center + half <= 0) | (crops.center - half >= crops.image_size)
+    return crops.people[beside.any(1).cpu().numpy()].tolist()
 
 
 def _numbers(people: BenchmarkPeople, batch: int) -> Iterator[CropBatch]:

@@ -40,8 +40,8 @@ class EvaluateOptions:
     clean: bool = True
     """also measure each protocol without its quirks: where they show in what networks see, these look twice"""
     two_stage: Annotated[Names, arg(metavar="[NAME=]FILE...")] = ()
-    """SMPL estimates of a benchmark's people, row by row, to fit SKEL to: any layout that hmr-skel fit reads, or
-    what CameraHMR's demo writes"""
+    """SMPL estimates of a benchmark's people, row by row, to fit SKEL to: any layout that hmr-skel fit reads,
+    such as what CameraHMR, HMR2.0 and ROMP write"""
     focal: float = 0.0
     """focal length, px; 0 = what the camera network says, or, without one, the image's diagonal"""
     camera: str = ""

@@ -119,7 +119,10 @@ def _cell(result: Result | None, key: str) -> str:
 def _number(value: float | None) -> str:
     if value is None or math.isnan(value):
         return "-"
-    return f"{value:.2f}" if abs(value) <= 1 else f"{value:.1f}"
+    if value <= 1:
+        return f"{value:.2f}"
+    # What is larger than anybody keeps a gap to the cell before.
+    return f"{value:.1f}" if value < 999.95 else f"{value:.0f}" if value < 99999 else f"{value:.0e}"
 
 
 def _plain(title: str) -> Table:

@@ -17,7 +17,7 @@ from pipelines.hand_on import fit as fit_sequence
 from pipelines.hand_on.smplx_parameters import is_smplx_file
 from pipelines.plan.planning import find_label_files
 from pipelines.read.labels import open_labels
-from pipelines.read.results import label_file_of
+from pipelines.read.results import is_result, label_file_of
 from schemas import InputError
 
 ROWS = 3
@@ -90,6 +90,7 @@ PHALP = {
         (PHALP, POSES),
         ({"poses": POSES, "betas": BETAS[0], "trans": TRANS}, POSES),
         ({"smpl_pose": POSES, "betas": BETAS}, POSES),
+        ({"pose_cam": POSES, "shape": BETAS, "trans_cam": TRANS}, POSES),
     ],
 )
 def test_dictionaries_of_arrays_are_read(tmp_path, value, expected, caplog):
@@ -138,6 +139,36 @@ def test_camerahmrs_demo_is_read_and_named(tmp_path, capsys):
     assert set(found["trans_source"]) == {"none"} and found["valid"].all()
     with pytest.raises(InputError, match="what CameraHMR's demo writes, no label file"):
         find_label_files([str(tmp_path / "demo.npz")], with_images=False)
+
+
+SPLIT = {"global_orient_axis_angle": POSES[:, :3], "body_pose_axis_angle": POSES[:, 3:], "betas": BETAS}
+HMR2 = {"global_orient": MATRICES[:, :1], "body_pose": MATRICES[:, 1:], "betas": BETAS}
+ROMP = {"cam": np.zeros((ROWS, 3)), "smpl_thetas": POSES, "smpl_betas": BETAS, "body_pose": POSES[:, 3:]}
+
+
+@pytest.mark.parametrize(
+    ("value", "whose"),
+    [
+        (SPLIT, "CameraHMR's parameters"),
+        ({"pred_smpl_params": HMR2, "pred_cam_t": TRANS}, "HMR2.0's output"),
+        ({"results": ROMP}, "ROMP's output"),
+        ({"smpl_thetas": POSES, "smpl_betas": BETAS, "cam_trans": TRANS}, "ROMP's parameters"),
+    ],
+)
+def test_estimates_of_single_pictures_are_read_and_named(tmp_path, value, whose):
+    members = {name: np.array(v, object) if isinstance(v, dict) else v for name, v in value.items()}
+    np.savez(tmp_path / "x.npz", imgname=np.array(["a.jpg"] * ROWS), **members)
+    (tmp_path / "y.pkl").write_bytes(pickle.dumps(value))
+    for name in ("x.npz", "y.pkl"):
+        assert is_result(tmp_path / name)
+        found = open_labels(label_file_of(tmp_path / name)).read()
+        np.testing.assert_allclose(found["pose_cam"], POSES, atol=1e-5)
+        np.testing.assert_allclose(found["shape"], BETAS, atol=1e-6)
+        assert ("imgname" in np.load(label_file_of(tmp_path / name)).files) == (name == "x.npz")
+    with pytest.raises(InputError, match=f"this is {whose}, no label file"):
+        find_label_files([str(tmp_path / "x.npz")], with_images=False)
+    np.savez(tmp_path / "labels.npz", pose_cam=POSES, shape=BETAS, results=np.array(ROMP, object))
+    assert not is_result(tmp_path / "labels.npz")
 
 
 def gvhmr(shift):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from schemas import InputError
+from train.benchmarks.known import open_benchmark
 from train.benchmarks.labels import read_benchmark
 
 RNG = np.random.default_rng(0)
@@ -152,6 +153,67 @@ def test_faults_are_told_with_their_place(written, changes, part):
         read_benchmark(path)
     told = str(caught.value)
     assert told.startswith(str(path)) and part.replace("'betas'", "'smpl.betas'") in told
+
+
+def mended(values: dict, key: str, change) -> dict:
+    if key == "smpl":
+        inner = dict(values["smpl"][()])
+        return values | {"smpl": boxed(inner | {name: change(value) for name, value in inner.items()})}
+    return values | {key: change(values[key])}
+
+
+@pytest.mark.parametrize(
+    ("layout", "key", "change", "part"),
+    [
+        (layout_a, "scale", lambda v: 200 * v, "field 'scale': the median box"),
+        (layout_a, "scale", lambda v: v / 200, "field 'scale': the median box"),
+        (layout_a, "pose_cam", np.degrees, "field 'pose'"),
+        (layout_b, "scales", lambda v: v / 200, "field 'scales': the median box"),
+        (layout_b, "smpl", np.degrees, "field 'pose'"),
+        (layout_c, "scale", lambda v: v / 200, "field 'scale': the median box"),
+        (layout_c, "extra_keypoints_3d", lambda v: v * [1000, 1000, 1000, 1], "expected m"),
+        (layout_c, "extra_keypoints_3d", lambda v: v * np.where(np.arange(19) == 3, np.nan, 1)[:, None], "row 0"),
+    ],
+)
+def test_another_unit_is_told_and_not_measured(written, layout, key, change, part):
+    values = layout()
+    read_benchmark(written(values))
+    with pytest.raises(InputError) as caught:
+        read_benchmark(written(mended(values, key, change)))
+    assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("layout", [layout_a, layout_c])
+def test_a_file_of_nobody_is_told(written, layout):
+    with pytest.raises(InputError, match="field 'imgname': nobody is in it"):
+        read_benchmark(written({key: value[:0] for key, value in layout().items()}))
+
+
+def test_a_missing_field_is_called_missing(written):
+    for values, told in (
+        (layout_b() | {"scales": None}, "field 'scales': the field is missing"),
+        (layout_a() | {"shape": None}, "field 'shape': the field is missing"),
+    ):
+        with pytest.raises(InputError, match=told):
+            read_benchmark(written(values))
+
+
+def test_human36m_is_not_measured_on_joints_that_the_file_lacks(written, tmp_path):
+    values = layout_c() | {"extra_keypoints_3d": None}
+    path = written(values, "h36m_val_p2.npz")
+    with pytest.raises(InputError, match="field 'extra_keypoints_3d': the field is missing"):
+        open_benchmark("h36m", tmp_path)
+    assert open_benchmark(f"mine={path}", tmp_path).benchmark.protocol == "keypoints"
+
+
+def test_of_two_files_of_a_name_the_one_of_the_benchmarks_layout_is_taken(written, tmp_path):
+    (tmp_path / "labels").mkdir()
+    first, second = written(layout_a()), written(layout_c(), "labels/3dpw_test.npz")
+    assert open_benchmark("3dpw", tmp_path).people.file == str(first)
+    assert open_benchmark("3dpw-hsmr", tmp_path).people.file == str(second)
+    second.unlink()
+    with pytest.raises(InputError, match="its keys are those of layout A"):
+        open_benchmark("3dpw-hsmr", tmp_path)
 
 
 def test_other_files_are_refused_with_their_keys(written):

@@ -204,6 +204,14 @@ def test_what_is_missing_is_told_before_anything_is_measured(evaluated, data, tm
         evaluated("mean", "--benchmark", "demo-everyday", f"demo-yoga={tmp_path / 'labels.npz'}")
 
 
+def test_boxes_beside_their_images_are_told(evaluated, data, tmp_path, caplog):
+    files = dict(np.load(data / "demo_yoga_a.npz"))
+    files["center"][-1] += 10000
+    np.savez(tmp_path / "labels.npz", **files)
+    evaluated("mean", "--benchmark", f"demo-yoga={tmp_path / 'labels.npz'}", "--worst", "0")
+    assert f"boxes of 1 people lie outside their images, that of row {len(files['center']) - 1}" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
@@ -229,12 +237,13 @@ def test_a_variant_stands_below_its_method_although_not_every_benchmark_has_it()
     told = main_tables(
         {name: BENCHMARKS[name] for name in ("demo-yoga", "demo-moyo")},
         [
-            *(result("demo-yoga", method, "published", mm) for method, mm in (("one", 10.0), ("two", 20.0))),
+            *(result("demo-yoga", method, "published", mm) for method, mm in (("one", 123456.7), ("two", 20.0))),
             *(result("demo-moyo", "one", variant, mm) for variant, mm in (("published", 11.0), ("clean", 12.0))),
             *(result("demo-moyo", "two", variant, mm) for variant, mm in (("published", 21.0), ("clean", 22.0))),
         ],
     )
     rows = [line.split() for line in told.splitlines()[2:]]
+    assert all(len(row) in (4, 7) for row in rows)
     assert [(row[0], row[-1]) for row in rows] == [
         ("one", "11.0"),
         ("clean", "12.0"),

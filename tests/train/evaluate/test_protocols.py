@@ -325,6 +325,19 @@ def test_what_a_protocol_lacks_is_told_before_anything_is_measured(tmp_path, ran
     assert str(folder) in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_keypoints_that_labels_lack_and_count_all_the_same_are_told(models, caplog):
+    people = keypoint_people()
+    people.keypoints_3d[..., 3] = 1
+    bodies = EvaluationBodies(models)
+    check_ready(opened(people), [protocol("h36m"), protocol("h36m", frozenset())], bodies, images=False)
+    assert not caplog.text
+    people.keypoints_3d[3, 39, 3] = 0
+    check_ready(opened(people), [protocol("h36m", frozenset())], bodies, images=False)
+    assert not caplog.text  # the clean protocol leaves them out
+    check_ready(opened(people), [protocol("h36m")], bodies, images=False)
+    assert "1 of 5 people, row 3 the first, lack some of the 3D keypoints" in caplog.text
+
+
 def _neutral_only(folder):
     class Neutral(BodyModels):
         def smpl(self, gender="neutral"):
