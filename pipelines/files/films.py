@@ -25,6 +25,11 @@ _TURNS = {0: 1, -90: 6, 90: 8, 180: 3, -180: 3}
 """Degrees against the clock by which a film's display matrix turns it -> EXIF's word for that."""
 
 _ASSUMED_RATE = Fraction(30)
+_MOST_PIXELS = 8192 * 4320
+"""The largest frames of films (8K). A decoder may keep 17 of them, so that it must know before it makes room."""
+
+
+_LIMITS = {"max_pixels": str(_MOST_PIXELS)}
 
 
 class FilmError(ValueError):
@@ -133,15 +138,19 @@ def _av() -> Any:
 def _open(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
     av = _av()
     try:
-        container = av.open(str(path))
+        container = av.open(str(path), options=_LIMITS)
     except (av.FFmpegError, OSError, ValueError) as error:
         raise FilmError(_words(error), 0) from error
     with container:
         if not container.streams.video:
             raise FilmError("no pictures in it", 0)
-        if container.streams.video[0].codec_context is None:
+        stream = container.streams.video[0]
+        if (codec := stream.codec_context) is None:
             raise FilmError("a codec that is not read", 0)
-        yield container, container.streams.video[0]
+        if codec.width * codec.height > _MOST_PIXELS:
+            raise FilmError(f"frames of {codec.width} x {codec.height} pixels", 0)
+        codec.options = _LIMITS  # frames may become larger than the container says
+        yield container, stream
 
 
 def _seen(frame: av.VideoFrame, number: int, rate: Fraction, ratio: Fraction | int) -> Frame:

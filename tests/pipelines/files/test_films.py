@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from pipelines.files import films
 from pipelines.files.films import FilmError, FilmWriter, film_facts, film_frames
 
 QUARTER_CLOCKWISE = (0, 1, 0, -1, 0, 0, 0, 0, 1)
@@ -55,6 +56,19 @@ def test_films_of_a_phone_held_upright_are_turned(tmp_path):
     frame = next(film_frames(path))
     assert frame.orientation == 6 and frame.pixels.shape == (64, 48, 3)
     assert frame.pixels[:16, -16:].mean() > 230 and frame.pixels[:16, :16].mean() < 30
+
+
+def test_frames_that_are_too_large_are_not_decoded(tmp_path, monkeypatch):
+    """Whether the container says so, or only what is decoded."""
+    path = write(tmp_path / "film.mp4", width=640, height=480)
+    monkeypatch.setattr(films, "_MOST_PIXELS", 640 * 480 - 1)
+    for read in (film_facts, lambda path: next(film_frames(path))):
+        with pytest.raises(FilmError, match="frames of 640 x 480 pixels"):
+            read(path)
+    monkeypatch.setattr(films, "_MOST_PIXELS", 640 * 480)
+    monkeypatch.setattr(films, "_LIMITS", {"max_pixels": "100000"})
+    with pytest.raises(FilmError):
+        next(film_frames(path))
 
 
 def test_damage_is_told_where_it_begins(tmp_path):
