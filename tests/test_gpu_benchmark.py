@@ -28,7 +28,7 @@ def test_every_part_runs_at_a_reduced_size(tmp_path, capsys):
     main(["--out", str(tmp_path), "--reduced", "--device", "cpu"])
     found = json.loads((tmp_path / "gpu.json").read_text())
     parts = {name: rows for name, rows in found.items() if isinstance(rows, list)}
-    assert set(parts) == {"fit", "SKEL forward", "stages", "predict", "loader", "training step"}
+    assert set(parts) == {"fit", "SKEL forward", "stages", "predict", "detect", "loader", "training step"}
     for name, rows in parts.items():
         assert rows, name
         assert not [row["problem"] for row in rows if "problem" in row], name

@@ -42,6 +42,12 @@ class Bounds:
         bounds[PLACE.stop - 1, 0] = _NEAREST_PELVIS
         return cls(*bounds.unbind(1))
 
+    def with_betas(self, betas: Tensor) -> Bounds:
+        """The same, but for betas (10,) that are known."""
+        lower, upper = self.lower.clone(), self.upper.clone()
+        lower[BETAS] = upper[BETAS] = betas
+        return Bounds(lower, upper)
+
     def inside(self, x: Tensor) -> Tensor:
         """Unknowns (B, 59) moved to the nearest inside."""
         return torch.maximum(torch.minimum(x, self.upper), self.lower)

@@ -119,6 +119,7 @@ def fit_keypoints(
     layout: str | None = None,
     start: SKELStart | None = None,
     track: bool = False,
+    betas: np.ndarray | Tensor | None = None,
     options: KeypointFitOptions | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> KeypointFit:
@@ -128,7 +129,7 @@ def fit_keypoints(
     `keypoint_layouts.LAYOUTS`; without a name the number K tells which. `body` is `KeypointBody.load(...)`, by default
     the embedded body. With a `start` it is refined; without, several are tried. With `track` the rows are frames of one
     person, who has one shape and moves without jerks; frames with too few keypoints (not `valid`) are carried by their
-    neighbours. `progress` is called with the number
+    neighbours; its shape may be known, `betas` (10,). `progress` is called with the number
     of people after each batch. Raises InputError for shapes or cameras that cannot be.
     """
     body, options = body or KeypointBody.load(), options or KeypointFitOptions()
@@ -139,6 +140,9 @@ def fit_keypoints(
     principal = torch.as_tensor(np.asarray(principal, np.float64)).to(like).expand(people, 2)
     if not (bool((focal > 0).all()) and bool(torch.isfinite(focal).all() & torch.isfinite(principal).all())):
         raise InputError("not a camera", field="focal", expected="a finite focal length above 0, px")
+    shape = None if betas is None else torch.as_tensor(np.array(betas, np.float64)).to(like)
+    if shape is not None and not (track and shape.shape == (NUM_BETAS,) and bool(torch.isfinite(shape).all())):
+        raise InputError("not a shape", field="betas", expected=f"{NUM_BETAS} finite numbers, of a track")
     if people == 0:
         return _nothing(like)
     parts = []
@@ -149,12 +153,12 @@ def fit_keypoints(
                 if start is None
                 else SKELStart(*(None if v is None else v[rows].to(like) for v in vars(start).values()))
             )
-            parts.append(_fit_batch(body, observed[rows], focal[rows], principal[rows], given, options))
+            parts.append(_fit_batch(body, observed[rows], focal[rows], principal[rows], given, shape, options))
             if progress is not None:
                 progress(len(rows))
         alone = KeypointFit.concatenate(parts)
         if track and bool(alone.valid.any()):
-            return _fit_track(body, alone, observed, focal, principal, options)
+            return _fit_track(body, alone, observed, focal, principal, shape, options)
     return alone
 
 
@@ -175,6 +179,7 @@ def _fit_batch(
     focal: Tensor,
     principal: Tensor,
     given: SKELStart | None,
+    shape: Tensor | None,
     options: KeypointFitOptions,
 ) -> KeypointFit:
     confidence = observed[..., 2].clamp(0, 1)
@@ -183,11 +188,11 @@ def _fit_batch(
     confidence = confidence * valid[:, None]
     rays = ((observed[..., :2] - principal[:, None]) / focal[:, None, None]).transpose(1, 2)
     bounds = _bounds(rays, options)
-    problem = _problem(body, rays, confidence, (confidence > 0).any(0), options)
+    problem = _problem(body, rays, confidence, (confidence > 0).any(0), shape, options)
     if given is None:
         used = _searched(confidence, options.least_keypoints)
         names = [name for name, use in zip(KEYPOINT_NAMES, used.tolist(), strict=True) if use]
-        found = search(_problem(body, rays, confidence, used, options), bounds, options.finalists, names)
+        found = search(_problem(body, rays, confidence, used, shape, options), bounds, options.finalists, names)
         found = replace(found, problem=problem.changed(orientation=found.problem.orientation))
     else:
         found = _refined(problem, given, options)
@@ -201,14 +206,19 @@ def _fit_track(
     observed: Tensor,
     focal: Tensor,
     principal: Tensor,
+    shape: Tensor | None,
     options: KeypointFitOptions,
 ) -> KeypointFit:
     """All frames together, from the fit of each alone."""
     confidence = observed[..., 2].clamp(0, 1) * alone.valid[:, None]
     rays = ((observed[..., :2] - principal[:, None]) / focal[:, None, None]).transpose(1, 2)
-    problem = _problem(body, rays, confidence, torch.ones_like(confidence[0], dtype=torch.bool), options)
+    problem = _problem(body, rays, confidence, torch.ones_like(confidence[0], dtype=torch.bool), shape, options)
+    bounds = _bounds(rays, options)
     near = trusted_frames(alone.keypoints_3d, alone.valid)
     x = torch.cat([alone.poses[near], alone.betas[near], torch.zeros_like(alone.trans)], 1)
+    if shape is not None:
+        x[:, BETAS] = shape
+        bounds = bounds.with_betas(shape)
     orientation = pelvis_rotation(problem, x)
     x[:, PLACE] = steady_place(alone.trans[near] + body.skel.rest_joints(x[:, BETAS])[:, 0])
     x[:, :3] = 0
@@ -218,7 +228,7 @@ def _fit_track(
         distance=x[:, PLACE][:, 2].median().expand(len(x)),
         betas_precision=repeated * problem.betas_precision,
     )
-    found, converged = solve_track(problem, x, _bounds(rays, options), options.acceleration, options.track_iterations)
+    found, converged = solve_track(problem, x, bounds, options.acceleration, options.track_iterations)
     converged = torch.full_like(alone.valid, converged)
     fit = _described(body, found, converged, observed, focal, principal, torch.ones_like(alone.valid))
     return replace(fit, valid=alone.valid, iterations=alone.iterations + found.iterations.to(alone.iterations))
@@ -230,9 +240,17 @@ def _bounds(like: Tensor, options: KeypointFitOptions) -> Bounds:
 
 
 def _problem(
-    body: KeypointBody, rays: Tensor, confidence: Tensor, used: Tensor, options: KeypointFitOptions
+    body: KeypointBody,
+    rays: Tensor,
+    confidence: Tensor,
+    used: Tensor,
+    shape: Tensor | None,
+    options: KeypointFitOptions,
 ) -> KeypointProblem:
-    """Somebody of the mean pose and shape who faces the camera; `used` (44,) are the keypoints that count."""
+    """Somebody of the mean pose, and the mean or a known shape, who faces the camera.
+
+    `used` (44,) are the keypoints that count.
+    """
     people = len(rays)
     used = used.nonzero()[:, 0]
     prior = PosePrior.load(rays)
@@ -249,8 +267,8 @@ def _problem(
         corrected=few.corrected(few.features(mean, betas[:1])).expand(people, -1),
         pose_centre=prior.mean.expand(people, -1),
         pose_precision=options.pose_prior * prior.precision[None],
-        betas_centre=betas,
-        betas_precision=torch.full_like(betas[:, 0], options.betas_prior),
+        betas_centre=betas if shape is None else shape.expand(people, -1),
+        betas_precision=torch.full_like(betas[:, 0], options.betas_prior if shape is None else _KNOWN_SHAPE),
         noise=options.noise,
         outlier=options.outlier,
     )
@@ -269,12 +287,13 @@ def _refined(problem: KeypointProblem, given: SKELStart, options: KeypointFitOpt
     spread = torch.eye(problem.pose_centre.shape[1]).to(x) / options.start_spread**2
     precision = problem.pose_precision + spread
     pulled = problem.pose_precision @ problem.pose_centre[..., None] + spread @ given.poses[:, 3:, None]
-    weight = problem.betas_precision[:, None] + 1
+    known = problem.betas_precision[:, None]
+    weight = known + 1
     problem = problem.changed(
         distance=x[:, PLACE][:, 2].clamp_min(_NEAREST_START),
         pose_centre=torch.linalg.solve(precision, pulled)[..., 0],
         pose_precision=precision,
-        betas_centre=given.betas / weight,
+        betas_centre=(given.betas + known * problem.betas_centre) / weight,
         betas_precision=weight[:, 0],
     )
     nothing = torch.zeros_like(x[:, 0])
@@ -337,3 +356,5 @@ def _searched(confidence: Tensor, least: int) -> Tensor:
 
 _NEAREST_START = 0.5
 """m: a given start is not believed to be nearer."""
+_KNOWN_SHAPE = 1e4
+"""Weight of a shape that is known: a hundredth of a standard deviation costs one."""

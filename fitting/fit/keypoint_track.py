@@ -82,13 +82,14 @@ def _descend(
     problem: KeypointProblem, x: Tensor, bounds: Bounds, acceleration: float, iterations: int
 ) -> tuple[KeypointProblem, Tensor, int, bool]:
     low, high = (side[_OWN].double().cpu().numpy() for side in (bounds.lower, bounds.upper))
+    shape_is_free = bool((bounds.lower[BETAS] < bounds.upper[BETAS]).any())
     system, damping = _assemble(problem, x, acceleration), _FIRST_DAMPING
     count, settled = 0, False
     while count < iterations and not settled:
         count += 1
         own, betas = x[:, _OWN].double().cpu().numpy(), x[0, BETAS].double().cpu().numpy()
         held = ((own <= low) & (system.gradient > 0)) | ((own >= high) & (system.gradient < 0))
-        step, betas_step = _solve(system, held, damping)
+        step, betas_step = _solve(system, held, damping, shape_is_free)
         trial = x.clone()
         trial[:, _OWN] = torch.as_tensor(np.clip(own + step, low, high)).to(x)
         trial[:, BETAS] = torch.as_tensor(betas + betas_step).to(x)
@@ -172,7 +173,9 @@ def _assemble(problem: KeypointProblem, x: Tensor, acceleration: float) -> _Syst
     )
 
 
-def _solve(system: _System, held: np.ndarray, damping: float) -> tuple[np.ndarray, np.ndarray]:
+def _solve(
+    system: _System, held: np.ndarray, damping: float, shape_is_free: bool = True
+) -> tuple[np.ndarray, np.ndarray]:
     """Damped step of all frames (T, 49) and of betas (10,), with some unknowns held."""
     frames = len(system.gradient)
     free = ~held
@@ -198,6 +201,8 @@ def _solve(system: _System, held: np.ndarray, damping: float) -> tuple[np.ndarra
     except LinAlgError:
         return -system.gradient * free / (scale + 1.0), np.zeros(NUM_BETAS)
     step, response = solved[..., 0], solved[..., 1:]
+    if not shape_is_free:
+        return step, np.zeros(NUM_BETAS)
     reduced = system.betas_block - np.einsum("tub,tuc->bc", border, response)
     reduced += damping * np.diag(np.diag(system.betas_block))
     betas_step = np.linalg.solve(reduced, -system.betas_gradient - np.einsum("tub,tu->b", border, step))

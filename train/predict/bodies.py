@@ -92,11 +92,12 @@ def fitted(
     *,
     start: SKELStart | None = None,
     track: bool = False,
+    betas: np.ndarray | None = None,
     options: KeypointFitOptions | None = None,
 ) -> Parameters:
     """`fit_keypoints` of people (B, 17, 3)."""
     fit = fit_keypoints(
-        keypoints, focal, principal, body=body, layout="coco17", start=start, track=track, options=options
+        keypoints, focal, principal, body=body, layout="coco17", start=start, track=track, betas=betas, options=options
     )
     return {name: getattr(fit, name).cpu().numpy() for name in ("poses", "betas", "trans", "converged")}
 

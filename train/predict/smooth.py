@@ -1,8 +1,8 @@
-"""Tracks of a film fitted as motions: one shape and steady keypoints per person and stretch of frames (`--smooth`).
+"""Tracks of a film fitted as motions: one shape and steady keypoints per person (`--smooth`).
 
 A film is taken in stretches, fitted with some frames more on both sides, so that memory does not grow with the film and
-neighbouring stretches nearly agree where they meet. What is left between them fades over the first frames of the later
-one.
+neighbouring stretches nearly agree where they meet. The first stretch of a track tells its shape. What is left between
+stretches fades over the first frames of the later one.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ _PARTS = 4
 """Of a stretch: 512 frames."""
 _MORE = 16
 """Frames more on each side of a stretch; over as many of its own it turns away from the stretch before."""
-_FADING = ("frame", "track", "smoothed", "poses", "trans")
+_GOES_ON = ("frame", "track", "smoothed", "poses", "trans", "betas")
+"""What a stretch takes from the one before."""
 _FEWEST = 5
 """Detections; shorter tracks stay as each frame alone has them."""
 _USUAL_RATE = 30.0
@@ -64,17 +65,17 @@ class Smoother:
         step = _step(frames)
         first, last = frames[is_own].min() - _MORE * step, frames[is_own].max() + _MORE * step
         near = np.flatnonzero((frames >= first) & (frames <= last))
+        earlier = {} if before is None else table_to_columns(self.parts.read(before, _GOES_ON).table)
         for track in np.unique(columns["track"][is_own]):
             rows = near[columns["track"][near] == track]
             if len(rows) >= _FEWEST:
-                self._fit(columns, rows, step)
-        if before is not None:
-            _fade(columns, table_to_columns(self.parts.read(before, _FADING).table), step)
+                self._fit(columns, rows, step, _shape(earlier, track))
+        _fade(columns, earlier, step)
         kept = {name: values[is_own] for name, values in columns.items()}
         return kept | described(self.body, kept)
 
-    def _fit(self, columns: Columns, rows: np.ndarray, step: int) -> None:
-        """Puts the motion of one person in place of each frame's own fit."""
+    def _fit(self, columns: Columns, rows: np.ndarray, step: int, betas: np.ndarray | None) -> None:
+        """Puts the motion of one person, whose shape may be known, in place of each frame's own fit."""
         frames = np.asarray(columns["frame"])[rows]
         places = (frames - frames[0]) // step
         count = int(places[-1]) + 1
@@ -89,12 +90,18 @@ class Smoother:
         start = None
         if self.from_network:
             start = SKELStart(*(torch.as_tensor(columns[n][rows][nearest]) for n in ("poses", "betas", "trans")))
-        found = fitted(self.body, keypoints, focal, principal, start=start, track=True, options=options)
+        found = fitted(self.body, keypoints, focal, principal, start=start, track=True, betas=betas, options=options)
         good = np.isfinite(found["poses"]).all(1)[places]
         for name in ("poses", "betas", "trans"):
             columns[name][rows[good]] = found[name][places[good]]
         columns["smoothed"][rows[good]] = True
         columns["converged"][rows[good]] = found["converged"][places[good]]
+
+
+def _shape(before: Columns, track: int) -> np.ndarray | None:
+    """(10,) the shape of a track in the stretch before; None where it was not smoothed there."""
+    known = np.flatnonzero((before["track"] == track) & before["smoothed"]) if "track" in before else ()
+    return before["betas"][known[-1]] if len(known) else None
 
 
 def _fade(columns: Columns, before: Columns, step: int) -> None:

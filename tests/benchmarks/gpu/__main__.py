@@ -1,8 +1,8 @@
 """One call on a GPU machine: `python -m tests.benchmarks.gpu --out DIR`.
 
-Fit, SKEL's forward pass, loader, training step and prediction, each beside what it must cost (`counted`). Under eight
-minutes, without network. DIR/gpu.json is written after every part, DIR/gpu.txt has the tables. `--reduced` is for a
-CPU: the same parts at a size that shows only that they run.
+Fit, SKEL's forward pass, loader, training step, prediction and its detector, each beside what it must cost (`counted`).
+Under eight minutes, without network. DIR/gpu.json is written after every part, DIR/gpu.txt has the tables. `--reduced`
+is for a CPU: the same parts at a size that shows only that they run.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from rich.table import Table
 from pipelines.command.devices import cores, one_device
 from tests.benchmarks.gpu.body import CUDA_GRAPHS, Bodies, fit_rows, forward_rows, stage_rows
 from tests.benchmarks.gpu.counted import rates_of
-from tests.benchmarks.gpu.network import loader_rows, peak_of, predict_rows, step_rows
+from tests.benchmarks.gpu.network import detect_rows, loader_rows, peak_of, predict_rows, step_rows
 
 Row = dict[str, Any]
 
@@ -33,6 +33,7 @@ _FULL = {
     "backbone": "h",
     "steps": [64, 128, 256],
     "predict": [1, 32, 128],
+    "detect": [1, 4, 16],
     "loader": {"people": 64, "seconds": 5.0, "workers": [2, 4, 8], "steps": 50, "step": 0.1},
 }
 _REDUCED = {
@@ -41,6 +42,7 @@ _REDUCED = {
     "backbone": "tiny",
     "steps": [2],
     "predict": [2],
+    "detect": [1],
     "loader": {"people": 4, "seconds": 0.2, "workers": [1], "steps": 2, "step": 0.01},
 }
 
@@ -133,6 +135,7 @@ def main(argv: list[str] | None = None) -> None:
     report.take("stages", stage_rows(bodies, size["stages"], repeats=1 if options.reduced else 3))
     del bodies
     report.take("predict", predict_rows(size["backbone"], size["predict"], device, rates))
+    report.take("detect", detect_rows(size["detect"], device, rates))
     report.take("loader", loader_rows(**size["loader"]))
     steps = {"steps": 1, "compiled": False} if options.reduced else {}
     report.take("training step", step_rows(size["backbone"], size["steps"], device, rates, left, **steps))

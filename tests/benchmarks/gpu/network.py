@@ -12,11 +12,12 @@ import numpy as np
 import torch
 
 from fitting import SKEL
-from tests.benchmarks.gpu.counted import Count, Rates, peak_memory, seconds_of
+from tests.benchmarks.gpu.counted import Count, Rates, counted, peak_memory, seconds_of
 from tests.benchmarks.loader import make_data, rate, stream_loader, waiting
 from tests.benchmarks.train_step import measure
 from train.config import NetworkConfig
 from train.network.model import SKELCF, forward_flops
+from train.network.movenet import decode_people, movenet
 from train.predict.network import Crops, estimate
 
 Row = dict[str, Any]
@@ -104,6 +105,27 @@ def predict_rows(backbone: str, batches: list[int], device: torch.device, rates:
             "floor_ms": rates.floor(Count(batch * forward_flops(config), 0, 0, 0))["floor_ms"],
             "meshes_ms": 1e3 * seconds_of(meshes, device),
             "memory_mib": peak_memory(lambda crops=crops: estimate(model, crops), device),
+        }
+
+
+def detect_rows(looks: list[int], device: torch.device, rates: Rates) -> Iterator[Row]:
+    """MoveNet's looks at 256 x 256 px; of a picture with n people `predict` takes one, and n more together."""
+    network = movenet().to(device)
+    for count in looks:
+        pixels = torch.zeros(count, 3, 256, 256, dtype=torch.uint8, device=device)
+
+        @torch.inference_mode()
+        def look(pixels: torch.Tensor = pixels) -> Any:
+            return decode_people(network(pixels))
+
+        asked = counted(look)
+        yield {
+            "looks": count,
+            "ms": 1e3 * seconds_of(look, device),
+            **rates.floor(asked),
+            "gflop": 1e-9 * asked.flops,
+            "mbytes": 1e-6 * asked.bytes,
+            "calls": asked.calls,
         }
 
 

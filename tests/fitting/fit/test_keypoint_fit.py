@@ -295,6 +295,25 @@ def test_a_track_has_one_shape_and_no_jerks(exact, body, crowd):
         assert short.poses.isfinite().all() and (short.error_px < 0.03 * np.ptp(pixels, axis=1).max()).all()
 
 
+def test_the_shape_of_a_track_may_be_known(exact, body, crowd):
+    """It is kept to the bit, and tells how far away somebody is."""
+    betas = crowd.betas[1] + 1
+    frames = crowd.poses[1:2].expand(6, -1)
+    trans = crowd.trans[1:2] + torch.linspace(0, 0.2, 6, dtype=torch.float64)[:, None]
+    points = (exact.keypoints(frames, betas.expand(6, -1)) + trans[:, None]).numpy()
+    pixels = points[..., :2] / points[..., 2:] * FOCAL + MIDDLE
+    pixels += np.random.default_rng(3).normal(size=pixels.shape) * 0.005 * np.ptp(pixels, axis=1).max()
+    seen = np.concatenate([pixels, np.ones((6, 44, 1))], 2)
+    known, free = (fit_keypoints(seen, FOCAL, MIDDLE, body=body, track=True, betas=b) for b in (betas, None))
+    assert (known.betas == betas.float()).all() and (free.betas != betas.float()).any()
+    assert (known.error_px < 0.02 * np.ptp(pixels, axis=1).max()).all()
+    off = [np.abs(fit.trans[:, 2].numpy() - trans[:, 2].numpy()).mean() for fit in (known, free)]
+    assert off[0] < off[1] and off[0] < 0.02 * trans[:, 2].mean()
+    for wrong in ({"betas": betas}, {"betas": betas[:5], "track": True}, {"betas": betas * np.nan, "track": True}):
+        with pytest.raises(InputError, match="not a shape"):
+            fit_keypoints(seen, FOCAL, MIDDLE, body=body, **wrong)
+
+
 def test_mistakes_that_repeat_make_no_shape(body, crowd):
     """A film of somebody who stands still says no more of the shape than two frames do."""
     wrong = crowd.keypoints[:1].copy()

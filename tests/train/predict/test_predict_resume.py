@@ -149,6 +149,7 @@ def test_smoothed_people_have_one_shape_and_move_steadily(walk, tmp_path, monkey
     monkeypatch.setattr(smooth, "_PARTS", 1)
     assert main([*given, str(tmp_path / "stretches"), "--smooth"]) == 0
     pieces = read_predictions(tmp_path / "stretches").columns
+    assert pieces["smoothed"][rows].all() and np.ptp(pieces["betas"][rows], 0).max() == 0
 
     def jerk(columns):
         points = columns["keypoints_3d"][rows]
