@@ -17,6 +17,7 @@ import numpy as np
 
 from pipelines.command.hmr_skel import guarded
 from pipelines.files.npz_objects import read_arrays
+from pipelines.files.outputs import written
 from schemas import InputError
 from train.benchmarks.labels import read_benchmark
 
@@ -47,7 +48,7 @@ def build_moyo_hard(source: str, target: str) -> tuple[int, int]:
     if not len(rows):
         raise InputError("no images of the front camera", file=source, field="img_paths", expected="YOGI_Cam_01/")
     members = {name: _rows(value, rows, len(people)) for name, value in read_arrays(source).items()}
-    with open(target, "wb") as file:
+    with written(Path(target)) as hidden, open(hidden, "wb") as file:  # given a name, NumPy would add an ending
         np.savez(file, **members)
     return len(set(people.sequence[rows])), len(rows)
 

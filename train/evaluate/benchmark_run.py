@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import sys
 from collections.abc import Sequence
@@ -35,6 +36,8 @@ from train.evaluate.two_stage import two_stage_method
 from train.network.camera import bbox_cue
 from train.network.inputs import assumed_framing, normalised
 from train.network.mean_parameters import BETAS, CAM, POSES
+
+log = logging.getLogger(__name__)
 
 ATTENTION_BATCH = 8
 
@@ -245,13 +248,17 @@ def _write_pictures(
                 _write_png(options.output / f"worst_{opened.name}_{_plain(m.method)}.png", picture)
     for network in networks if options.attention else ():
         picture = _attention(network, opened, options, quirks, device)
+        if picture is None:
+            log.warning("%s: no layers that look at the image, so no picture of attention", network.name)
+            continue
         _write_png(options.output / f"attention_{opened.name}_{_plain(network.name)}.png", picture)
 
 
 @torch.inference_mode()
 def _attention(
     network: Network, opened: Opened, options: EvaluateOptions, quirks: frozenset[str], device: torch.device
-) -> np.ndarray:
+) -> np.ndarray | None:
+    """None of a network without such layers."""
     people = opened.people.take(np.arange(min(options.attention, len(opened.people))))
     settings = BenchmarkCrops(network.patches, network.camera is not None, quirks)
     crops, maps = [], []
@@ -260,7 +267,8 @@ def _attention(
         framing = assumed_framing(network.model, batch.framing(focal_lengths(batch, network.camera, options.focal)))
         maps.append(attention_maps(network.model, normalised(batch.image), bbox_cue(framing)).cpu().numpy())
         crops.append(batch.image.cpu().numpy())
-    return attention_sheet(np.concatenate(crops), np.concatenate(maps))
+    shares = np.concatenate(maps)
+    return attention_sheet(np.concatenate(crops), shares) if shares.shape[1] else None
 
 
 def _plain(name: str) -> str:

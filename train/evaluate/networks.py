@@ -60,7 +60,7 @@ def _camera(file: Path, asked: bool, device: Any) -> FLNet | None:
     except InputError:
         if asked:
             raise
-    said = "%s: no focal-length network in it; EXIF data or the image's diagonal take its place (--camera, --focal)"
+    said = "%s: no focal-length network in it; focal lengths are guessed without one (--camera FILE, --focal PX)"
     log.warning(said, file)
     return None
 

@@ -94,7 +94,7 @@ def method_table(results: Sequence[Result]) -> Table:
 
 def stage_table(benchmark: str, results: Sequence[Result]) -> Table:
     """What each stage of a network gains on a benchmark, and what the camera of each layer is worth."""
-    table = _plain(f"{benchmark}: layer by layer, mm, and accuracy of keypoints")
+    table = _plain(f"{benchmark}: layer by layer")
     table.add_column("", max_width=NAME_WIDTH, overflow="fold")
     columns = [("stage", ""), *_COLUMNS, *_SHARES]
     for title, key in columns:
@@ -102,7 +102,8 @@ def stage_table(benchmark: str, results: Sequence[Result]) -> Table:
     mine = [r for r in results if r.benchmark == benchmark and r.variant == "published"]
     staged = {r.method for r in mine if r.stage != "final"}
     for r in mine:
-        if r.method in staged:
+        # A shift is seen in pictures alone: where nothing is labelled there its rows would repeat those of the layers.
+        if r.method in staged and ("shift" not in r.stage or "pck_0.05" in r.numbers):
             table.add_row(r.method, r.stage, *(_cell(r, key) for _, key in columns[1:]))
     return table
 

@@ -8,10 +8,13 @@ Everything is elementwise arithmetic, which neither autocast nor TF32 lowers in 
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from schemas import InputError
 
 CROP_FOCAL = 5000.0
 """Focal length, in pixels of a crop of 256, of the camera that variants without camera assume (HMR's convention)."""
@@ -41,7 +44,14 @@ class Framing(NamedTuple):
 
 
 def focal_length(vertical_fov: Tensor, height: Tensor) -> Tensor:
-    """(B,) px, from vertical fields of view (B,), rad, and image heights (B,), px."""
+    """(B,) px, from vertical fields of view (B,), rad, and image heights (B,), px.
+
+    Raises InputError for a field of view that no camera has, which would give a focal length all the same.
+    """
+    seen = (vertical_fov > 0) & (vertical_fov < math.pi)
+    if not seen.all():
+        problem = f"the focal-length network sees a vertical field of view of {float(vertical_fov[~seen][0]):.3g} rad"
+        raise InputError(problem, field="--camera", expected="0 to pi; --focal gives focal lengths without it")
     return height / (2 * torch.tan(vertical_fov / 2))
 
 

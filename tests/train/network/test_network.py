@@ -327,3 +327,6 @@ def test_focal_length_of_a_field_of_view():
     # Half the height is seen under half the angle.
     focal = focal_length(torch.tensor([math.pi / 2]), torch.tensor([480.0]))
     torch.testing.assert_close(focal, torch.tensor([240.0]))
+    for impossible in (0.0, -0.5, 3.5, math.nan):
+        with pytest.raises(InputError, match="a vertical field of view of"):
+            focal_length(torch.tensor([1.0, impossible]), torch.tensor([480.0, 480.0]))
