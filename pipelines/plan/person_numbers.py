@@ -1,7 +1,7 @@
 """The how-manieth person of its image each row of a label file is.
 
 The rows of one image may lie anywhere in the file. They are found by sorting hashes of the image names, 8 bytes per
-row; names themselves are not kept. While sorting, a row takes some 46 bytes.
+row; names themselves are not kept. While sorting, a row takes some 25 bytes.
 """
 
 from __future__ import annotations
@@ -34,11 +34,16 @@ def person_numbers(labels: LabelFile, names: Iterable[np.ndarray] | None = None)
 def _earlier_equals(values: np.ndarray) -> np.ndarray:
     """For each value, how many before it are equal to it."""
     order = np.argsort(values, kind="stable")
-    ordered, position = values[order], np.arange(len(values), dtype=np.int32)
-    first = np.r_[True, ordered[1:] != ordered[:-1]][: len(values)]
-    found = np.empty(len(values), np.int32)
-    found[order] = position - np.maximum.accumulate(np.where(first, position, np.int32(0)))
-    return found
+    ordered = values[order]
+    repeated = ordered[1:] == ordered[:-1]
+    del ordered
+    position = np.arange(len(values), dtype=np.int32)
+    first = position.copy()
+    first[1:][repeated] = 0
+    np.maximum.accumulate(first, out=first)
+    position -= first
+    first[order] = position
+    return first
 
 
 def _hash(name: str | None) -> bytes:
