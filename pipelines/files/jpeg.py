@@ -7,6 +7,7 @@ ignored: labels are for pixels as they are stored.
 from __future__ import annotations
 
 import io
+import math
 import os
 import stat
 import struct
@@ -44,6 +45,12 @@ _OTHER_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "RGBX", "I;16", "I;16B")
 
 _ORIENTATION = 0x0112
 """Tag of TIFF and EXIF."""
+
+_TILE = (0x0142, 0x0143)
+"""Tags of TIFF: width and length of a tile."""
+
+_LARGEST_TILE = 1 << 20
+"""Pixels of a tile; writers take 256 or 512 to the side. A small image may lie in a larger one."""
 
 _MAX_SCANS = 100
 """Scans of a progressive JPEG; encoders make about ten, and each costs the decoder a pass over the image."""
@@ -167,10 +174,14 @@ def _other_size(data: bytes, kind: str) -> tuple[int, int]:
     try:
         with Image.open(io.BytesIO(data), formats=(kind.upper(),)) as image:
             size, mode, turned = image.size, image.mode, kind == "TIFF" and image.getexif().get(_ORIENTATION, 1) != 1
+            tile = math.prod(image.tag_v2.get(tag, 0) for tag in _TILE) if kind == "TIFF" else 0
+            large = tile > max(_LARGEST_TILE, 4 * math.prod(size))
     except Exception as error:  # Pillow has many words for damage, and warns of many pixels by an exception
         raise ImageError(f"a {kind} image whose header cannot be read ({error})") from error
     if mode not in _OTHER_MODES:
         raise ImageError(f"a {kind} image of mode {mode}, which is not read")
+    if large:  # room is made for a whole tile, and it may well be filled
+        raise ImageError(f"a TIFF image with tiles of {tile} pixels")
     if turned:  # OpenCV turns it, whatever it is told
         raise ImageError("a TIFF image with an orientation, which is not read")
     return size

@@ -243,16 +243,53 @@ def jpeg_of(width, height):
     return bytes(data)
 
 
+def tiff_of(width, height, tile):
+    """Of one tile with `tile` pixels to the side, all there."""
+    packer = zlib.compressobj(9)
+    packed = b"".join(packer.compress(bytes(3 * tile)) for _ in range(tile)) + packer.flush()
+    tags = ((256, width), (257, height), (258, 0), (259, 8), (262, 2), (277, 3), (322, tile), (323, tile), (324, 0))
+    bits = 14 + 12 * (len(tags) + 1)  # where the depths of the three channels stand, and after them the tile
+    known = {258: (3, 3, bits), 324: (4, 1, bits + 6)}
+    entries = [(tag, *known.get(tag, (4, 1, value))) for tag, value in (*tags, (325, len(packed)))]
+    directory = b"".join(struct.pack("<HHII", *entry) for entry in entries)
+    return b"II*\0" + struct.pack("<IH", 8, len(entries)) + directory + struct.pack("<IHHH", 0, 8, 8, 8) + packed
+
+
+def webp_of(width, height):
+    """Lossless."""
+    image = b"\x2f" + struct.pack("<I", (width - 1) | (height - 1) << 14) + bytes(100)
+    chunk = b"VP8L" + struct.pack("<I", len(image)) + image + bytes(len(image) % 2)
+    return b"RIFF" + struct.pack("<I", 4 + len(chunk)) + b"WEBP" + chunk
+
+
+def bmp_of(width, height):
+    """Packed by run lengths."""
+    head = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8, 1, 100, 0, 0, 256, 0)
+    return b"BM" + struct.pack("<IHHI", 1178, 0, 0, 1078) + head + bytes(1024) + bytes(100)
+
+
 @pytest.mark.parametrize("decode", [decode_image, opencv_image, read_picture], ids=["job", "benchmark", "predict"])
 @pytest.mark.parametrize(
     "data",
-    [png_of(8, 8, bytes(200), 0xFFFFFFF0), png_of(60000, 60000, bytes(1 << 20)), jpeg_of(65500, 65500)],
-    ids=["a chunk of 4 GB", "a large PNG", "a large JPEG"],
+    [
+        *(png_of(8, 8, bytes(200), 0xFFFFFFF0), png_of(60000, 60000, bytes(1 << 20)), jpeg_of(65500, 65500)),
+        *(tiff_of(64, 64, 12000), tiff_of(60000, 60000, 64), webp_of(16383, 16383), bmp_of(60000, 60000)),
+    ],
+    ids=[
+        *("a chunk of 4 GB", "a large PNG", "a large JPEG"),
+        *("a large tile", "a large TIFF", "a large WebP", "a large BMP"),
+    ],
 )
 def test_pictures(decode, data):
     with Taken() as taken, pytest.raises(ImageError):
         decode(data)
     assert taken.bytes < MOST
+
+
+@pytest.mark.parametrize("decode", [decode_image, opencv_image], ids=["job", "benchmark"])
+def test_tiles_of_usual_size_are_read(decode):
+    """Also larger than the image."""
+    assert not decode(tiff_of(64, 64, 512)).any() and decode(tiff_of(300, 200, 320)).shape == (200, 300, 3)
 
 
 @pytest.mark.parametrize("decode", [decode_image, opencv_image, read_picture], ids=["job", "benchmark", "predict"])
