@@ -279,6 +279,7 @@ def _images() -> list[Subject]:
         ("JPEG", "baseline", encoded(".jpg"), None),
         ("JPEG", "progressive", encoded(".jpg", cv2.IMWRITE_JPEG_PROGRESSIVE, 1), None),
         ("PNG", "", encoded(".png"), edited_png),
+        *(("other images", end, encoded(f".{end}"), None) for end in ("webp", "bmp", "tiff")),
     ):
         for where, read in (
             ("job", _decoded),
@@ -286,6 +287,8 @@ def _images() -> list[Subject]:
             ("benchmark", _of_benchmark),
             ("predict", _photograph),
         ):
+            if kind == "other images" and where == "reduced":  # JPEG alone is
+                continue
             common = {"files": {"image": data}, "file": "image", "structured": structured, "share": 2}
             found.append(Subject(kind, f"{where} {name}".strip(), read=read, checked=kind == "PNG", **common))
     members = {f"aic/{n}{end}": encoded(end) for n, end in ((0, ".jpg"), (1, ".png"), (2, ".jpg"))}
