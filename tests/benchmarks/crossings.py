@@ -68,8 +68,8 @@ def scene(kind: str, rng: np.random.Generator) -> list[Walker]:
     elif kind == "overtake":
         ways = [line(rng.uniform(1.3, 1.8), depths[0], 1), line(rng.uniform(0.3, 0.7), depths[1], 1)]
     elif kind == "three":
-        third = line(speed(), far + 1, -1, rng.uniform(-0.3, 0.3))
-        ways = [line(speed(), near, 1), line(speed(), far, -1), third]
+        ways = [line(speed(), near, 1), line(speed(), far, -1)]
+        ways.append(line(speed(), far + 1, -1, rng.uniform(-0.3, 0.3)))
     elif kind == "stand":
         ways = [line(speed(), near, 1), (line(0.0, far, 1)[0], np.full(FRAMES, rng.uniform(-0.7, 0.7)))]
     else:

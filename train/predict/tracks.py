@@ -2,8 +2,8 @@
 
 Each track moves on as it moved over the last half second, at one velocity, box and keypoints alike; a detection goes on
 with the track that is then most like it: the mean of how far their boxes overlap and how well their keypoints agree
-(`detect.people`), all pairs of a frame together (Hungarian). Below a bound, or after a second without a detection, a
-new track begins.
+(`detect.people`), all pairs of a frame together (Hungarian). Whoever stopped or turned back is looked for where they
+were last as well, which counts for less. Below a bound, or after a second without a detection, a new track begins.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ _LEAST_ALIKE = 0.1
 """Of somebody who walks past a camera, frames a thirtieth of a second apart have 0.8 and more."""
 _LONGEST_GAP = 1.0
 """s"""
+_STAYED = 0.75
+"""Worth of being like a track where it was last, against where it should be by now."""
 _MOTION = 0.5
 """s, about a step of somebody who walks: over it the swing of arms and legs leaves the median where the trunk is."""
 _FEWEST_BEFORE = 1
@@ -76,9 +78,9 @@ class Tracker:
         self._tracks = [track for track in self._tracks if time_s - track.last_time <= _LONGEST_GAP]
         numbers = np.full(len(people), -1, np.int32)
         if self._tracks and len(people):
-            expected = _joined([track.at(time_s) for track in self._tracks])
-            overlap = intersection_over_union(expected.boxes, people.boxes)
-            alike = (overlap + agreement(expected, people)) / 2
+            alike = _alike([track.at(time_s) for track in self._tracks], people)
+            stayed = _alike([track.seen[-1][1] for track in self._tracks], people)
+            alike = np.maximum(alike, _STAYED * stayed)
             for old, new in zip(*linear_sum_assignment(-alike), strict=True):
                 if alike[old, new] >= _LEAST_ALIKE:
                     numbers[new] = self._tracks[old].number
@@ -102,6 +104,12 @@ def track_numbers(tracker: Tracker, columns: dict[str, np.ndarray]) -> np.ndarra
             people = DetectedPeople(boxes, columns["score"][rows].astype(np.float64), keypoints)
             numbers[rows] = tracker(float(columns["time_s"][rows[0]]), people)
     return numbers
+
+
+def _alike(expected: list[DetectedPeople], people: DetectedPeople) -> np.ndarray:
+    """(n, m) how like n expected people m found ones are, 0 to 1."""
+    before = _joined(expected)
+    return (intersection_over_union(before.boxes, people.boxes) + agreement(before, people)) / 2
 
 
 def _joined(parts: list[DetectedPeople]) -> DetectedPeople:

@@ -57,15 +57,17 @@ def walking(x: float, seed: int, time_s: float, height: float = 140.0) -> Detect
     return DetectedPeople(box_of_keypoints(points), np.ones(1), points)
 
 
-def crossing(speeds: tuple[float, float], rate: float, meet: float = 1.5) -> list[tuple[float, int, int]]:
-    """(time, person, number) of detections of two who pass each other, the second behind the first.
+def crossing(speeds: tuple[float, float], rate: float, back: bool = False) -> list[tuple[float, int, int]]:
+    """(time, person, number) of detections of two who pass each other, the second behind the first, or turn back.
 
     Of whoever is more than half hidden there is none.
     """
     tracker, found = Tracker(), []
     for time_s in np.arange(0, 3, 1 / rate):
-        near = walking(200 + speeds[0] * (time_s - meet), 1, time_s)
-        far = walking(200 + speeds[1] * (time_s - meet), 2, time_s, 115)
+        gone = time_s - 1.5  # since they met
+        gone = 0.1 - np.hypot(gone, 0.1) if back else gone
+        near = walking(200 + speeds[0] * gone, 1, time_s)
+        far = walking(200 + speeds[1] * gone, 2, time_s, 115)
         hidden = intersection_over_union(near.boxes, far.boxes)[0, 0] > 0.5
         shown = [near] if hidden else [far, near] if round(time_s * rate) % 2 else [near, far]
         who = [0] if hidden else [1, 0] if round(time_s * rate) % 2 else [0, 1]
@@ -79,6 +81,14 @@ def crossing(speeds: tuple[float, float], rate: float, meet: float = 1.5) -> lis
 def test_people_who_cross_keep_their_numbers(speeds, rate):
     found = crossing(speeds, rate)
     assert any(person == 1 for _, person, _ in found[-4:])  # whoever was hidden comes out again
+    numbers = {person: {n for _, p, n in found if p == person} for person in (0, 1)}
+    assert sorted(map(sorted, numbers.values())) == [[0], [1]]
+
+
+@pytest.mark.parametrize("rate", [30, 10, 6])
+@pytest.mark.parametrize("speeds", [(70, -60), (-60, 80), (50, -60)])
+def test_people_who_turn_back_keep_their_numbers(speeds, rate):
+    found = crossing(speeds, rate, back=True)
     numbers = {person: {n for _, p, n in found if p == person} for person in (0, 1)}
     assert sorted(map(sorted, numbers.values())) == [[0], [1]]
 
