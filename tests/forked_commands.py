@@ -81,7 +81,7 @@ class Forks:
 
     def close(self) -> None:
         self.parent.stdin.close()
-        self.parent.wait(20)
+        self.parent.wait()
 
 
 def is_alive(process: int) -> bool:
