@@ -1,7 +1,7 @@
 """The how-manieth person of its image each row of a label file is.
 
 The rows of one image may lie anywhere in the file. They are found by sorting hashes of the image names, 8 bytes per
-row; names themselves are not kept. While sorting, a row takes some 25 bytes.
+row; names themselves are not kept. While sorting, a row takes some 20 bytes.
 """
 
 from __future__ import annotations
@@ -28,16 +28,11 @@ def person_numbers(labels: LabelFile, names: Iterable[np.ndarray] | None = None)
     for piece in labels.iterate("imgname") if names is None else names:
         hashes[start : start + len(piece)] = np.frombuffer(b"".join(map(_hash, piece)), "<u8")
         start += len(piece)
-    return _earlier_equals(hashes)
-
-
-def _earlier_equals(values: np.ndarray) -> np.ndarray:
-    """For each value, how many before it are equal to it."""
-    order = np.argsort(values, kind="stable")
-    ordered = values[order]
-    repeated = ordered[1:] == ordered[:-1]
-    del ordered
-    position = np.arange(len(values), dtype=np.int32)
+    order = np.argsort(hashes, kind="stable").astype(np.int32)
+    hashes = hashes[order]
+    repeated = hashes[1:] == hashes[:-1]
+    del hashes
+    position = np.arange(len(order), dtype=np.int32)
     first = position.copy()
     first[1:][repeated] = 0
     np.maximum.accumulate(first, out=first)
