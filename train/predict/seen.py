@@ -44,7 +44,7 @@ class Finder:
     detector: Detector | None
     boxes: BoxesFile | None
     keypoint_detector: MoveNetDetector | None
-    least_score: float = 0.0
+    least_score: float = -np.inf
     """of boxes from a file"""
 
     @classmethod
@@ -52,7 +52,7 @@ class Finder:
         """By the options --detector and --boxes. Raises InputError for what cannot be."""
         with_keypoints = MoveNetDetector(device=device) if keypoints else None
         if boxes is not None:
-            return cls(None, boxes, with_keypoints, least_score or 0.0)
+            return cls(None, boxes, with_keypoints, -np.inf if least_score is None else least_score)
         return cls(detector(name, least_score=least_score, device=device), None, with_keypoints)
 
     def __call__(self, view: SeenPicture) -> DetectedPeople:

@@ -11,6 +11,7 @@ import pytest
 from schemas import InputError
 from train.predict.detect.boxes_file import read_boxes
 from train.predict.inputs import InputFile
+from train.predict.seen import Finder, SeenPicture
 
 BOXES = {"a/one.jpg": [[10, 20, 50, 90, 0.4], [0, 0, 30.5, 40, 0.9]], "two.png": [[5, 5, 6, 7]]}
 
@@ -205,6 +206,14 @@ def test_what_is_not_looked_at_is_said(tmp_path, caplog):
     boxes.check(_sources("a.jpg", "walk.jpg", "walk.mp4"), every=3)
     assert "1 of 3 pictures and films of it are not looked at, the first b.jpg (row 4)" in caplog.text
     assert "boxes of 1 frames are not used, which --every 3 leaves out" in caplog.text
+
+
+@pytest.mark.parametrize(("least", "kept"), [(None, [0.9, 0.4]), (0.5, [0.9]), (0.95, [])])
+def test_scores_of_the_file_are_held_to_the_option(tmp_path, least, kept):
+    boxes = read_boxes(_write(tmp_path, "boxes.json", BOXES))
+    view = SeenPicture("a/one.jpg", np.zeros((100, 100, 3), np.uint8), 1, 100.0, "option")
+    people = Finder.of("movenet", boxes, least, keypoints=False, device="cpu")(view)
+    assert people.scores.tolist() == kept and people.keypoints.shape == (len(kept), 17, 3)
 
 
 def test_files_that_are_none(tmp_path):
