@@ -47,11 +47,13 @@ def run_benchmarks(options: EvaluateOptions) -> int:
     if not (options.checkpoint or options.two_stage):
         raise InputError("nothing to measure", field="checkpoint", expected="CHECKPOINT..., mean or --two-stage")
     quirks, device = without(options.without), torch.device(one_device(options.device))
-    opened = [_limited(open_benchmark(name, options.data), options.people.limit) for name in options.benchmark]
+    whole = [open_benchmark(name, options.data) for name in options.benchmark]
+    opened = [_limited(benchmark, options.people.limit) for benchmark in whole]
     if len({o.name for o in opened}) < len(opened):
         raise InputError("the same benchmark twice", field="--benchmark", expected="names that differ")
     second = _by_benchmark(options.two_stage, [o.name for o in opened])
     models = BodyModels(options.body_models, device=device)
+    rows = {o.name: len(o.people) for o in whole}
     bodies = EvaluationBodies(models)
     camera = None if options.focal else options.camera
     networks = [
@@ -62,10 +64,14 @@ def run_benchmarks(options: EvaluateOptions) -> int:
     for benchmark in opened:
         rules = _rules(benchmark.benchmark.protocol, quirks, options.clean).values()
         check_ready(benchmark, rules, bodies, images=bool(options.checkpoint))
-    results, tables = [], []
+    fitted = {
+        o.name: [two_stage_method(file, o.people, models, rows[o.name]) for file in second.get(o.name, [])]
+        for o in opened
+    }
+    results, tables, pictures = [], [], 0
     for benchmark in opened:
         measured = []
-        for methods, patches in _methods(benchmark, networks, second, options, models):
+        for methods, patches in _methods(networks, fitted[benchmark.name], options):
             settings = BenchmarkCrops(patches, not options.focal and any(n.camera for n in networks), quirks)
             found = _measured(benchmark, methods, settings, bodies, options, device)
             seconds = {m.name: m.seconds_per_person for m in methods}
@@ -76,21 +82,16 @@ def run_benchmarks(options: EvaluateOptions) -> int:
             measured += found
         tables += [person_columns(benchmark.name, v, m, benchmark.people) for v, m in measured]
         if options.output is not None:
-            _write_pictures(benchmark, measured, networks, bodies, options, quirks, device)
+            pictures += _write_pictures(benchmark, measured, networks, bodies, options, quirks, device)
     _print(opened, results, options)
     if options.output is not None:
         _write(options.output, opened, results, tables, options, quirks)
-        pictures = len(list(options.output.glob("*.png")))
         sys.stdout.write(f"{options.output}: evaluation.json, people.parquet, {pictures} pictures\n")
     return 0
 
 
 def _methods(
-    opened: Opened,
-    networks: Sequence[Network],
-    second: dict[str, list[str]],
-    options: EvaluateOptions,
-    models: BodyModels,
+    networks: Sequence[Network], fitted: Sequence[Method], options: EvaluateOptions
 ) -> list[tuple[list[Method], str]]:
     """Methods by the crops that they want, so that each image is read once for all that want the same."""
     groups: dict[str, list[Method]] = {}
@@ -98,7 +99,7 @@ def _methods(
         method = network_method(network.name, network.model, network.camera, options.focal, options.layers)
         groups.setdefault(network.patches, []).append(method)
     first = next(iter(groups), "released")
-    others = [two_stage_method(file, opened.people, models) for file in second.get(opened.name, [])]
+    others = list(fitted)
     if MEAN in options.checkpoint:
         others.append(mean_method(*(torch.tensor(m) for m in (POSES, BETAS, CAM))))
     if others:
@@ -240,18 +241,23 @@ def _write_pictures(
     options: EvaluateOptions,
     quirks: frozenset[str],
     device: torch.device,
-) -> None:
+) -> int:
+    """How many there are."""
+    count = 0
     for variant, m in measured:
         if m.stage == FINAL and variant == "published" and options.worst:
             picture = worst_cases(m, opened, bodies, options.worst)
             if picture is not None:
                 _write_png(options.output / f"worst_{opened.name}_{_plain(m.method)}.png", picture)
+                count += 1
     for network in networks if options.attention else ():
         picture = _attention(network, opened, options, quirks, device)
         if picture is None:
             log.warning("%s: no layers that look at the image, so no picture of attention", network.name)
             continue
         _write_png(options.output / f"attention_{opened.name}_{_plain(network.name)}.png", picture)
+        count += 1
+    return count
 
 
 @torch.inference_mode()

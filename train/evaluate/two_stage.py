@@ -33,19 +33,20 @@ def read_estimates(path: str) -> SMPLEstimates:
     return SMPLEstimates(read["pose_cam"], read["shape"], read.get("imgname"))
 
 
-def two_stage_method(path: str, people: BenchmarkPeople, models: BodyModels) -> Method:
-    """Fits every row; the file's rows are the benchmark's, in its order. Raises InputError where they differ."""
-    estimates = read_estimates(path)
-    if len(estimates.poses) != len(people):
-        expected = f"{len(people)}, one for each person of {people.file}"
-        raise InputError(f"{len(estimates.poses)} rows", file=path, expected=expected)
+def two_stage_method(path: str, people: BenchmarkPeople, models: BodyModels, count: int | None = None) -> Method:
+    """Fits these people; the file's rows are those of the benchmark's file, in its order, `count` if not as many as
+    these people. Raises InputError where they differ."""
+    found, count = read_estimates(path), len(people) if count is None else count
+    if len(found.poses) != count:
+        raise InputError(f"{len(found.poses)} rows", file=path, expected=f"{count}, one for each of {people.file}")
+    estimates = SMPLEstimates(*(None if values is None else values[people.rows] for values in found))
     if estimates.imgname is not None:
-        for row, (own, other) in enumerate(zip(estimates.imgname, people.imgname, strict=True)):
+        for row, own, other in zip(people.rows, estimates.imgname, people.imgname, strict=True):
             if PurePosixPath(str(own)).name != PurePosixPath(str(other)).name:
                 raise InputError(f"{own}", file=path, row=row, field="imgname", expected=str(other))
     bad = np.flatnonzero(~np.isfinite(np.concatenate([estimates.poses, estimates.betas], 1)).all(1))
     if len(bad):
-        raise InputError("not a finite number", file=path, row=bad[0], field="pose_cam")
+        raise InputError("not a finite number", file=path, row=people.rows[bad[0]], field="pose_cam")
     fitter = models.fitter()
     began = time.perf_counter()
     fit = fitter.fit(estimates.poses, estimates.betas)

@@ -75,6 +75,7 @@ def test_three_layouts_tell_of_the_same_people(data):
 def test_seeded_weights_on_every_layout(evaluated, released, caplog):
     looks = ["--layers", "--attention", "1", "--worst", "1"]
     document, told = evaluated(released, "mean", "--benchmark", *ALL, "--limit", "3", *looks)
+    assert f"{3 * len(ALL)} pictures" in told  # worst cases of both methods, and attention
     assert "no focal-length network" in caplog.text
     assert max(map(len, told.splitlines()[:-1])) <= 80 and "Human3.6M" in told and "@0.05" in told
     assert set(document["benchmarks"]) == set(ALL)
@@ -129,6 +130,15 @@ def test_two_stages_come_close_to_the_truth_they_are_given(evaluated, data, tmp_
         assert result["method"] == method and result["mpjpe_mm"]["mean"] < 10 and result["seconds_per_person"] > 0
         assert result["reality"]["all_beyond_0_deg"] == 0  # the fit holds the limits
     assert "camerahmr + fit" in told
+
+
+def test_the_first_people_alone_are_fitted_as_the_file_has_them(evaluated, data, tmp_path):
+    files, figures = f"demo-yoga={data / 'demo_yoga_a.npz'}", []
+    for more in ([], ["--limit", "2"]):
+        evaluated("--benchmark", "demo-yoga", "--two-stage", files, *more)
+        rows = pq.read_table(tmp_path / "out/people.parquet").to_pylist()
+        figures.append([r["mpjpe_mm"] for r in rows if r["variant"] == "published"])
+    assert len(figures[1]) == 2 and figures[1] == pytest.approx(figures[0][:2], abs=0.2)
 
 
 def test_estimates_of_other_people_are_refused(evaluated, data, tmp_path):
@@ -198,6 +208,9 @@ def test_what_is_missing_is_told_before_anything_is_measured(evaluated, data, tm
     files["imgname"][-1] = "yoga/absent.jpg"
     np.savez(tmp_path / "labels.npz", **files)
     monkeypatch.setattr(benchmark_run, "measure", lambda *_: pytest.fail("measured"))
+    estimates = ["--two-stage", f"demo-yoga={data / 'demo_everyday_a.npz'}"]
+    with pytest.raises(InputError, match="rows; expected"):
+        evaluated("mean", "--benchmark", "demo-everyday", "demo-yoga", *estimates)
     with pytest.raises(
         InputError, match=rf"labels.npz, row {len(files['imgname']) - 1}, field 'imgname': no image 'yoga"
     ):
