@@ -19,7 +19,7 @@ from train.config import NetworkConfig
 from train.evaluate import benchmark_run, networks
 from train.evaluate.attention import attention_maps
 from train.evaluate.command import main
-from train.evaluate.tables import Result, main_tables
+from train.evaluate.tables import Result, main_tables, stage_table
 from train.network.checkpoints import save_checkpoint
 from train.network.flnet import FieldOfView
 from train.network.model import SKELCF
@@ -263,6 +263,23 @@ def test_a_variant_stands_below_its_method_although_not_every_benchmark_has_it()
         ("two", "21.0"),
         ("clean", "22.0"),
     ]
+
+
+def test_shifts_of_the_camera_are_told_where_pictures_have_labels():
+    def rows(**shares):
+        stages = ("final", "layer 1", "last, shift 1", "layer 1, last shift")
+        numbers = {"mpjpe_mm": 1.0, **shares}
+        return stage_table("x", [Result("x", "m", "published", stage, numbers, 0.0) for stage in stages]).row_count
+
+    assert rows() == 2 and rows(**{"pck_0.05": 0.5, "pck_0.1": 0.6}) == 4
+
+
+def test_a_network_that_does_not_look_has_no_picture_of_it(evaluated, tmp_path, caplog):
+    save_checkpoint(tmp_path / "small.pt", SKELCF(NetworkConfig(backbone="tiny", refinement_layers=0)))
+    more = ["--which", "model", "--focal", "500", "--limit", "1", "--worst", "0", "--attention", "1"]
+    _, told = evaluated(tmp_path / "small.pt", "--benchmark", "demo-yoga", *more)
+    assert "small: no layers that look at the image" in caplog.text
+    assert "people.parquet, 0 pictures" in told and not list((tmp_path / "out").glob("*.png"))
 
 
 def test_a_benchmark_by_file(data):
