@@ -298,12 +298,12 @@ def _file_system(path: UrlPath) -> AbstractFileSystem:
     import fsspec
 
     more = {}
-    if path.scheme in _PAGES and not fsspec.config.conf.get(path.scheme, {}).get("client_kwargs"):
-        from aiohttp import ClientTimeout
-
-        # aiohttp's own limit is five minutes for a whole file, however well it comes.
-        more["client_kwargs"] = {"timeout": ClientTimeout(total=None, sock_connect=_SILENCE, sock_read=_SILENCE)}
     try:
+        if path.scheme in _PAGES and not fsspec.config.conf.get(path.scheme, {}).get("client_kwargs"):
+            from aiohttp import ClientTimeout
+
+            # aiohttp's own limit is five minutes for a whole file, however well it comes.
+            more["client_kwargs"] = {"timeout": ClientTimeout(total=None, sock_connect=_SILENCE, sock_read=_SILENCE)}
         return fsspec.filesystem(path.scheme, use_listings_cache=False, **more)
     except ValueError as error:
         problem = f"no file system is known for {path.scheme}://"

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from pipelines.build_hmr_skel import main
+from pipelines.files import urls
 from pipelines.files.storage import find
 from pipelines.files.urls import UrlPath
 
@@ -131,3 +132,29 @@ def test_a_page_is_a_folder_and_a_file_is_none(inputs):
         assert UrlPath(address).is_dir() and not UrlPath(f"{address}/0.tar").is_dir()
         assert UrlPath(f"{address}/0.tar").is_file()
         assert UrlPath(f"{address}/0.tar").stat().st_size == (inputs / "0.tar").stat().st_size
+
+
+def test_a_server_that_falls_silent_is_given_up(monkeypatch):
+    """Not one that takes long: there is no limit to a whole file."""
+    monkeypatch.setattr(urls, "_SILENCE", 0.2)
+    ended = threading.Event()
+
+    class Silent(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Length", "9")
+            self.end_headers()
+            self.wfile.write(b"half")
+            ended.wait()
+
+        def log_message(self, *args):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Silent) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        path = UrlPath(f"http://127.0.0.1:{server.server_port}/0.tar")
+        with pytest.raises(OSError, match=r"(?i)timeout"):
+            path.read_bytes()
+        ended.set()
+        server.shutdown()
+    assert urls._file_system(path).client_kwargs["timeout"].total is None
