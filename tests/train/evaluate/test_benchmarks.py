@@ -74,7 +74,7 @@ def test_three_layouts_tell_of_the_same_people(data):
 
 def test_seeded_weights_on_every_layout(evaluated, released, caplog):
     looks = ["--layers", "--attention", "1", "--worst", "1"]
-    document, told = evaluated(released, "mean", "--benchmark", *ALL, "--limit", "3", *looks)
+    document, told = evaluated(released, "mean", "--benchmark", *ALL, "--limit", "2", *looks)
     assert f"{3 * len(ALL)} pictures" in told  # worst cases of both methods, and attention
     assert "no focal-length network" in caplog.text
     assert max(map(len, told.splitlines()[:-1])) <= 80 and "Human3.6M" in told and "@0.05" in told
