@@ -26,7 +26,7 @@ class BackboneSize:
     stem: tuple[int, ...] = ()
     """channels of three convolutions before the tokens; none: ViTPose's single one makes them"""
     pretrained: bool = False
-    """tokens come from MoveNet's features, which stay as they are (train.network.movenet_tokens)"""
+    """tokens come from MoveNet's features (train.network.movenet_tokens)"""
 
 
 BACKBONES = {
@@ -44,7 +44,7 @@ class NetworkConfig:
     """The network. The defaults are SKEL-CF as published."""
 
     backbone: Literal["tiny", "movenet", "s", "b", "l", "h"] = "h"
-    """size of the ViTPose encoder; movenet: the features of the detector that comes with the package, not trained"""
+    """size of the ViTPose encoder; movenet: the detector that comes with the package, whose later layers are trained"""
     architecture: Literal["skel-cf", "hsmr"] = "skel-cf"
     """coarse-to-fine decoder, or HSMR's single-query decoder"""
     camera: bool = True

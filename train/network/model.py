@@ -59,6 +59,11 @@ class SKELCF(nn.Module):
         if self.config.keypoint_summary:
             self.summary = KeypointSummary(self.config.size.dim, self.config.hidden_dim)
 
+    @property
+    def taught_before(self) -> nn.Module:
+        """What begins with weights that have seen people before: the encoder, as far as these are of other data."""
+        return self.backbone.patch_embed.movenet if self.config.size.pretrained else self.backbone
+
     def forward(self, image: Tensor, bbox: Tensor) -> Output:
         """Estimates of B people.
 

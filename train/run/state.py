@@ -59,13 +59,31 @@ def first_network(options: TrainOptions, device: torch.device) -> SKELCF:
     network = SKELCF(variant(options.variant, options.network)[0]).to(device)
     if options.initialise:
         load_checkpoint(options.initialise, into=network)
+    if options.encoder_rate == 0:
+        network.taught_before.requires_grad_(False)
     return network
 
 
-def optimiser_of(model: nn.Module, learning_rate: float, weight_decay: float) -> torch.optim.Optimizer:
-    """AdamW with one kernel per step and device, of the parameters that are trained."""
-    trained = (p for p in model.parameters() if p.requires_grad)
-    return torch.optim.AdamW(trained, lr=learning_rate, weight_decay=weight_decay, fused=True)
+def optimiser_of(
+    model: SKELCF, learning_rate: float, weight_decay: float, encoder_rate: float = 1.0
+) -> torch.optim.Optimizer:
+    """AdamW with one kernel per step and device, of the parameters that are trained.
+
+    With an `encoder_rate` other than 1 what was taught before is a group of its own, the last one; `share` of a group is
+    what its learning rate is multiplied by.
+    """
+    before = {id(p) for p in model.taught_before.parameters()} if encoder_rate != 1 else set()
+    trained = [p for p in model.parameters() if p.requires_grad]
+    groups = [{"params": [p for p in trained if id(p) not in before], "share": 1.0}]
+    if encoder := [p for p in trained if id(p) in before]:
+        groups.append({"params": encoder, "share": encoder_rate})
+    return torch.optim.AdamW(groups, lr=learning_rate, weight_decay=weight_decay, fused=True)
+
+
+def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
+    """Gives every group its share of `rate`."""
+    for group in optimiser.param_groups:
+        group["lr"] = rate * group["share"]
 
 
 def learning_rate(options: TrainOptions, step: int, epoch_steps: int, last: int) -> float:
@@ -95,7 +113,8 @@ def start(model: SKELCF, options: TrainOptions, people: PeopleStream) -> Run:
     for left in options.output.glob(".checkpoint-*.tmp-*"):  # of a run that was killed while it wrote
         left.unlink(missing_ok=True)
     ema = copy.deepcopy(model).eval().requires_grad_(False)
-    run = Run(model, ema, optimiser_of(model, options.learning_rate, options.weight_decay))
+    optimiser = optimiser_of(model, options.learning_rate, options.weight_decay, options.encoder_rate)
+    run = Run(model, ema, optimiser)
     found = run_checkpoints(options.output)
     if not found:
         return run
@@ -117,9 +136,18 @@ def start(model: SKELCF, options: TrainOptions, people: PeopleStream) -> Run:
             raise InputError(problem, file=newest, field=f"--{name}", expected=f"more than the {given} given")
     load_checkpoint(newest, into=model)
     load_checkpoint(newest, "ema", into=ema)
+    now = [(len(group["params"]), group["share"]) for group in run.optimiser.param_groups]
+    if [len(group["params"]) for group in state["optimiser"]["param_groups"]] != [count for count, _ in now]:
+        raise InputError(
+            "trained other parameters",
+            file=newest,
+            field="--encoder-rate",
+            expected="0, below 1 or 1 as before, or another --output for a new run",
+        )
     run.optimiser.load_state_dict(state["optimiser"])
-    for group in run.optimiser.param_groups:  # of the run now, not of the one that wrote the checkpoint
-        group["weight_decay"] = options.weight_decay
+    for group, (_, share) in zip(run.optimiser.param_groups, now, strict=True):
+        # Of the run now, not of the one that wrote the checkpoint.
+        group |= {"weight_decay": options.weight_decay, "share": share}
     for name in _PLACE:
         setattr(run, name, state[name])
     log.info("going on from %s: epoch %d, step %d", newest, run.epoch, run.step)

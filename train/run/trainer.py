@@ -35,7 +35,7 @@ from train.run.losses import total
 from train.run.processes import World, asked_to_stop, join_world
 from train.run.records import NoRecords, Records
 from train.run.resuming import FILE, tell_differences
-from train.run.state import Run, first_network, learning_rate, start, write_checkpoint
+from train.run.state import Run, first_network, learning_rate, set_learning_rate, start, write_checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -95,8 +95,7 @@ def loop(
         parts = [as_batch(next(batches)[1]).to(world.device) for _ in range(options.accumulate)]
         records.data_arrived()
         torch.manual_seed(int(np.random.SeedSequence([options.seed, step, world.rank]).generate_state(1)[0]))
-        for group in run.optimiser.param_groups:
-            group["lr"] = learning_rate(options, step, steps, last)
+        set_learning_rate(run.optimiser, learning_rate(options, step, steps, last))
         loss, terms = gradients(run.model, parts, body, loss_config, options.precision, world)
         norm = float(nn.utils.clip_grad_norm_(run.model.parameters(), options.gradient_norm))
         value, stopping = world.sum(loss), world.sum(float(len(stop))) > 0

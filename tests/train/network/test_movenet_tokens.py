@@ -17,7 +17,8 @@ from train.network.keypoint_summary import KeypointSummary
 from train.network.model import SKELCF, forward_flops
 from train.network.movenet import movenet
 from train.network.movenet_tokens import MoveNetTokens
-from train.run.state import optimiser_of, update_average
+from train.options import TrainOptions
+from train.run.state import first_network, optimiser_of, set_learning_rate, update_average
 
 SMALL = NetworkConfig(
     backbone="movenet",
@@ -61,23 +62,44 @@ def test_tokens_are_of_the_features_row_by_row():
             torch.testing.assert_close(found[0, 12 * row + column], tokens.proj(one[:, None, None])[:, 0, 0])
 
 
-def test_a_step_trains_everything_but_movenet_and_a_checkpoint_holds_all():
-    torch.manual_seed(0)
-    model = SKELCF(SMALL).train()
+@pytest.mark.parametrize("encoder_rate", [0.1, 0.0])
+def test_a_step_trains_movenets_later_layers_at_their_rate_and_the_rest_at_its_own(encoder_rate):
+    model = first_network(TrainOptions(network=SMALL, encoder_rate=encoder_rate), torch.device("cpu")).train()
     average, before = copy.deepcopy(model), copy.deepcopy(model.state_dict())
-    optimiser = optimiser_of(model, 1e-2, 0.1)
+    # Without decay, AdamW's first step is the learning rate wherever the gradient is not next to nothing.
+    optimiser = optimiser_of(model, 1e-2, 0.0, encoder_rate)
+    set_learning_rate(optimiser, 1e-3)
     output = model(torch.randn(2, 3, 256, 256), torch.zeros(2, 3))
     loss = output.maps.square().mean() + sum(value.square().sum() for value in (*output.coarse, *output.final))
-    loss.backward()
+    (1e3 * loss).backward()
     optimiser.step()
     update_average(average, model, 0.5)
+    moved = {name: (value - before[name]).abs().max().item() for name, value in model.state_dict().items()}
     for name, value in model.state_dict().items():
-        frozen = ".movenet." in name or "mean_" in name
-        assert torch.equal(value, before[name]) == frozen, name
-        expected = before[name] if frozen else (before[name] + value) / 2
+        expected = before[name] if moved[name] == 0 else (before[name] + value) / 2
         torch.testing.assert_close(average.state_dict()[name], expected)
+        if ".movenet." not in name and "mean_" not in name:
+            assert moved[name] == pytest.approx(1e-3, rel=0.01), name
+    encoder = {name.split(".movenet.")[1]: most for name, most in moved.items() if ".movenet." in name}
+    later = ("blocks.5.", "blocks.10.", "blocks.15.", "last.", "top.", "laterals.0.", "merges.0.", "heads.heatmap.")
+    trained = {name for name, most in encoder.items() if most}
+    if encoder_rate == 0:
+        assert not trained
+    else:
+        assert {prefix for prefix in later if any(name.startswith(prefix) for name in trained)} == set(later)
+        assert max(encoder.values()) == pytest.approx(encoder_rate * 1e-3, rel=0.01)
+    first = (
+        "stem.",
+        "first",
+        *(f"blocks.{n}." for n in range(5)),
+        "heads.center",
+        "heads.box",
+        "heads.reg",
+        "heads.off",
+    )
+    assert not any(name.startswith(first) for name in trained)
     google = movenet().state_dict()
-    assert all(torch.equal(model.backbone.patch_embed.movenet.state_dict()[name], google[name]) for name in google)
+    assert all(torch.equal(before[f"backbone.patch_embed.movenet.{name}"], google[name]) for name in google)
 
 
 def test_a_checkpoint_comes_back_whole(tmp_path):
