@@ -75,7 +75,7 @@ class NetworkConfig:
     """also say token by token where keypoints are: a task that teaches encoders that begin from nothing"""
 
     keypoint_summary: bool = False
-    """tell every token what these maps say of the whole person"""
+    """also begin from what such maps, finer ones, say of the whole person, and tell it to every token"""
 
     def __post_init__(self) -> None:
         _one_of("backbone", self.backbone, BACKBONES)
@@ -84,8 +84,6 @@ class NetworkConfig:
             raise InputError(f"{self.refinement_layers} refinement layers", field="refinement_layers", expected=">= 0")
         if not self.coarse and self.refinement_layers == 0:
             raise InputError("neither coarse heads nor refinement", field="coarse", expected="one of the two")
-        if self.keypoint_summary and not self.keypoint_maps:
-            raise InputError("a summary without maps", field="keypoint_summary", expected="keypoint_maps as well")
 
     @property
     def size(self) -> BackboneSize:
@@ -112,6 +110,8 @@ class LossConfig:
     """the intermediate layers' rotation matrices: means per layer, summed over layers"""
     maps: float = 0.2
     """the keypoints' places among the tokens, for networks that tell them"""
+    places: float = 0.25
+    """distance of the maps' means from the keypoints, in crop coordinates, for networks that summarise them"""
     layer_supervision: Literal["rotations", "rotations-all", "full"] = "rotations"
     """what the intermediate layers are held to: rotation matrices; these in the final layer as well, as in the
     released code; or everything that the final one is held to"""

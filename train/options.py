@@ -45,7 +45,7 @@ class TrainOptions:
     weight_decay: float = 1e-4
     """of AdamW"""
     encoder_rate: float = 1.0
-    """the encoder's learning rate as a share of that of the rest: below 1 for one that was taught before; 0 = it stays"""
+    """the encoder's learning rate as a share of that of the rest, for one taught before; 0 = it stays"""
     gradient_norm: float = 1.0
     """gradients are shortened to this"""
     ema: float = 0.9995

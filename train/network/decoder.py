@@ -148,14 +148,19 @@ class CoarseToFine(nn.Module):
             # Start near the mean person: residuals add up over the layers.
             nn.init.trunc_normal_(head[2].weight, std=0.002)
 
-    def forward(self, tokens: Tensor, bbox: Tensor) -> tuple[Estimate | None, tuple[Estimate, ...]]:
+    def forward(
+        self, tokens: Tensor, bbox: Tensor, first: tuple[Tensor, ...] | None = None
+    ) -> tuple[Estimate | None, tuple[Estimate, ...]]:
         """Coarse estimate (None in the variant without) and one estimate per refinement layer, or that of the last.
 
-        `tokens` (B, 192, dim), `bbox` (B, 3) the bounding-box cue.
+        `tokens` (B, 192, dim), `bbox` (B, 3) the bounding-box cue. `first` is what to add to the means for the coarse
+        estimate, if that is known from elsewhere (train.network.keypoint_summary); then the heads say what comes after.
         """
         estimate = _means(self, "mean", len(tokens))
         coarse = None
-        if self.coarse:
+        if first is not None:
+            coarse = estimate = estimate.add(*first)
+        if self.coarse and (first is None or not self.steps):
             token = tokens.mean(1)
             heads = (self.poses_decoder(token), self.betas_decoder(token), self.cam_decoder(token))
             coarse = estimate = estimate.add(*heads)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from schemas import KEYPOINT_NAMES
 from train.config import NetworkConfig
-from train.network.decoder import CoarseToFine, Estimate, SingleQuery
+from train.network.decoder import BETAS, CAM, CUE, POSES_6D, CoarseToFine, Estimate, SingleQuery
 from train.network.keypoint_summary import KeypointSummary
 from train.network.vit import ViT
 
@@ -28,6 +28,8 @@ class Output(NamedTuple):
     """After each refinement layer, or after the last (`stepwise`); empty without refinement."""
     maps: Tensor | None = None
     """(B, 44, 192) logits of each keypoint's place among the tokens, if the network tells them."""
+    places: Tensor | None = None
+    """(B, 44, 2) keypoints in crop coordinates, if the network summarises them."""
 
     @property
     def final(self) -> Estimate:
@@ -54,10 +56,12 @@ class SKELCF(nn.Module):
         self.add_module(name, decoder(self.config))
         self.crops: Literal["ours", "released"] = "ours"
         """how the crops are cut that it was taught on (train.benchmarks.images)"""
-        if self.config.keypoint_maps:
-            self.map_head = nn.Linear(self.config.size.dim, len(KEYPOINT_NAMES))
         if self.config.keypoint_summary:
-            self.summary = KeypointSummary(self.config.size.dim, self.config.hidden_dim)
+            estimates = (POSES_6D, BETAS, CAM) if name == "decoder" and self.config.coarse else ()
+            hidden, cue = 2 * self.config.hidden_dim, CUE if self.config.camera else 0
+            self.summary = KeypointSummary(self.config.size.dim, hidden, cue, estimates)
+        elif self.config.keypoint_maps:
+            self.map_head = nn.Linear(self.config.size.dim, len(KEYPOINT_NAMES))
 
     @property
     def taught_before(self) -> nn.Module:
@@ -71,11 +75,14 @@ class SKELCF(nn.Module):
         train.network.camera.bbox_cue, ignored by variants without camera.
         """
         tokens = self.backbone(image[..., COLUMNS])
-        decode = self.head if self.config.architecture == "hsmr" else self.decoder
-        maps = self.map_head(tokens).transpose(1, 2).float() if self.config.keypoint_maps else None
+        maps = places = first = None
         if self.config.keypoint_summary:
-            tokens = self.summary(tokens, maps)
-        return Output(*decode(tokens, bbox), maps)
+            tokens, maps, places, first = self.summary(tokens, bbox)
+        elif self.config.keypoint_maps:
+            maps = self.map_head(tokens).transpose(1, 2).float()
+        if self.config.architecture == "hsmr":
+            return Output(*self.head(tokens, bbox), maps, places)
+        return Output(*self.decoder(tokens, bbox, first), maps, places)
 
 
 def forward_flops(config: NetworkConfig) -> int:

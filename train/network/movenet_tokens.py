@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from functools import cache
+from pathlib import Path
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -10,6 +14,11 @@ from fitting.body.constants import constant
 from train.config import IMAGE_MEAN, IMAGE_STD
 from train.network.movenet import KEYPOINTS, MoveNet, weights
 
+SCALE = Path(__file__).with_name("movenet_scale.npz")
+"""How large the features are: `mean` and `deviation` (836,), float32, over the demo's people, of which
+`python -m tests.train.network.movenet_scale` made them."""
+_SMALLEST_DEVIATION = 1e-3
+"""Channels that say nothing are not blown up."""
 SHRINK = 2
 """MoveNet sees the crop at half its size, where its stride 8 is that of the tokens."""
 _BLOCKS = (4, 11, 15)
@@ -35,11 +44,12 @@ class MoveNetTokens(nn.Module):
             part.requires_grad_(True)
         if not self.movenet.stem.weight.is_meta:
             self.movenet.load_state_dict(weights())
-        self.norm = nn.LayerNorm(_CHANNELS)
+        for name, value in zip(("mean", "deviation"), _scale(), strict=True):
+            self.register_buffer(name, value.clone().to(self.movenet.stem.weight.device))
         self.proj = nn.Conv2d(_CHANNELS, dim, 1)
 
     def forward(self, image: Tensor) -> Tensor:
-        x = self.norm(self.features(image).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        x = (self.features(image) - self.mean[:, None, None]) / self.deviation[:, None, None]
         return self.proj(x).flatten(2).transpose(1, 2)
 
     def features(self, image: Tensor) -> Tensor:
@@ -54,3 +64,11 @@ class MoveNetTokens(nn.Module):
         for n in _BLOCKS:
             parts.append(functional.interpolate(found[n], parts[0].shape[-2:], mode="bilinear", align_corners=False))
         return torch.cat(parts, 1)
+
+
+@cache
+def _scale() -> tuple[Tensor, Tensor]:
+    """Mean and deviation (836,) of the features; loaded once."""
+    with np.load(SCALE, allow_pickle=False) as stored:
+        mean, deviation = (torch.from_numpy(stored[name]) for name in ("mean", "deviation"))
+    return mean, deviation.clamp_min(_SMALLEST_DEVIATION)

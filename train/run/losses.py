@@ -149,4 +149,8 @@ def total(output: Output, targets: Targets, body: KeypointLayer, config: LossCon
             value = keypoint_maps(output.maps, targets.keypoints_2d)
             parts.append(config.maps * value)
             terms["maps"] = value.detach()
+        if output.places is not None:
+            value = joints_2d(output.places, targets.keypoints_2d)
+            parts.append(config.places * value)
+            terms["places"] = value.detach()
         return Loss(torch.stack(parts).sum(), terms)

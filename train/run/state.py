@@ -69,8 +69,8 @@ def optimiser_of(
 ) -> torch.optim.Optimizer:
     """AdamW with one kernel per step and device, of the parameters that are trained.
 
-    With an `encoder_rate` other than 1 what was taught before is a group of its own, the last one; `share` of a group is
-    what its learning rate is multiplied by.
+    With an `encoder_rate` other than 1 what was taught before is a group of its own, the last one. A group's learning
+    rate is multiplied by its `share`.
     """
     before = {id(p) for p in model.taught_before.parameters()} if encoder_rate != 1 else set()
     trained = [p for p in model.parameters() if p.requires_grad]

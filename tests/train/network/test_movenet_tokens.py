@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
-from schemas import InputError
-from train.config import IMAGE_MEAN, IMAGE_STD, NetworkConfig
-from train.network import keypoint_summary
+from train.config import IMAGE_MEAN, IMAGE_STD, VARIANTS, NetworkConfig, variant
 from train.network.checkpoints import load_checkpoint, save_checkpoint
 from train.network.keypoint_summary import KeypointSummary
 from train.network.model import SKELCF, forward_flops
@@ -27,7 +24,6 @@ SMALL = NetworkConfig(
     head_dim=8,
     mlp_dim=16,
     hidden_dim=16,
-    keypoint_maps=True,
     keypoint_summary=True,
 )
 
@@ -58,7 +54,7 @@ def test_tokens_are_of_the_features_row_by_row():
         features, found = tokens.features(image), tokens(image)
         assert features.shape == (1, 836, 16, 12) and found.shape == (1, 192, 32)
         for row, column in ((0, 0), (5, 7), (15, 11)):
-            one = tokens.norm(features[0, :, row, column])
+            one = (features[0, :, row, column] - tokens.mean) / tokens.deviation
             torch.testing.assert_close(found[0, 12 * row + column], tokens.proj(one[:, None, None])[:, 0, 0])
 
 
@@ -75,10 +71,10 @@ def test_a_step_trains_movenets_later_layers_at_their_rate_and_the_rest_at_its_o
     optimiser.step()
     update_average(average, model, 0.5)
     moved = {name: (value - before[name]).abs().max().item() for name, value in model.state_dict().items()}
-    for name, value in model.state_dict().items():
+    for name, value in model.named_parameters():
         expected = before[name] if moved[name] == 0 else (before[name] + value) / 2
         torch.testing.assert_close(average.state_dict()[name], expected)
-        if ".movenet." not in name and "mean_" not in name:
+        if ".movenet." not in name:
             assert moved[name] == pytest.approx(1e-3, rel=0.01), name
     encoder = {name.split(".movenet.")[1]: most for name, most in moved.items() if ".movenet." in name}
     later = ("blocks.5.", "blocks.10.", "blocks.15.", "last.", "top.", "laterals.0.", "merges.0.", "heads.heatmap.")
@@ -116,20 +112,40 @@ def test_a_checkpoint_comes_back_whole(tmp_path):
 
 def test_the_summary_knows_places_whatever_the_logits_level():
     torch.manual_seed(0)
-    summary, tokens, maps = KeypointSummary(8, 16), torch.randn(2, 192, 8), torch.randn(2, 44, 192)
-    added = summary(tokens, maps) - tokens
+    summary, tokens = KeypointSummary(8, 16, 3, (5, 2)), torch.randn(2, 192, 8)
+    bbox = torch.randn(2, 3)
+    found = summary(tokens, bbox)
+    added = found.tokens - tokens
     torch.testing.assert_close(added, added[:, :1].expand_as(added))
-    torch.testing.assert_close(summary(tokens, maps + 5), summary(tokens, maps))
-    # A keypoint that is surely in row 3, column 10 lies there.
-    sure = torch.full((1, 44, 192), -50.0)
-    sure[:, :, 12 * 3 + 10] = 50.0
-    place = sure.softmax(-1) @ torch.from_numpy(keypoint_summary._PLACES).float()
-    torch.testing.assert_close(place, torch.tensor([2 * 10 / 11 - 1, 2 * 3 / 15 - 1]).expand(1, 44, 2))
-    moved = sure.roll(1, -1)
-    moved[:, 1:] = sure[:, 1:]
-    assert not torch.allclose(summary(tokens[:1], moved), summary(tokens[:1], sure))
+    assert [part.shape for part in found.first] == [(2, 5), (2, 2)]
+    assert not torch.allclose(summary(tokens, bbox + 1).tokens, found.tokens)
+    with torch.no_grad():
+        summary.map_head.bias += 5
+    torch.testing.assert_close(summary(tokens, bbox).places, found.places)
+    torch.testing.assert_close(summary(tokens, bbox).tokens, found.tokens)
 
 
-def test_a_summary_needs_maps():
-    with pytest.raises(InputError, match="a summary without maps"):
-        replace(SMALL, keypoint_maps=False)
+def test_a_keypoint_lies_in_the_cell_that_its_token_names():
+    summary = KeypointSummary(8, 16, 0)
+    tokens = torch.zeros(1, 192, 8)
+    tokens[0, 12 * 3 + 10, 0] = 1.0  # row 3, column 10 says of its lower left cell that keypoint 7 is there
+    nn.init.zeros_(summary.map_head.weight)
+    nn.init.zeros_(summary.map_head.bias)
+    with torch.no_grad():
+        summary.map_head.weight[4 * 7 + 2, 0] = 100.0
+        found = summary(tokens, torch.zeros(1, 3))
+    # A patch is 1/16 of the crop's side, of whose columns the middle 12/16 are looked at.
+    torch.testing.assert_close(found.places[0, 7], torch.tensor([(10 + 0.25) / 16 - 0.375, (3 + 0.75) / 16 - 0.5]))
+    torch.testing.assert_close(found.places[0, 6], torch.zeros(2), atol=1e-6, rtol=0)
+    assert found.maps[0, 7].argmax() == 12 * 3 + 10 and found.first is None
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_variant_is_taught_in_all_its_parts(name):
+    """Several processes wait for ever for the gradient of a part that has none."""
+    model = SKELCF(variant(name, SMALL)[0]).train()
+    output = model(torch.randn(2, 3, 256, 256), torch.randn(2, 3))
+    parts = [value for estimate in (output.coarse, *output.layers) if estimate for value in estimate]
+    sum(value.square().sum() for value in (*parts, output.maps, output.places)).backward()
+    without = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
+    assert not without

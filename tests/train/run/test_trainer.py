@@ -265,7 +265,7 @@ def test_a_run_of_another_network_is_told_in_one_sentence(shards, begun):
 def test_a_run_that_trains_its_encoder_at_another_rate_goes_on_and_one_that_begins_to_is_refused(shards, tmp_path):
     run = tmp_path / "run"
     assert train(options(shards, run, "--steps", "5", "--encoder-rate", "0.1")) == 0
-    with pytest.raises(InputError, match="trained other parameters.*--encoder-rate|--encoder-rate.*trained other"):
+    with pytest.raises(InputError, match=r"trained other parameters.*--encoder-rate|--encoder-rate.*trained other"):
         train(options(shards, run, "--steps", "6", "--encoder-rate", "0"))
     assert train(options(shards, run, "--steps", "6", "--encoder-rate", "0.3")) == 0
     groups = torch.load(run_checkpoints(run)[-1], weights_only=True)["training"]["optimiser"]["param_groups"]
