@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -56,6 +58,17 @@ def test_tokens_are_of_the_features_row_by_row():
         for row, column in ((0, 0), (5, 7), (15, 11)):
             one = (features[0, :, row, column] - tokens.mean) / tokens.deviation
             torch.testing.assert_close(found[0, 12 * row + column], tokens.proj(one[:, None, None])[:, 0, 0])
+
+
+def test_features_of_people_are_about_one_large_channel_by_channel():
+    golden = Path(__file__).parents[1] / "predict" / "detect" / "movenet_golden.npz"
+    with np.load(golden) as stored:
+        picture = torch.from_numpy(stored["picture"]).float().permute(2, 0, 1)[None, :, :256, :192]
+    tokens = MoveNetTokens(8)
+    with torch.no_grad():
+        scaled = (tokens.features(normalised(picture)) - tokens.mean[:, None, None]) / tokens.deviation[:, None, None]
+    sizes = scaled.square().mean((0, 2, 3)).sqrt()
+    assert 0.5 < sizes.median() < 2 and sizes.quantile(0.95) < 4
 
 
 @pytest.mark.parametrize("encoder_rate", [0.1, 0.0])
