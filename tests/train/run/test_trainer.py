@@ -59,7 +59,7 @@ SMALL = [
 
 
 HSMR_LACKS = {"architecture", "camera", "coarse", "stepwise", "looped", "hidden_dim", "maps"}
-HSMR_LACKS |= {"refinement", "layer_supervision"}
+HSMR_LACKS |= {"refinement", "layer_supervision", "places"}
 """Settings that its variant sets, or that its architecture has no use for."""
 
 HMR_SKEL = Path(sys.executable).with_name("hmr-skel")
@@ -449,14 +449,14 @@ def test_the_papers_settings():
     ]
 
 
-@pytest.mark.parametrize("preset, absent", [("paper", {"query_dim", "maps"}), ("hsmr", HSMR_LACKS)])
+@pytest.mark.parametrize("preset, absent", [("paper", {"query_dim", "maps", "places"}), ("hsmr", HSMR_LACKS)])
 def test_presets_of_publications_state_everything_that_decides_what_is_learnt(preset, absent):
     """With a word on where it comes from, but for switches of what is not there."""
     text = (PRESETS / f"{preset}.yaml").read_text()
     stated = {line.partition(":")[0].replace("-", "_") for line in text.splitlines() if line[:1].isalpha()}
     decisive = {f.name for kind in (NetworkConfig, LossConfig, AugmentationConfig) for f in fields(kind)}
     decisive |= {"variant", "learning_rate", "warmup_epochs", "decay", "weight_decay", "gradient_norm", "batch"}
-    decisive |= {"accumulate", "epochs", "ema", "ema_ramp", "precision", "margin"}
+    decisive |= {"accumulate", "epochs", "ema", "ema_ramp", "precision", "margin", "encoder_rate"}
     decisive |= {"max_vertex_error_mm", "max_reprojection_error", "verdicts"}
     assert decisive - stated == absent | {"stochastic_depth"}  # the backbone's own
     assert re.search(r"\((paper|released)\)", text) and text.count("# ") > 20
