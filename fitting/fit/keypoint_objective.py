@@ -100,12 +100,13 @@ def camera_motion(problem: KeypointProblem, x: Tensor) -> Tensor:
 
 
 def _points_and_motion(problem: KeypointProblem, x: Tensor) -> tuple[Tensor, Tensor]:
-    placed = problem.body.place(x[:, POSE], x[:, BETAS], problem.corrected, slopes=True, shape=problem.shape_moves)
-    points = problem.orientation @ placed.points + x[:, PLACE, None]
-    motion = problem.orientation[:, None] @ torch.cat([placed.by_pose, placed.by_betas], 1)
+    placed = problem.body.place(
+        x[:, POSE], x[:, BETAS], problem.corrected, slopes=True, shape=problem.shape_moves, turn=problem.orientation
+    )
+    points = placed.points + x[:, PLACE, None]
     eye = torch.eye(3, dtype=x.dtype, device=x.device)
     shift = eye[None, :, :, None].expand(len(x), -1, -1, points.shape[2])
-    return points, torch.cat([motion, shift], 1)
+    return points, torch.cat([placed.by_pose, placed.by_betas, shift], 1)
 
 
 def evaluate(problem: KeypointProblem, x: Tensor) -> Quadratic:

@@ -107,11 +107,17 @@ class KeypointBody:
         return (place.points + place.root[..., None]).transpose(1, 2)
 
     def place(
-        self, poses: Tensor, betas: Tensor, corrected: Tensor, slopes: bool = False, shape: bool = True
+        self,
+        poses: Tensor,
+        betas: Tensor,
+        corrected: Tensor,
+        slopes: bool = False,
+        shape: bool = True,
+        turn: Tensor | None = None,
     ) -> Placed:
         """Keypoints relative to the pelvis, with the correctives held at `corrected`, and (optionally) derivatives.
 
-        Those by betas are zero without `shape`.
+        Those by betas are zero without `shape`. All but the root is told in a frame that `turn` (B, 3, 3) leads to.
         """
         skel = self.skel
         people = len(poses)
@@ -123,12 +129,16 @@ class KeypointBody:
         parts = transforms @ own  # B, 24, 3, K
         root = posed.joints[:, 0]
         points = parts.sum(1) - root[..., None]
+        if turn is not None:
+            points = turn @ points
         if not slopes:
             return Placed(points, root)
         twists = lin.pose_twists(skel, rest, posed)
         joint = constant(JOINT_OF_COORDINATE, poses.device)
         behind = (self.subtree @ parts.flatten(2)).view(people, JOINTS, 3, self.count)[:, joint]
-        omega, u = twists.world[..., :3], twists.world[..., 3]
+        # Coordinates are turned, not the many points that they move.
+        world = twists.world if turn is None else turn[:, None] @ twists.world
+        omega, u = world[..., :3], world[..., 3]
         by_pose = omega @ behind + u[..., None] * self.carried[joint][:, None]
         if not shape:
             return Placed(points, root, by_pose, torch.zeros_like(by_pose[:, :NUM_BETAS]))
@@ -139,6 +149,8 @@ class KeypointBody:
         turned = transforms.transpose(1, 2).flatten(2) @ change
         by_betas = by_betas + turned.view(people, 3, NUM_BETAS, self.count).transpose(1, 2)
         by_betas = by_betas - skel.J_shapedirs[0].T[None, :, :, None]
+        if turn is not None:
+            by_betas = (turn @ by_betas.transpose(1, 2).flatten(2)).unflatten(2, by_betas.shape[1::2]).transpose(1, 2)
         return Placed(points, root, by_pose, by_betas)
 
 
