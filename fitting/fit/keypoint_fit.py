@@ -50,7 +50,7 @@ class KeypointFitOptions:
     """Most iterations of the last descent."""
     acceleration: float = 0.03
     """m: usual second difference of a keypoint between frames of a track; 27 m/s^2 at 30 frames a second."""
-    track_evidence: float = 2.0
+    track_evidence: float = 1.0
     """What all frames of a track together tell of the shape, in frames: a detector's mistakes repeat themselves, and
     taken for independent they would make somebody's shape of them."""
     track_iterations: int = 20
@@ -140,7 +140,7 @@ def fit_keypoints(
     principal = torch.as_tensor(np.asarray(principal, np.float64)).to(like).expand(people, 2)
     if not (bool((focal > 0).all()) and bool(torch.isfinite(focal).all() & torch.isfinite(principal).all())):
         raise InputError("not a camera", field="focal", expected="a finite focal length above 0, px")
-    shape = None if betas is None else torch.as_tensor(np.array(betas, np.float64)).to(like)
+    shape = None if betas is None else torch.as_tensor(np.asarray(betas, np.float64).copy()).to(like)
     if shape is not None and not (track and shape.shape == (NUM_BETAS,) and bool(torch.isfinite(shape).all())):
         raise InputError("not a shape", field="betas", expected=f"{NUM_BETAS} finite numbers, of a track")
     if people == 0:
