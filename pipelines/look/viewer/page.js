@@ -284,8 +284,9 @@ function curves(index) {
       pen.fillStyle = "#0006";
       pen.fillRect(x(clip.rate ? index : row) - 0.5, 0, 1, h);
     }
+    // -0 + 0 is 0.
     value.textContent = row < 0 ? "" :
-      Object.values(panel.lines).map((values) => values[row].toFixed(0) + "°").join(" / ");
+      Object.values(panel.lines).map((values) => (Math.round(values[row]) + 0) + "°").join(" / ");
   }
 }
 
