@@ -6,6 +6,7 @@ the four arrays `KEY_data`, `KEY_row`, `KEY_col` and `KEY_shape`.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Collection
 from os import PathLike
@@ -91,7 +92,7 @@ def keypoint_arrays(path_or_dir: str | PathLike[str], vertices: int) -> dict[str
         found = {name: (DEMO, array) for name, array in demo_body.keypoint_arrays().items()}
     else:
         given = Path(path_or_dir)
-        folders = _places(given.parent if given.is_file() else given)
+        folders = _places(given.parent if os.path.isfile(given) else given)
         found = {}
         for name in KEYPOINT_REGRESSORS | EVALUATION_REGRESSORS:
             path = first_file(folders, [f"{name}{ending}" for ending in (".pkl", ".npz", ".npy")])
@@ -115,11 +116,11 @@ def find_model_file(path_or_dir: str | PathLike[str], kind: Literal["smpl", "ske
     if gender not in genders:
         raise InputError(f"no {kind.upper()} body model of gender {gender!r}", expected=" or ".join(genders))
     given = Path(path_or_dir)
-    if given.is_file():
+    if os.path.isfile(given):  # unlike pathlib's, false also of a name that is longer than any may be
         return given
     stem = f"SMPL_{gender.upper()}" if kind == "smpl" else f"skel_{gender}"
     names = [f"{stem}.pkl", f"{stem}.npz"]
-    if not given.is_dir():
+    if not os.path.isdir(given):
         raise InputError("no such file or directory", file=given, expected=f"{names[0]} or a directory that holds it")
     folders = _places(given)
     path = first_file(folders, names) or (_downloaded_smpl(folders, gender) if kind == "smpl" else None)

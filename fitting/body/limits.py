@@ -57,6 +57,7 @@ from __future__ import annotations
 import csv
 import difflib
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -159,7 +160,7 @@ def read_limits(source: str | Path) -> np.ndarray:
     if str(source) in LIMITS:
         return LIMITS[str(source)].copy()
     path, table = Path(source), HUMAN_LIMITS.copy()
-    if not path.is_file():
+    if not os.path.isfile(path):
         expected = f"{', '.join(LIMITS)} or a CSV file"
         raise InputError(f"{str(source)!r} is neither a name nor a file", field="limits", expected=expected)
     for number, name, low, high in _rows(path):

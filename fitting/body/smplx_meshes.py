@@ -8,6 +8,7 @@ keys. Each of SMPL's vertices is a fixed sum of SMPL-X's: `matrix` (6890, 10475)
 
 from __future__ import annotations
 
+import os
 from os import PathLike
 from pathlib import Path
 
@@ -105,7 +106,7 @@ class SMPLXBody:
     @staticmethod
     def _find(path_or_dir: str | PathLike[str], gender: str) -> Path:
         given = Path(path_or_dir)
-        if given.is_file():
+        if os.path.isfile(given):
             return given
         names = [f"SMPLX_{gender.upper()}.npz", f"SMPLX_{gender.upper()}.pkl"]
         path = first_file(_folders(path_or_dir), names)
@@ -118,14 +119,14 @@ class SMPLXBody:
 def _folders(path_or_dir: str | PathLike[str]) -> list[Path]:
     """A body-model directory and the folders in it."""
     given = Path(path_or_dir)
-    if path_or_dir == DEMO or not given.is_dir():
+    if path_or_dir == DEMO or not os.path.isdir(given):
         return []
     return [given, *sorted(path for path in given.iterdir() if path.is_dir())]
 
 
 def _find(path_or_dir: str | PathLike[str]) -> Path:
     given = Path(path_or_dir)
-    if given.is_file():
+    if os.path.isfile(given):
         return given
     path = first_file(_folders(path_or_dir), list(TRANSFER_FILES))
     if path is None:

@@ -13,6 +13,7 @@ import pytest
 from scipy import sparse
 
 from fitting.body.files import find_model_file, keypoint_arrays, read_model_file, skel_arrays, smpl_arrays
+from fitting.body.limits import read_limits
 from schemas import InputError
 
 
@@ -279,6 +280,10 @@ def test_files_are_found_flat_or_in_folders_in_any_case(tmp_path):
 def test_missing_files_say_what_was_looked_for_and_what_is_there(tmp_path, model_directory):
     with pytest.raises(InputError, match=r"nowhere: no such file or directory; expected skel_male\.pkl"):
         skel_arrays(tmp_path / "nowhere")
+    with pytest.raises(InputError, match="9: no such file or directory"):  # longer than a name may be
+        skel_arrays(tmp_path / ("9" * 300))
+    with pytest.raises(InputError, match="neither a name nor a file"):
+        read_limits("9" * 300)
     with pytest.raises(InputError) as caught:
         skel_arrays(model_directory, "female")
     for part in (
