@@ -68,8 +68,7 @@ class KeypointSummary(nn.Module):
 
     def forward(self, tokens: Tensor, bbox: Tensor) -> Summary:
         """`bbox` (B, 3) is the bounding-box cue, of which the first `cue` numbers are looked at."""
-        count = (len(KEYPOINT_NAMES), *GRID)
-        logits = self.map_head(tokens).float().unflatten(1, GRID).unflatten(3, (count[0], FINE, FINE))
+        logits = self.map_head(tokens).float().unflatten(1, GRID).unflatten(3, (len(KEYPOINT_NAMES), FINE, FINE))
         logits = logits.permute(0, 3, 1, 4, 2, 5)  # B, keypoint, row of tokens, row in the token, column, column
         share = logits.flatten(2).softmax(-1)
         places = share @ constant(_CELLS, share.device, share.dtype)
